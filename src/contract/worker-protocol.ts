@@ -1,0 +1,170 @@
+/**
+ * The wire protocol between a worker and a node, as schemas (the node validates with them, the OpenAPI document is made
+ * from them) and as types (the worker is written against them). In words: docs/worker-protocol.md.
+ */
+import { type Static, Type } from 'typebox'
+
+export const WorkId = Type.String({ minLength: 1, maxLength: 128, description: 'The public id of a job' })
+
+const Token = Type.String({ minLength: 1, maxLength: 256, description: 'The fencing token of one attempt' })
+
+/** Names one attempt at one job: whoever shows both may act on it. */
+export const LeaseRef = Type.Object({ workId: WorkId, token: Token })
+export type LeaseRef = Static<typeof LeaseRef>
+
+/** Bytes or JSON that stand in the message, or a blob to fetch or already uploaded. Exactly one form. */
+export const Content = Type.Union([
+  Type.Object({ json: Type.Unknown() }, { additionalProperties: false, description: 'A JSON value' }),
+  Type.Object({ base64: Type.String() }, { additionalProperties: false, description: 'Bytes' }),
+  Type.Object(
+    {
+      blob: Type.Object({
+        url: Type.String({ description: 'Where it is; relative to the node' }),
+        kind: Type.Enum(['bytes', 'json']),
+        bytes: Type.Integer({ minimum: 0 }),
+        sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+      }),
+    },
+    { additionalProperties: false, description: 'Content over the inline limit, kept outside Redis' },
+  ),
+])
+export type Content = Static<typeof Content>
+
+/** What a worker says of itself with every heartbeat. */
+export const WorkerDescription = Type.Object({
+  workerId: Type.String({ pattern: '^[A-Za-z0-9_-]{1,64}$' }),
+  queue: Type.String(),
+  slots: Type.Integer({ minimum: 1, maximum: 4096 }),
+  types: Type.Array(Type.String({ maxLength: 128 }), { maxItems: 1000 }),
+  instanceId: Type.Optional(
+    Type.String({ maxLength: 128, description: 'The instance under the worker, from MUSTER_INSTANCE_ID' }),
+  ),
+  host: Type.Optional(Type.String({ maxLength: 256 })),
+  pid: Type.Optional(Type.Integer()),
+  version: Type.Optional(Type.String({ maxLength: 64 })),
+  startedAt: Type.Optional(Type.String({ description: 'ISO 8601' })),
+})
+export type WorkerDescription = Static<typeof WorkerDescription>
+
+export const HeartbeatRequest = Type.Object({
+  worker: WorkerDescription,
+  state: Type.Enum(['ready', 'draining', 'stopped']),
+  leases: Type.Array(LeaseRef, {
+    maxItems: 10_000,
+    description: 'All that the worker holds; each is extended by leaseMs',
+  }),
+  progress: Type.Optional(
+    Type.Array(
+      Type.Object({
+        ...LeaseRef.properties,
+        fraction: Type.Number({ minimum: 0, maximum: 1 }),
+        note: Type.Optional(Type.String({ maxLength: 1000 })),
+      }),
+    ),
+  ),
+  logs: Type.Optional(
+    Type.Array(Type.Object({ ...LeaseRef.properties, lines: Type.Array(Type.String(), { maxItems: 1000 }) })),
+  ),
+  waitMs: Type.Optional(
+    Type.Integer({ minimum: 0, maximum: 30_000, description: 'How long the reply may wait for news' }),
+  ),
+})
+export type HeartbeatRequest = Static<typeof HeartbeatRequest>
+
+export const HeartbeatReply = Type.Object({
+  leaseMs: Type.Integer({ description: 'How long each lease holds from now; send the next heartbeat well before' }),
+  stop: Type.Array(Type.Object({ workId: WorkId, token: Token, reason: Type.Enum(['cancelled', 'lost']) }), {
+    description: 'Leases that hold no longer: stop running these jobs and report nothing',
+  }),
+  drain: Type.Boolean({ description: 'Finish what runs, return what has not started, claim nothing more, and stop' }),
+})
+export type HeartbeatReply = Static<typeof HeartbeatReply>
+
+/** A job handed to a worker for one attempt. */
+export const Lease = Type.Object({
+  workId: WorkId,
+  token: Token,
+  type: Type.String(),
+  attempt: Type.Integer({ minimum: 1, description: 'Which attempt this is' }),
+  attempts: Type.Integer({ minimum: 1, description: 'How many there may be' }),
+  payload: Content,
+  params: Type.Record(Type.String(), Type.Unknown(), { description: 'iterations for sha512; else empty' }),
+  timeoutMs: Type.Integer({ minimum: 1, description: 'Run-time limit of this attempt; the worker enforces it' }),
+})
+export type Lease = Static<typeof Lease>
+
+export const ClaimRequest = Type.Object({
+  workerId: Type.String(),
+  queue: Type.String(),
+  max: Type.Integer({ minimum: 1, maximum: 1000 }),
+  waitMs: Type.Optional(
+    Type.Integer({ minimum: 0, maximum: 30_000, description: 'How long the reply may wait for the first job' }),
+  ),
+})
+export type ClaimRequest = Static<typeof ClaimRequest>
+
+export const ClaimReply = Type.Object({ leaseMs: Type.Integer(), jobs: Type.Array(Lease), drain: Type.Boolean() })
+export type ClaimReply = Static<typeof ClaimReply>
+
+export const AttemptError = Type.Object({
+  code: Type.String({
+    maxLength: 128,
+    description: 'handler_error, timeout, crash, out_of_memory, type_unsupported, payload_unreadable, …',
+  }),
+  message: Type.String(),
+  stack: Type.Optional(Type.String()),
+  retryable: Type.Optional(Type.Boolean({ description: 'false: no further attempt' })),
+})
+export type AttemptError = Static<typeof AttemptError>
+
+export const Completion = Type.Object({
+  workId: WorkId,
+  token: Token,
+  type: Type.String(),
+  durationMs: Type.Number({ minimum: 0, description: 'How long the attempt ran in its slot' }),
+  value: Type.Optional(Content),
+  error: Type.Optional(AttemptError),
+  logs: Type.Optional(Type.Array(Type.String())),
+})
+export type Completion = Static<typeof Completion>
+
+export const CompleteRequest = Type.Object({
+  workerId: Type.String(),
+  queue: Type.String(),
+  results: Type.Array(Completion, { minItems: 1, maxItems: 1000 }),
+  claim: Type.Optional(
+    Type.Integer({ minimum: 0, maximum: 1000, description: 'Also claim up to this many, without waiting' }),
+  ),
+})
+export type CompleteRequest = Static<typeof CompleteRequest>
+
+export const CompleteReply = Type.Object({
+  leaseMs: Type.Integer(),
+  results: Type.Array(
+    Type.Object({
+      workId: WorkId,
+      outcome: Type.Enum(['succeeded', 'retrying', 'dead', 'stale'], {
+        description: 'stale: the lease was gone, nothing was recorded',
+      }),
+    }),
+  ),
+  jobs: Type.Array(Lease),
+  drain: Type.Boolean(),
+})
+export type CompleteReply = Static<typeof CompleteReply>
+
+export const ReturnRequest = Type.Object({
+  workerId: Type.String(),
+  queue: Type.String(),
+  jobs: Type.Array(LeaseRef, { minItems: 1, maxItems: 1000 }),
+})
+export type ReturnRequest = Static<typeof ReturnRequest>
+
+export const ReturnReply = Type.Object({
+  returned: Type.Integer({ description: 'How many went back; no attempt is spent' }),
+})
+export type ReturnReply = Static<typeof ReturnReply>
+
+/** `PUT /workers/results/{workId}?token=…&kind=bytes|json`, body raw: the reply is the Content to put into the completion. */
+export const UploadReply = Type.Object({ value: Content })
+export type UploadReply = Static<typeof UploadReply>

@@ -1,0 +1,297 @@
+/**
+ * Settings: the environment and an optional muster.yaml, read once at the edge through one table of fields.
+ * All faults are reported together; `muster settings` prints what is in force with secrets masked.
+ */
+import { existsSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { resolve } from 'node:path'
+import { parse as parseYaml } from 'yaml'
+import { StartupError } from './errors.ts'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+interface Field<T> {
+  readonly help: string
+  readonly fallback: string | (() => string)
+  /** Throws an Error whose message completes "NAME …". */
+  readonly parse: (text: string) => T
+  readonly secret?: true
+  /** Another variable that is read when this one is unset. */
+  readonly also?: string
+}
+
+const text = (text: string): string => text
+
+const integer =
+  (min: number, max: number) =>
+  (text: string): number => {
+    const value = Number(text)
+    if (!/^-?\d+$/.test(text) || value < min || value > max)
+      throw new Error(`must be a whole number from ${min} to ${max}`)
+    return value
+  }
+
+const oneOf =
+  <T extends string>(...values: readonly T[]) =>
+  (text: string): T => {
+    const found = values.find(value => value === text)
+    if (found === undefined) throw new Error(`must be one of ${values.join(', ')}`)
+    return found
+  }
+
+const list = (text: string): string[] =>
+  text
+    .split(',')
+    .map(item => item.trim())
+    .filter(item => item !== '')
+
+const redisUrl = (text: string): string => {
+  if (text !== '' && !/^rediss?:\/\/[^/]/.test(text))
+    throw new Error('must look like redis://host:6379 or rediss://user:password@host:6380/0')
+  return text
+}
+
+const urls = (text: string): string[] => {
+  const all = list(text)
+  for (const url of all)
+    if (!/^https?:\/\/[^/]/.test(url))
+      throw new Error(`must be URLs like http://127.0.0.1:5000, separated by commas, not "${url}"`)
+  return all.map(url => url.replace(/\/+$/, ''))
+}
+
+const minute = 60_000
+const hour = 60 * minute
+const day = 24 * hour
+const week = 7 * day
+const mebibyte = 1024 * 1024
+
+const field = <T>(
+  parse: (text: string) => T,
+  fallback: string | number | (() => string),
+  help: string,
+  extra: { secret?: true; also?: string } = {},
+): Field<T> => ({ help, parse, fallback: typeof fallback === 'number' ? String(fallback) : fallback, ...extra })
+
+export const fields = {
+  host: field(text, '127.0.0.1', 'Address to listen on'),
+  port: field(integer(0, 65_535), 5000, 'Port to listen on; 0 picks a free one', { also: 'PORT' }),
+  dataDir: field(text, '.muster', 'Folder for the embedded Redis, payloads and local instances'),
+  redisUrl: field(redisUrl, '', 'Redis to use (redis://, rediss://); unset: the node starts its own', { secret: true }),
+  logLevel: field(
+    oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'),
+    'info',
+    'Least level that is logged',
+  ),
+  handlers: field(text, '', 'JavaScript file with your own handlers'),
+  configFile: field(text, 'muster.yaml', 'File with queues and pools; need not exist'),
+
+  inlineBytes: field(integer(0, mebibyte), 16_384, 'Payloads and results up to this size stay in Redis'),
+  maxBodyBytes: field(integer(1024, 1024 * 1024 * mebibyte), 1024 * mebibyte, 'Largest payload or result'),
+  attempts: field(integer(1, 1000), 3, 'Attempts of a job that does not say'),
+  backoffMs: field(integer(0, day), 1000, 'Delay before the second attempt; doubles each time, with jitter'),
+  timeoutMs: field(integer(1, week), day, 'Run-time limit of an attempt that does not say'),
+  leaseMs: field(integer(1000, hour), 15_000, 'How long a worker holds a job between heartbeats'),
+  resultTtlMs: field(integer(1000, 52 * week), day, 'How long a collected result stays readable'),
+  uncollectedTtlMs: field(integer(1000, 52 * week), week, 'How long a result waits to be collected'),
+  deadTtlMs: field(integer(1000, 52 * week), 4 * week, 'How long a dead job can be looked at and retried'),
+  maxLostLeases: field(integer(1, 1000), 10, 'A job that lost its worker this often is dead'),
+
+  fleet: field(
+    oneOf('local', 'none'),
+    'local',
+    'Who runs the workers: local (processes here) or none (you start them)',
+  ),
+  minWorkers: field(integer(0, 10_000), 0, 'Workers kept when there is no work'),
+  maxWorkers: field(integer(0, 10_000), 4, 'Most workers at once'),
+  autoscaleIntervalMs: field(integer(50, hour), 1000, 'Time between two scaling decisions'),
+  targetWaitMs: field(integer(1, day), 5000, 'Time in which the backlog should be worked off'),
+  idleTimeoutMs: field(integer(0, week), 60_000, 'A worker without work for this long is ended'),
+  bootTimeoutMs: field(
+    integer(1000, day),
+    60_000,
+    'An instance whose worker has not appeared after this long is ended',
+  ),
+  policy: field(oneOf('target-wait', 'jobs-per-worker', 'fixed'), 'target-wait', 'How the number of workers is chosen'),
+  jobsPerWorker: field(
+    integer(1, 1_000_000),
+    10,
+    'With policy jobs-per-worker: backlog for which one worker is wanted',
+  ),
+  fixedWorkers: field(integer(0, 10_000), 1, 'With policy fixed: the number of workers'),
+
+  nodeUrls: field(urls, 'http://127.0.0.1:5000', 'Nodes that a worker talks to, separated by commas'),
+  workerToken: field(text, '', 'Sent by a worker as its bearer token', { secret: true }),
+  workerSlots: field(integer(1, 1024), () => String(availableParallelism()), 'Jobs that one worker runs at once'),
+  workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
+  workerDrainMs: field(
+    integer(0, day),
+    30_000,
+    'How long a stopping worker lets running jobs finish before it returns them',
+  ),
+  workerOrphanMs: field(integer(1000, week), 5 * minute, 'A worker that reaches no node for this long ends itself'),
+} satisfies Record<string, Field<unknown>>
+
+type Fields = typeof fields
+
+/** How many workers one queue's pool may have, and how that is chosen. */
+export interface PoolSettings {
+  readonly minWorkers: number
+  readonly maxWorkers: number
+  readonly policy: 'target-wait' | 'jobs-per-worker' | 'fixed'
+  readonly jobsPerWorker: number
+  readonly fixedWorkers: number
+  readonly targetWaitMs: number
+  readonly idleTimeoutMs: number
+  readonly bootTimeoutMs: number
+  readonly slots: number
+}
+
+export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['parse']> } & {
+  /** By queue name; `default` is always there. */
+  readonly pools: Readonly<Record<string, PoolSettings>>
+}
+
+/** `dataDir` → `MUSTER_DATA_DIR` */
+export const variableName = (key: string): string =>
+  `MUSTER_${key.replace(/[A-Z]/g, letter => `_${letter}`).toUpperCase()}`
+
+const fallbackOf = (definition: Field<unknown>): string =>
+  typeof definition.fallback === 'function' ? definition.fallback() : definition.fallback
+
+/** The fields of a pool in muster.yaml, and the setting whose rule (and default) each one follows. */
+const poolFields = {
+  minWorkers: 'minWorkers',
+  maxWorkers: 'maxWorkers',
+  policy: 'policy',
+  jobsPerWorker: 'jobsPerWorker',
+  fixedWorkers: 'fixedWorkers',
+  targetWaitMs: 'targetWaitMs',
+  idleTimeoutMs: 'idleTimeoutMs',
+  bootTimeoutMs: 'bootTimeoutMs',
+  slots: 'workerSlots',
+} as const satisfies Record<keyof PoolSettings, keyof Fields>
+
+export const queueNamePattern = /^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$/
+
+/**
+ * Reads all settings.
+ * @param environment usually process.env
+ * @throws StartupError that lists every fault
+ */
+export function readSettings(environment: Environment): Settings {
+  const faults: string[] = []
+  const values: Record<string, unknown> = {}
+  for (const [key, definition] of Object.entries<Field<unknown>>(fields)) {
+    const name = variableName(key)
+    const given = environment[name] ?? (definition.also === undefined ? undefined : environment[definition.also])
+    try {
+      values[key] = definition.parse(given === undefined || given === '' ? fallbackOf(definition) : given.trim())
+    } catch (error) {
+      faults.push(
+        `${name} ${(error as Error).message} (it is ${definition.secret ? 'set to something else' : `"${given}"`})`,
+      )
+    }
+  }
+  for (const name of Object.keys(environment)) {
+    if (name.startsWith('MUSTER_') && !knownVariables.has(name))
+      faults.push(`${name} is not a setting; see "muster settings --help"`)
+  }
+  const pools = faults.length > 0 ? {} : readPools(values, faults)
+  if (faults.length > 0)
+    throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
+  values.dataDir = resolve(values.dataDir as string)
+  if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
+  return { ...values, pools } as unknown as Settings
+}
+
+/** Set by a node for the worker processes that it starts; not for people. */
+export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE'] as const
+
+const knownVariables = new Set<string>([...Object.keys(fields).map(variableName), ...instanceVariables])
+
+function readPools(values: Record<string, unknown>, faults: string[]): Record<string, PoolSettings> {
+  const base = Object.fromEntries(
+    Object.entries(poolFields).map(([key, source]) => [key, values[source]]),
+  ) as unknown as PoolSettings
+  const pools: Record<string, PoolSettings> = { default: base }
+  const file = resolve(values.configFile as string)
+  if (existsSync(file)) {
+    for (const [queue, given] of Object.entries(readQueues(file, faults))) {
+      if (!queueNamePattern.test(queue)) {
+        faults.push(`${file}: queue "${queue}" needs a name of a-z, 0-9, - and _, at most 64 long`)
+        continue
+      }
+      pools[queue] = { ...base, ...readPool(`${file}: queues.${queue}`, given, faults) }
+    }
+  }
+  for (const [queue, pool] of Object.entries(pools)) {
+    if (pool.minWorkers > pool.maxWorkers)
+      faults.push(`queue ${queue}: minWorkers (${pool.minWorkers}) is above maxWorkers (${pool.maxWorkers})`)
+  }
+  return pools
+}
+
+function readQueues(file: string, faults: string[]): Record<string, unknown> {
+  let document: unknown
+  try {
+    document = parseYaml(readFileSync(file, 'utf8')) ?? {}
+  } catch (error) {
+    faults.push(`${file} cannot be read: ${(error as Error).message}`)
+    return {}
+  }
+  if (!isMapping(document)) {
+    faults.push(`${file} must be a mapping with the key "queues"`)
+    return {}
+  }
+  for (const key of Object.keys(document))
+    if (key !== 'queues') faults.push(`${file}: "${key}" is not known; only "queues" is`)
+  const queues = document.queues ?? {}
+  if (isMapping(queues)) return queues
+  faults.push(`${file}: "queues" must be a mapping from queue name to its settings`)
+  return {}
+}
+
+function readPool(where: string, given: unknown, faults: string[]): Partial<PoolSettings> {
+  if (given === null) return {}
+  if (!isMapping(given)) {
+    faults.push(`${where} must be a mapping`)
+    return {}
+  }
+  const pool: Record<string, unknown> = {}
+  for (const [key, value] of Object.entries(given)) {
+    const source = (poolFields as Record<string, keyof Fields | undefined>)[key]
+    if (source === undefined) {
+      faults.push(`${where}.${key} is not known; a queue takes ${Object.keys(poolFields).join(', ')}`)
+      continue
+    }
+    try {
+      pool[key] = fields[source].parse(String(value))
+    } catch (error) {
+      faults.push(`${where}.${key} ${(error as Error).message} (it is "${String(value)}")`)
+    }
+  }
+  return pool as Partial<PoolSettings>
+}
+
+const isMapping = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+export interface SettingLine {
+  readonly name: string
+  readonly value: string
+  readonly help: string
+  readonly fallback: string
+}
+
+/** All settings by the name of their variable, with the value in force; secrets are masked. */
+export function describeSettings(settings: Settings): SettingLine[] {
+  return Object.entries<Field<unknown>>(fields).map(([key, definition]) => {
+    const value = String(settings[key as keyof Fields])
+    return {
+      name: variableName(key),
+      value: definition.secret && value !== '' ? '********' : value,
+      help: definition.help,
+      fallback: fallbackOf(definition),
+    }
+  })
+}
