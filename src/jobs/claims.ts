@@ -1,0 +1,211 @@
+/**
+ * Claims of one queue: takes jobs for workers, and keeps those who may wait in line until there is one.
+ *
+ *   claim ──▶ jobs there? ──yes──▶ leased to the worker
+ *               │ no, may wait
+ *               ▼
+ *            in line ──bell, due delayed job, or a look each second──▶ served first come, first served
+ */
+import type { JobJson } from 'bullmq'
+import type { Content, Lease } from '../contract/worker-protocol.ts'
+import type { Bell } from '../redis/bell.ts'
+import type { JobData, StoredContent } from './job-data.ts'
+import { isStale, type JobQueue } from './job-queue.ts'
+
+export interface ClaimOptions {
+  readonly workerId: string
+  /** At most this many jobs. */
+  readonly max: number
+  /** How long to wait for the first one. */
+  readonly waitMs: number
+  /** Ends the wait: the worker is gone. */
+  readonly signal: AbortSignal
+}
+
+interface Waiter extends ClaimOptions {
+  readonly settle: (leases: Lease[]) => void
+  readonly fail: (error: unknown) => void
+}
+
+/** A ring can get lost; nobody waits longer than this for a look of their own. */
+const lookAgainMs = 1000
+
+export interface ClaimLimits {
+  readonly timeoutMs: number
+  readonly maxLostLeases: number
+}
+
+/** Buries a job that took down too many workers; resolves when it is dead. */
+export type Bury = (job: JobJson, token: string) => Promise<void>
+
+export class Claims {
+  readonly #queue: JobQueue
+  readonly #limits: ClaimLimits
+  readonly #bury: Bury
+  readonly #waiters: Waiter[] = []
+  readonly #stopListening: () => void
+  #serving = false
+  #rungWhileServing = false
+  #timer: NodeJS.Timeout | undefined
+  #tokenCount = 0
+  readonly #tokenSeed = Math.random().toString(36).slice(2, 10)
+
+  constructor(queue: JobQueue, bell: Bell, limits: ClaimLimits, bury: Bury) {
+    this.#queue = queue
+    this.#limits = limits
+    this.#bury = bury
+    this.#stopListening = bell.on(`jobs:${queue.name}`, () => void this.#serve())
+  }
+
+  /** Leases up to `max` jobs; an empty list when none came in time. */
+  async claim(options: ClaimOptions): Promise<Lease[]> {
+    if (this.#waiters.length === 0) {
+      const { leases } = await this.#take(options.workerId, options.max)
+      if (leases.length > 0 || options.waitMs === 0) return leases
+    } else if (options.waitMs === 0) {
+      return []
+    }
+    if (options.signal.aborted) return []
+    return await this.#wait(options)
+  }
+
+  /** A fresh fencing token: no two attempts ever share one. */
+  newToken(workerId: string): string {
+    this.#tokenCount += 1
+    return `${workerId}/${this.#tokenSeed}${this.#tokenCount.toString(36)}`
+  }
+
+  /** A job as BullMQ handed it out, as a lease for a worker; undefined (and buried) when it lost too many workers. */
+  async toLease(job: JobJson, token: string): Promise<Lease | undefined> {
+    if ((job.stalledCounter ?? 0) > this.#limits.maxLostLeases) {
+      await this.#bury(job, token)
+      return undefined
+    }
+    const data = JSON.parse(job.data) as JobData
+    const attempt = (job.attemptsMade ?? 0) + 1
+    return {
+      workId: job.id,
+      token,
+      type: job.name,
+      attempt,
+      attempts: Math.max(attempt, job.opts.attempts ?? 1),
+      payload: toContent(data.payload, job.id, token),
+      params: data.params ?? {},
+      timeoutMs: data.timeoutMs ?? this.#limits.timeoutMs,
+    }
+  }
+
+  /**
+   * Puts leased jobs back to the head of the line; no attempt is spent.
+   * @returns how many were still leased under the token given
+   */
+  async giveBack(leases: readonly { workId: string; token: string }[]): Promise<number> {
+    const outcomes = await Promise.all(
+      leases.map(async ({ workId, token }) => {
+        try {
+          await this.#queue.backend.moveJobFromActiveToWait(workId, token)
+          return 1
+        } catch (error) {
+          if (isStale(error)) return 0
+          throw error
+        }
+      }),
+    )
+    const count = outcomes.reduce<number>((sum, one) => sum + one, 0)
+    if (count > 0) void this.#serve()
+    return count
+  }
+
+  /** Sends everybody who waits away with nothing. */
+  close(): void {
+    this.#stopListening()
+    clearTimeout(this.#timer)
+    for (const waiter of this.#waiters.splice(0)) waiter.settle([])
+  }
+
+  #wait(options: ClaimOptions): Promise<Lease[]> {
+    return new Promise((resolve, reject) => {
+      const finish = (act: () => void): void => {
+        clearTimeout(timer)
+        options.signal.removeEventListener('abort', giveUp)
+        const index = this.#waiters.indexOf(waiter)
+        if (index >= 0) this.#waiters.splice(index, 1)
+        act()
+      }
+      const waiter: Waiter = {
+        ...options,
+        settle: leases => finish(() => resolve(leases)),
+        fail: error => finish(() => reject(error as Error)),
+      }
+      const giveUp = (): void => waiter.settle([])
+      const timer = setTimeout(giveUp, options.waitMs)
+      options.signal.addEventListener('abort', giveUp)
+      this.#waiters.push(waiter)
+      void this.#serve()
+    })
+  }
+
+  /** Hands jobs to those who wait until one of both has run out; one run at a time. */
+  async #serve(): Promise<void> {
+    if (this.#serving) {
+      this.#rungWhileServing = true
+      return
+    }
+    this.#serving = true
+    clearTimeout(this.#timer)
+    let nextLookMs = lookAgainMs
+    try {
+      for (let waiter = this.#waiters[0]; waiter !== undefined; waiter = this.#waiters[0]) {
+        this.#rungWhileServing = false
+        const { leases, nextDelayedAt } = await this.#take(waiter.workerId, waiter.max)
+        if (leases.length > 0) {
+          if (this.#waiters.includes(waiter)) waiter.settle(leases)
+          else await this.giveBack(leases)
+        } else if (!this.#rungWhileServing) {
+          if (nextDelayedAt !== undefined) nextLookMs = Math.min(lookAgainMs, Math.max(1, nextDelayedAt - Date.now()))
+          break
+        }
+      }
+    } catch (error) {
+      // Redis is away: tell them now, they come again with a delay of their own.
+      for (const waiter of this.#waiters.slice()) waiter.fail(error)
+    } finally {
+      this.#serving = false
+    }
+    if (this.#waiters.length > 0) this.#timer = setTimeout(() => void this.#serve(), nextLookMs)
+  }
+
+  /** Takes up to `max` jobs: one first, then more and more at once, until a miss says that there are no more. */
+  async #take(workerId: string, max: number): Promise<{ leases: Lease[]; nextDelayedAt?: number }> {
+    const leases: Lease[] = []
+    for (let ask = 1; leases.length < max; ask = Math.min(ask * 8, 64)) {
+      const count = Math.min(ask, max - leases.length)
+      const tokens = Array.from({ length: count }, () => this.newToken(workerId))
+      const taken = await Promise.all(tokens.map(token => this.#queue.backend.moveToActive(token, workerId)))
+      let missed = false
+      for (const [index, [job, workId, , nextDelayedAt]] of taken.entries()) {
+        if (job) {
+          const lease = await this.toLease(withId(job as JobJson, workId), tokens[index] as string)
+          if (lease !== undefined) leases.push(lease)
+          continue
+        }
+        missed = true
+        if (leases.length === 0 && index === count - 1)
+          return nextDelayedAt ? { leases, nextDelayedAt: Number(nextDelayedAt) } : { leases }
+      }
+      if (missed) break
+    }
+    return { leases }
+  }
+}
+
+function toContent(stored: StoredContent, workId: string, token: string): Content {
+  if (stored.blob !== undefined) {
+    const { kind, bytes, sha256 } = stored.blob
+    return { blob: { url: `/workers/payloads/${workId}?token=${encodeURIComponent(token)}`, kind, bytes, sha256 } }
+  }
+  return stored.base64 === undefined ? { json: stored.json ?? null } : { base64: stored.base64 }
+}
+
+/** BullMQ hands a job out beside its id, not with it. */
+export const withId = (job: JobJson, workId: unknown): JobJson => ({ ...job, id: String(workId) })

@@ -1,0 +1,138 @@
+/** What an operator may do to a queue: pause, drain, resume; and its figures. */
+
+import type { Logger } from 'pino'
+import { Problem } from '../errors.ts'
+import type { Bell } from '../redis/bell.ts'
+import type { JobQueue } from './job-queue.ts'
+import { Loop } from './loop.ts'
+
+export interface QueueCounts {
+  /** Ready to be claimed, prioritised ones included. */
+  readonly waiting: number
+  readonly delayed: number
+  readonly running: number
+  readonly succeeded: number
+  readonly dead: number
+  readonly cancelled: number
+  /** Results that nobody holds; dead jobs are not among them. */
+  readonly uncollected: number
+  readonly leased: number
+}
+
+/** running: all as usual. paused: nothing is claimed. draining: nothing new is taken, what is there is finished. */
+export type QueueState = 'running' | 'paused' | 'draining'
+
+/** What the autoscaler sees of a queue. */
+export interface QueueLoad {
+  readonly waiting: number
+  /** Delayed, and due within the time asked for. */
+  readonly dueDelayed: number
+  readonly running: number
+  /** Attempts finished, and the time they ran, over all time. */
+  readonly finishedCount: number
+  readonly busyMs: number
+  readonly paused: boolean
+}
+
+export class Control {
+  readonly #queue: JobQueue
+  readonly #bell: Bell
+  readonly #loop: Loop
+  readonly #stopListening: () => void
+  #draining = false
+
+  constructor(queue: JobQueue, bell: Bell, log: Logger) {
+    this.#queue = queue
+    this.#bell = bell
+    this.#loop = new Loop(`state of queue ${queue.name}`, 1000, () => this.#refresh(), log)
+    this.#stopListening = bell.on(`queue:${queue.name}`, () => void this.#loop.runOnce())
+  }
+
+  async start(): Promise<void> {
+    await this.#refresh()
+    this.#loop.start()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopListening()
+    await this.#loop.stop()
+  }
+
+  /** @throws Problem queue_draining */
+  checkTakesJobs(): void {
+    if (this.#draining) throw new Problem('queue_draining', `The queue "${this.#queue.name}" is draining.`)
+  }
+
+  /** Nothing is claimed from now on; new jobs are still taken. */
+  async pause(): Promise<void> {
+    await this.#queue.bull.pause()
+    this.#changed()
+  }
+
+  /** No new jobs from now on; those that are there are finished. */
+  async drain(): Promise<void> {
+    await this.#queue.redis.hset(this.#queue.keys.control, 'draining', '1')
+    this.#draining = true
+    this.#changed()
+  }
+
+  /** Ends a pause and a drain. */
+  async resume(): Promise<void> {
+    await this.#queue.redis.hdel(this.#queue.keys.control, 'draining')
+    await this.#queue.bull.resume()
+    this.#draining = false
+    this.#changed()
+  }
+
+  async state(): Promise<QueueState> {
+    if (await this.#queue.bull.isPaused()) return 'paused'
+    return (await this.#queue.redis.hexists(this.#queue.keys.control, 'draining')) === 1 ? 'draining' : 'running'
+  }
+
+  async counts(): Promise<QueueCounts> {
+    const { redis, keys, bull } = this.#queue
+    const counts = await bull.getJobCounts('wait', 'prioritized', 'delayed', 'active', 'completed', 'failed')
+    const [cancelled, uncollected, leased] = await Promise.all([
+      redis.zcard(keys.cancelled),
+      redis.zcard(keys.uncollected),
+      redis.zcard(keys.leased),
+    ])
+    return {
+      waiting: (counts.wait ?? 0) + (counts.prioritized ?? 0),
+      delayed: counts.delayed ?? 0,
+      running: counts.active ?? 0,
+      succeeded: counts.completed ?? 0,
+      dead: counts.failed ?? 0,
+      cancelled,
+      uncollected,
+      leased,
+    }
+  }
+
+  async load(dueWithinMs: number): Promise<QueueLoad> {
+    const { redis, keys, bull } = this.#queue
+    const [counts, due, stats, paused] = await Promise.all([
+      bull.getJobCounts('wait', 'prioritized', 'active'),
+      // BullMQ scores a delayed job with its time in ms × 4096.
+      redis.zcount(bull.toKey('delayed'), '-inf', (Date.now() + dueWithinMs) * 4096),
+      redis.hmget(keys.stats, 'finished', 'busyUs'),
+      bull.isPaused(),
+    ])
+    return {
+      waiting: (counts.wait ?? 0) + (counts.prioritized ?? 0),
+      dueDelayed: due,
+      running: counts.active ?? 0,
+      finishedCount: Number(stats[0] ?? 0),
+      busyMs: Number(stats[1] ?? 0) / 1000,
+      paused,
+    }
+  }
+
+  #changed(): void {
+    for (const topic of [`queue:${this.#queue.name}`, `jobs:${this.#queue.name}`, 'backlog']) this.#bell.ring(topic)
+  }
+
+  async #refresh(): Promise<void> {
+    this.#draining = (await this.#queue.redis.hexists(this.#queue.keys.control, 'draining')) === 1
+  }
+}

@@ -1,0 +1,34 @@
+/** How a job's payload and its value stand in Redis: as BullMQ's `data` and `returnvalue`, both JSON. */
+import { nanoid } from 'nanoid'
+
+/** Inline content, or a reference to a blob in the payload store. Exactly one of the three. */
+export interface StoredContent {
+  readonly json?: unknown
+  readonly base64?: string
+  readonly blob?: BlobRef
+}
+
+export interface BlobRef {
+  readonly key: string
+  readonly kind: 'bytes' | 'json'
+  readonly bytes: number
+  /** Lowercase hex. */
+  readonly sha256: string
+}
+
+export interface JobData {
+  readonly payload: StoredContent
+  /** `{ iterations }` for sha512; absent when there are none. */
+  readonly params?: Readonly<Record<string, unknown>>
+  /** Run-time limit of one attempt; absent: the setting. */
+  readonly timeoutMs?: number
+  /** With an Idempotency-Key: tells a repeated request from another one under the same key. */
+  readonly fingerprint?: string
+}
+
+/** Every request has a place of its own: a repeated Idempotency-Key must not overwrite what the first request stored. */
+export const payloadKey = (workId: string): string => `${workId}/payload-${nanoid()}`
+
+/** An attempt has a place of its own, so that a stale worker cannot overwrite the value of the one that counts. */
+export const resultKey = (workId: string, token: string): string =>
+  `${workId}/result-${token.replace(/[^A-Za-z0-9_-]/g, '-')}`

@@ -1,0 +1,103 @@
+/**
+ * One queue: the BullMQ queue that holds its jobs, and the keys beside it. BullMQ's manual processing (moveToActive,
+ * moveToCompleted, extendLocks) makes a worker's lease BullMQ's own lock.
+ */
+import { type Job, Queue, type QueueOptions } from 'bullmq'
+import type { Redis } from 'ioredis'
+import { prefixOf, queueKey } from '../redis/keys.ts'
+import type { JobData } from './job-data.ts'
+
+/** BullMQ's answers to an operation on a job that is not (or no longer) ours. */
+const staleCodes = new Set([-1, -2, -3, -6])
+
+/** True when BullMQ refused because the job is gone, finished, or leased under another token. */
+export const isStale = (error: unknown): boolean => staleCodes.has((error as { code?: number } | undefined)?.code ?? 0)
+
+/** Tokens name their worker, so that the leases of a worker can be found from the locks alone. */
+export const workerOfToken = (token: string): string => token.slice(0, token.indexOf('/'))
+
+export class JobQueue {
+  readonly name: string
+  readonly bull: Queue<JobData>
+  readonly redis: Redis
+  readonly leaseMs: number
+  readonly keys: {
+    /** zset, score = order of finishing: succeeded and not handed out */
+    readonly uncollected: string
+    /** zset, likewise for dead jobs */
+    readonly uncollectedDead: string
+    /** counter behind the scores */
+    readonly sequence: string
+    /** zset, score = end of the lease: results that somebody holds */
+    readonly leased: string
+    /** hash, Work ID → "<lease id> <kind> <sequence>" of what is leased */
+    readonly leases: string
+    /** zset (score = when) and hash (Work ID → JSON) of cancelled jobs */
+    readonly cancelled: string
+    readonly cancelledData: string
+    /** hash of counters: finished, busyUs */
+    readonly stats: string
+    /** hash: draining */
+    readonly control: string
+  }
+
+  constructor(name: string, redis: Redis, leaseMs: number) {
+    this.name = name
+    this.redis = redis
+    this.leaseMs = leaseMs
+    // The lease options belong to a BullMQ Worker; the scripts read them from the options of whoever calls.
+    const options: QueueOptions & { lockDuration: number; maxStalledCount: number; stalledInterval: number } = {
+      connection: redis as unknown as QueueOptions['connection'],
+      prefix: prefixOf(name),
+      // Nobody reads BullMQ's event stream here: nodes tell each other by the bell.
+      streams: { events: { maxLen: 100 } },
+      lockDuration: leaseMs,
+      // A lost lease is counted (stalledCounter) and judged when the job is claimed again, not by BullMQ.
+      maxStalledCount: Number.MAX_SAFE_INTEGER,
+      stalledInterval: 1,
+    }
+    this.bull = new Queue<JobData>(name, options)
+    this.bull.on('error', () => undefined)
+    const key = (suffix: string): string => queueKey(name, suffix)
+    this.keys = {
+      uncollected: key('uncollected'),
+      uncollectedDead: key('uncollected-dead'),
+      sequence: key('sequence'),
+      leased: key('leased'),
+      leases: key('leases'),
+      cancelled: key('cancelled'),
+      cancelledData: key('cancelled-data'),
+      stats: key('stats'),
+      control: key('control'),
+    }
+  }
+
+  get backend(): ReturnType<Queue<JobData>['getBackend']> {
+    return this.bull.getBackend()
+  }
+
+  /** Prefix of BullMQ's keys; with a Work ID behind it, the key of that job. */
+  get bullPrefix(): string {
+    return this.bull.toKey('')
+  }
+
+  jobKey(workId: string): string {
+    return this.bull.toKey(workId)
+  }
+
+  async job(workId: string): Promise<Job<JobData> | undefined> {
+    return (await this.bull.getJob(workId)) as Job<JobData> | undefined
+  }
+
+  /** Work IDs and lock tokens of all that is leased; a token is undefined when its lease just ran out. */
+  async leasedJobs(): Promise<{ workId: string; token: string | undefined }[]> {
+    const active = await this.redis.lrange(this.bull.toKey('active'), 0, -1)
+    if (active.length === 0) return []
+    const tokens = await this.redis.mget(active.map(workId => `${this.jobKey(workId)}:lock`))
+    return active.map((workId, index) => ({ workId, token: tokens[index] ?? undefined }))
+  }
+
+  async close(): Promise<void> {
+    await this.bull.close()
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * The life of a job, all of it: what the API calls and what runs behind it. One place lists the parts of each queue and
+ * the loops, started and stopped together.
+ */
+import type { Redis } from 'ioredis'
+import type { Logger } from 'pino'
+import type { PayloadStore } from '../payloads/payload-store.ts'
+import type { Bell } from '../redis/bell.ts'
+import type { Settings } from '../settings.ts'
+import { type CancelledJob, cancelJob } from './cancel.ts'
+import { Claims } from './claims.ts'
+import { Completions } from './completions.ts'
+import { Control, type QueueCounts, type QueueLoad } from './control.ts'
+import type { JobQueue } from './job-queue.ts'
+import { Leases } from './leases.ts'
+import { type JobPage, type ListQuery, listJobs } from './listing.ts'
+import { Loop } from './loop.ts'
+import { Queues } from './queues.ts'
+import { retryAllDead, retryJob } from './replay.ts'
+import { Results } from './results.ts'
+import { Retention } from './retention.ts'
+import { Room } from './room.ts'
+import { Submitter } from './submit.ts'
+
+/** The parts that work on one queue. */
+export interface QueueParts {
+  readonly queue: JobQueue
+  readonly submitter: Submitter
+  readonly claims: Claims
+  readonly completions: Completions
+  readonly leases: Leases
+  readonly results: Results
+  readonly control: Control
+}
+
+export interface JobsOptions {
+  readonly settings: Settings
+  readonly redis: Redis
+  readonly bell: Bell
+  readonly store: PayloadStore
+  readonly log: Logger
+}
+
+/** How often the leases of vanished workers are looked for. */
+const recoverIntervalMs = 2000
+const retentionIntervalMs = 30_000
+const sweepIntervalMs = 3_600_000
+
+export class Jobs {
+  readonly queues: Queues
+  readonly room: Room
+  readonly retention: Retention
+  readonly #parts = new Map<string, QueueParts>()
+  readonly #bell: Bell
+  readonly #loops: Loop[]
+
+  constructor({ settings, redis, bell, store, log }: JobsOptions) {
+    this.#bell = bell
+    this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs)
+    for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, settings, bell, log))
+    this.room = new Room(redis, log)
+    this.retention = new Retention(this.queues, store, settings, log)
+    const recover = async (): Promise<void> => {
+      for (const { queue, leases } of this.#parts.values()) {
+        const workIds = await leases.recoverLost()
+        if (workIds.length > 0)
+          log.warn({ queue: queue.name, count: workIds.length }, 'leases ran out; jobs are back in the queue')
+      }
+    }
+    this.#loops = [
+      this.room.loop,
+      new Loop('recovery of lost leases', Math.min(recoverIntervalMs, settings.leaseMs / 2), recover, log),
+      new Loop(
+        'retention',
+        retentionIntervalMs,
+        async () => void (await this.retention.forgetExpired(Date.now())),
+        log,
+      ),
+      new Loop('sweep of blobs', sweepIntervalMs, async () => void (await this.retention.sweepBlobs(Date.now())), log),
+    ]
+  }
+
+  async start(): Promise<void> {
+    for (const { queue, control } of this.#parts.values()) {
+      await queue.bull.waitUntilReady()
+      await control.start()
+    }
+    for (const loop of this.#loops) loop.start()
+  }
+
+  /** Ends waiting claims, then the loops. */
+  async stop(): Promise<void> {
+    for (const { claims } of this.#parts.values()) claims.close()
+    await Promise.all(this.#loops.map(loop => loop.stop()))
+    await Promise.all([...this.#parts.values()].map(({ control }) => control.stop()))
+    await this.queues.close()
+  }
+
+  /** @throws Problem queue_unknown */
+  of(queue: string): QueueParts {
+    return this.#parts.get(this.queues.get(queue).name) as QueueParts
+  }
+
+  /** @throws Problem job_not_found when no queue here can have this job */
+  ofWorkId(workId: string): QueueParts {
+    return this.#parts.get(this.queues.ofWorkId(workId).name) as QueueParts
+  }
+
+  async cancel(workId: string): Promise<CancelledJob> {
+    return await cancelJob(this.queues.ofWorkId(workId), this.#bell, workId)
+  }
+
+  async retry(workId: string): Promise<void> {
+    await retryJob(this.queues.ofWorkId(workId), this.#bell, workId)
+  }
+
+  async retryAllDead(queue: string, limit: number): Promise<number> {
+    return await retryAllDead(this.queues.get(queue), this.#bell, limit)
+  }
+
+  async list(queue: string | undefined, query: ListQuery): Promise<JobPage> {
+    return await listJobs(queue === undefined ? this.queues.all() : [this.queues.get(queue)], query)
+  }
+
+  /** Counts of every queue, by its name. */
+  async counts(): Promise<Map<string, QueueCounts>> {
+    const entries = [...this.#parts].map(async ([name, { control }]) => [name, await control.counts()] as const)
+    return new Map(await Promise.all(entries))
+  }
+
+  // What the fleet asks of the queues.
+
+  async load(queue: string, dueWithinMs: number): Promise<QueueLoad> {
+    return await this.of(queue).control.load(dueWithinMs)
+  }
+
+  async leasesByWorker(queue: string): Promise<Map<string, number>> {
+    return await this.of(queue).leases.countByWorker()
+  }
+
+  async returnLeasesOf(queue: string, workerId: string): Promise<number> {
+    return await this.of(queue).leases.returnAllOf(workerId)
+  }
+}
+
+function makeParts(queue: JobQueue, settings: Settings, bell: Bell, log: Logger): QueueParts {
+  const claims: Claims = new Claims(queue, bell, settings, (job, token) => completions.bury(job, token))
+  const completions = new Completions(queue, claims, bell, settings.backoffMs)
+  return {
+    queue,
+    submitter: new Submitter(queue, bell),
+    claims,
+    completions,
+    leases: new Leases(queue, claims, bell),
+    results: new Results(queue, bell),
+    control: new Control(queue, bell, log),
+  }
+}

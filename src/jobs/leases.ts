@@ -1,0 +1,85 @@
+/** Leases of running jobs: extended by heartbeats, put back when they ran out or their worker is known to be gone. */
+import type { Bell } from '../redis/bell.ts'
+import { isCancelled } from './cancel.ts'
+import type { Claims } from './claims.ts'
+import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
+
+export interface LeaseRef {
+  readonly workId: string
+  readonly token: string
+}
+
+export interface LostLease extends LeaseRef {
+  readonly reason: 'cancelled' | 'lost'
+}
+
+export class Leases {
+  readonly #queue: JobQueue
+  readonly #claims: Claims
+  readonly #bell: Bell
+
+  constructor(queue: JobQueue, claims: Claims, bell: Bell) {
+    this.#queue = queue
+    this.#claims = claims
+    this.#bell = bell
+  }
+
+  /** Extends all of them from now. @returns those that do not hold any more, and why */
+  async extend(leases: readonly LeaseRef[]): Promise<LostLease[]> {
+    if (leases.length === 0) return []
+    const failed = (await this.#queue.backend.extendLocks(
+      leases.map(lease => lease.workId),
+      leases.map(lease => lease.token),
+      this.#queue.leaseMs,
+    )) as string[]
+    if (failed.length === 0) return []
+    const lost = new Set(failed)
+    return await Promise.all(
+      leases
+        .filter(lease => lost.has(lease.workId))
+        .map(async lease => ({
+          ...lease,
+          reason: (await isCancelled(this.#queue, lease.workId)) ? ('cancelled' as const) : ('lost' as const),
+        })),
+    )
+  }
+
+  /** True while this token holds the job. */
+  async holds({ workId, token }: LeaseRef): Promise<boolean> {
+    return (await this.#queue.redis.get(`${this.#queue.jobKey(workId)}:lock`)) === token
+  }
+
+  async setProgress(workId: string, fraction: number, note: string | undefined): Promise<void> {
+    try {
+      await this.#queue.backend.updateProgress(workId, note === undefined ? { fraction } : { fraction, note })
+    } catch (error) {
+      if (!isStale(error)) throw error
+    }
+  }
+
+  /** How many jobs each worker holds. */
+  async countByWorker(): Promise<Map<string, number>> {
+    const counts = new Map<string, number>()
+    for (const { token } of await this.#queue.leasedJobs()) {
+      if (token === undefined) continue
+      const worker = workerOfToken(token)
+      counts.set(worker, (counts.get(worker) ?? 0) + 1)
+    }
+    return counts
+  }
+
+  /** Puts back all that a worker holds, for one that is gone; no attempt is spent. @returns how many */
+  async returnAllOf(workerId: string): Promise<number> {
+    const held = (await this.#queue.leasedJobs()).filter(
+      (job): job is LeaseRef => job.token !== undefined && workerOfToken(job.token) === workerId,
+    )
+    return await this.#claims.giveBack(held)
+  }
+
+  /** Puts back what nobody holds any more: its lease ran out without a completion. No attempt is spent. */
+  async recoverLost(): Promise<string[]> {
+    const recovered = await this.#queue.backend.moveStalledJobsToWait()
+    if (recovered.length > 0) this.#bell.ring(`jobs:${this.#queue.name}`)
+    return recovered
+  }
+}

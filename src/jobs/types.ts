@@ -1,0 +1,51 @@
+/**
+ * The types of jobs that may be submitted: those of the handlers at hand (with a schema for their payload, if they have
+ * one) and those that workers elsewhere have said they handle.
+ */
+import { Problem } from '../errors.ts'
+
+export interface KnownType {
+  readonly type: string
+  /** Says what is wrong with a JSON payload; absent: takes anything. */
+  readonly check?: (payload: unknown) => string | undefined
+}
+
+/** Types that workers registered, also those at zero now. Asked for at most once in a while. */
+export type RemoteTypes = () => Promise<readonly string[]>
+
+const rememberMs = 2000
+
+export class Types {
+  readonly #known: ReadonlyMap<string, KnownType>
+  readonly #remote: RemoteTypes
+  #remembered = new Set<string>()
+  #askedAt = 0
+
+  constructor(known: readonly KnownType[], remote: RemoteTypes) {
+    this.#known = new Map(known.map(entry => [entry.type, entry]))
+    this.#remote = remote
+  }
+
+  async names(): Promise<string[]> {
+    await this.#ask()
+    return [...new Set([...this.#known.keys(), ...this.#remembered])].sort()
+  }
+
+  /** @throws Problem type_unknown */
+  async require(type: string): Promise<KnownType> {
+    const known = this.#known.get(type)
+    if (known !== undefined) return known
+    if (!this.#remembered.has(type)) await this.#ask()
+    if (this.#remembered.has(type)) return { type }
+    throw new Problem(
+      'type_unknown',
+      `No handler is known for the type "${type.slice(0, 128)}"; there are: ${(await this.names()).join(', ')}.`,
+    )
+  }
+
+  async #ask(): Promise<void> {
+    if (Date.now() - this.#askedAt < rememberMs) return
+    this.#remembered = new Set(await this.#remote())
+    this.#askedAt = Date.now()
+  }
+}

@@ -1,0 +1,103 @@
+/** What every provider promises, as tests. */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Test } from 'tap'
+import type { Provider } from '../../src/fleet/providers/provider.ts'
+
+export interface ProviderUnderTest {
+  readonly provider: Provider
+  /** Makes an instance end as if by itself, and returns when it has. */
+  crash(instanceId: string): Promise<void>
+}
+
+/** @param open makes a fresh, empty provider whose instances end soon after they are told to */
+export function testProviderContract(t: Test, name: string, open: (t: Test) => Promise<ProviderUnderTest>): void {
+  t.test(`provider contract: ${name}`, async t => {
+    const request = (count: number, decisionId: string = randomUUID(), pool = 'default') => ({
+      pool,
+      count,
+      decisionId,
+      slots: 2,
+    })
+    const empty = async (provider: Provider): Promise<void> => {
+      const deadline = Date.now() + 10_000
+      while ((await provider.list()).length > 0) {
+        if (Date.now() > deadline) throw new Error('instances do not go away')
+        await delay(10)
+      }
+    }
+
+    t.test('what was launched is listed, as it was asked for', async t => {
+      const { provider } = await open(t)
+      t.same(await provider.list(), [])
+      const before = Date.now()
+      const launched = await provider.launch(request(2, 'decision-1'))
+      await provider.launch(request(1, 'decision-2', 'other'))
+      t.equal(launched.length, 2)
+      t.equal(new Set(launched.map(({ id }) => id)).size, 2)
+      for (const instance of launched) {
+        t.match(instance, { pool: 'default', slots: 2, decisionId: 'decision-1', state: 'running' })
+        t.ok(instance.launchedAt >= before - 1 && instance.launchedAt <= Date.now() + 1)
+        t.ok(provider.manages(instance.id))
+      }
+      t.notOk(provider.manages('i-of-somebody-else'))
+      const listed = await provider.list()
+      t.same(
+        listed
+          .filter(({ pool }) => pool === 'default')
+          .map(({ id }) => id)
+          .sort(),
+        launched.map(({ id }) => id).sort(),
+      )
+      t.equal(listed.length, 3)
+    })
+
+    t.test('the same decision launches once, also at the same time, also when its instances have ended', async t => {
+      const { provider, crash } = await open(t)
+      const [one, two] = await Promise.all([provider.launch(request(1, 'same')), provider.launch(request(1, 'same'))])
+      t.same(
+        two.map(({ id }) => id),
+        one.map(({ id }) => id),
+      )
+      t.equal((await provider.list()).length, 1)
+      await crash(one[0]?.id ?? '')
+      t.equal((await provider.list()).length, 0)
+      t.equal((await provider.launch(request(1, 'same')))[0]?.id, one[0]?.id)
+      t.equal((await provider.list()).length, 0)
+    })
+
+    t.test('terminated instances go away; the others, unknown ids and repeated calls are left alone', async t => {
+      const { provider } = await open(t)
+      const [first, second] = await provider.launch(request(2))
+      const [kept] = await provider.launch(request(1))
+      const ids = [first?.id ?? '', second?.id ?? '', 'nobody']
+      await Promise.all([provider.terminate(ids), provider.terminate(ids)])
+      for (const { id, state } of await provider.list()) t.equal(state, id === kept?.id ? 'running' : 'terminating')
+      await provider.terminate(ids, { force: true })
+      while ((await provider.list()).length > 1) await delay(10)
+      t.equal((await provider.list())[0]?.id, kept?.id)
+      await provider.terminate(ids)
+      t.equal((await provider.list()).length, 1)
+    })
+
+    t.test('an instance that ends by itself is absent at once, and that is told', async t => {
+      const { provider, crash } = await open(t)
+      const [instance] = await provider.launch(request(1))
+      const told = new Promise<void>(resolve => {
+        provider.onChange(resolve)
+      })
+      await crash(instance?.id ?? '')
+      t.same(await provider.list(), [])
+      await told
+    })
+
+    t.test('close with stopInstances leaves nothing, and may be called twice', async t => {
+      const { provider } = await open(t)
+      await provider.launch(request(2))
+      await provider.close({ stopInstances: true })
+      await provider.close({ stopInstances: true })
+      await empty(provider)
+      t.same(await provider.list(), [])
+    })
+  })
+}

@@ -1,0 +1,182 @@
+/**
+ * The API of a node on a real Redis, without the node's own workers: a test drives a worker by hand, one call at a time.
+ */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Redis } from 'ioredis'
+import { pino } from 'pino'
+import type { Test } from 'tap'
+import type { App } from '../../src/api/api.ts'
+import { createApp } from '../../src/api/app.ts'
+import type {
+  ClaimReply,
+  CompleteReply,
+  Completion,
+  HeartbeatReply,
+  Lease,
+} from '../../src/contract/worker-protocol.ts'
+import { createFleet } from '../../src/fleet/fleet.ts'
+import { builtInHandlers } from '../../src/handlers/catalogue.ts'
+import { compilePayloadCheck } from '../../src/handlers/payload-schema.ts'
+import { Acks } from '../../src/jobs/acks.ts'
+import { Jobs } from '../../src/jobs/jobs.ts'
+import { Types } from '../../src/jobs/types.ts'
+import { FolderStore } from '../../src/payloads/folder-store.ts'
+import { Bell } from '../../src/redis/bell.ts'
+import { closeRedis, connectRedis } from '../../src/redis/connection.ts'
+import { readSettings, type Settings } from '../../src/settings.ts'
+import { startTestRedis, type TestRedis, type TestRedisOptions } from './redis.ts'
+
+export interface TestApi {
+  readonly url: string
+  readonly app: App
+  readonly jobs: Jobs
+  readonly redis: Redis
+  readonly server: TestRedis
+  readonly settings: Settings
+  readonly store: FolderStore
+  /** A request; the body of the reply is parsed when it is JSON. */
+  call(method: string, path: string, options?: CallOptions): Promise<Reply>
+  worker(workerId?: string, queue?: string): TestWorker
+}
+
+export interface CallOptions {
+  readonly headers?: Record<string, string>
+  readonly body?: string | Buffer | ReadableStream | FormData
+  readonly json?: unknown
+  readonly signal?: AbortSignal
+}
+
+export interface Reply {
+  readonly status: number
+  readonly headers: Headers
+  // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects of it
+  readonly body: any
+}
+
+export interface TestWorker {
+  readonly workerId: string
+  heartbeat(leases?: readonly Lease[], options?: Record<string, unknown>): Promise<HeartbeatReply>
+  claim(max?: number, waitMs?: number): Promise<Lease[]>
+  claimReply(max?: number, waitMs?: number): Promise<Reply>
+  complete(lease: Lease, end: Partial<Completion>, claim?: number): Promise<CompleteReply>
+  giveBack(leases: readonly Lease[]): Promise<number>
+}
+
+export async function startTestApi(
+  t: Test,
+  environment: Record<string, string> = {},
+  redisOptions: TestRedisOptions = {},
+): Promise<TestApi> {
+  const server = await startTestRedis(t, redisOptions)
+  return await startApiOn(t, server, environment)
+}
+
+/** Another node on the same Redis (and the same folder for payloads, when `dataDir` is given). */
+export async function startApiOn(
+  t: Test,
+  server: TestRedis,
+  environment: Record<string, string> = {},
+): Promise<TestApi> {
+  const dataDir = environment.MUSTER_DATA_DIR ?? (await mkdtemp(join(tmpdir(), 'muster-api-')))
+  const settings = readSettings({
+    MUSTER_CONFIG_FILE: '/nonexistent',
+    MUSTER_FLEET: 'none',
+    MUSTER_DATA_DIR: dataDir,
+    ...environment,
+  })
+  const log = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
+  const address = { socketPath: server.socketPath }
+  const redis = await connectRedis({ ...address, role: 'commands', log })
+  const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
+  const bell = new Bell()
+  subscriber.on('message', (_channel: string, message: string) => bell.receive(message))
+  await subscriber.subscribe('bell')
+  bell.connect(message => redis.publish('bell', message))
+  const store = new FolderStore(join(dataDir, 'payloads'))
+  await store.start()
+  const jobs = new Jobs({ settings, redis, bell, store, log })
+  await jobs.start()
+  const acks = new Acks(log)
+  acks.start()
+  const fleet = createFleet({ settings, redis, queues: jobs, bell, log, provider: undefined })
+  fleet.start()
+  const known = builtInHandlers.map(({ type, payload }) =>
+    payload === undefined ? { type } : { type, check: compilePayloadCheck({ type, payload }) },
+  )
+  const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
+  const stopping = new AbortController()
+  const app = await createApp(
+    { settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
+    log,
+  )
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(async () => {
+    stopping.abort()
+    await app.close()
+    await fleet.stop()
+    await acks.stop()
+    await jobs.stop()
+    await closeRedis(subscriber)
+    await closeRedis(redis)
+    if (environment.MUSTER_DATA_DIR === undefined) await rm(dataDir, { recursive: true, force: true })
+  })
+
+  const call = async (
+    method: string,
+    path: string,
+    { headers = {}, body, json, signal }: CallOptions = {},
+  ): Promise<Reply> => {
+    const reply = await fetch(url + path, {
+      method,
+      headers: { ...(json !== undefined && { 'content-type': 'application/json' }), ...headers },
+      ...(body !== undefined && { body, duplex: 'half' }),
+      ...(json !== undefined && { body: JSON.stringify(json) }),
+      ...(signal !== undefined && { signal }),
+    } as RequestInit)
+    const isJson = /json/.test(reply.headers.get('content-type') ?? '')
+    return {
+      status: reply.status,
+      headers: reply.headers,
+      body: isJson ? await reply.json() : Buffer.from(await reply.arrayBuffer()),
+    }
+  }
+  const worker = (workerId = 'w1', queue = 'default'): TestWorker => makeWorker(call, workerId, queue)
+  return { url, app, jobs, redis, server, settings, store, call, worker }
+}
+
+function makeWorker(call: TestApi['call'], workerId: string, queue: string): TestWorker {
+  const refs = (leases: readonly Lease[]) => leases.map(({ workId, token }) => ({ workId, token }))
+  const post = async (path: string, json: unknown): Promise<Reply> => await call('POST', path, { json })
+  const must = (reply: Reply): Reply => {
+    if (reply.status !== 200) throw new Error(`${reply.status} ${JSON.stringify(reply.body)}`)
+    return reply
+  }
+  return {
+    workerId,
+    heartbeat: async (leases = [], options = {}) =>
+      must(
+        await post('/workers/heartbeat', {
+          worker: { workerId, queue, slots: 2, types: ['sha512', 'remote'] },
+          state: 'ready',
+          leases: refs(leases),
+          ...options,
+        }),
+      ).body,
+    claim: async (max = 1, waitMs = 0) =>
+      (must(await post('/workers/claim', { workerId, queue, max, waitMs })).body as ClaimReply).jobs,
+    claimReply: async (max = 1, waitMs = 0) => await post('/workers/claim', { workerId, queue, max, waitMs }),
+    complete: async ({ workId, token, type }, end, claim = 0) =>
+      must(
+        await post('/workers/complete', {
+          workerId,
+          queue,
+          results: [{ workId, token, type, durationMs: 1, ...end }],
+          claim,
+        }),
+      ).body,
+    giveBack: async leases =>
+      must(await post('/workers/return', { workerId, queue, jobs: refs(leases) })).body.returned,
+  }
+}
