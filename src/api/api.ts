@@ -1,0 +1,39 @@
+/** What the routes work with. */
+
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify'
+import type { Fleet } from '../fleet/fleet.ts'
+import type { Acks } from '../jobs/acks.ts'
+import type { Jobs } from '../jobs/jobs.ts'
+import type { Types } from '../jobs/types.ts'
+import type { PayloadStore } from '../payloads/payload-store.ts'
+import type { Bell } from '../redis/bell.ts'
+import type { Settings } from '../settings.ts'
+
+export type App = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>
+
+export interface Api {
+  readonly settings: Settings
+  readonly jobs: Jobs
+  readonly acks: Acks
+  readonly types: Types
+  readonly store: PayloadStore
+  readonly fleet: Fleet
+  readonly bell: Bell
+  /** Rejects when the node cannot serve: Redis does not answer. */
+  readonly ping: () => Promise<unknown>
+  /** Aborts when the node begins to stop: long polls end. */
+  readonly stopping: AbortSignal
+}

@@ -1,0 +1,94 @@
+/** The HTTP server: plugins, then routes, each listed once. */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import { fastify, LogController } from 'fastify'
+import type { Logger } from 'pino'
+import { Problem } from '../errors.ts'
+import type { Api, App } from './api.ts'
+import { addDocsPage, addOpenapi } from './plugins/openapi.ts'
+import { addProblems, sendProblem, toProblem } from './plugins/problems.ts'
+import { addValidation } from './plugins/validation.ts'
+import { addEnqueue } from './routes/enqueue.ts'
+import { addFleet } from './routes/fleet.ts'
+import { addHealth } from './routes/health.ts'
+import { addJobs } from './routes/jobs.ts'
+import { addPullCompleted } from './routes/pull-completed.ts'
+import { addQueues } from './routes/queues.ts'
+import { addStatus } from './routes/status.ts'
+import { addWorkers } from './routes/workers.ts'
+
+/** Longest time for a request to arrive whole: a large payload over a slow line. */
+const requestTimeoutMs = 3_600_000
+
+/** Builds the server; it does not listen yet. */
+export async function createApp(api: Api, log: Logger): Promise<App> {
+  const app = fastify({
+    loggerInstance: log,
+    // Nobody reads a line a request at thousands a second; faults are logged where they are answered.
+    logController: new LogController({ disableRequestLogging: true }),
+    requestTimeout: requestTimeoutMs,
+    // Longer than the idle timeout of load balancers, so that it is they who close.
+    keepAliveTimeout: 75_000,
+    routerOptions: { maxParamLength: 256, ignoreTrailingSlash: true },
+    // On close: idle connections at once, busy ones after their reply.
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    frameworkErrors: (error, request, reply) => sendProblem(toProblem(error, request), request, reply),
+    clientErrorHandler(error, socket) {
+      if (error.code === 'ECONNRESET' || socket.destroyed) return
+      const problem = new Problem('request_invalid', 'This is not a valid HTTP request.')
+      const body = JSON.stringify(problem.toBody())
+      socket.end(
+        `HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      )
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
+
+  addProblems(app as never)
+  addValidation(app as never)
+  addBodies(app)
+  await addOpenapi(app as never)
+
+  addPullCompleted(app, api)
+  addStatus(app, api)
+  addJobs(app, api)
+  addQueues(app, api)
+  addFleet(app, api)
+  addWorkers(app, api)
+  addHealth(app, api)
+  await app.register(async scope => {
+    // PUT /enqueue reads its body itself, as a stream, in four forms.
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', (_request, _payload, done) => done(null))
+    addEnqueue(scope as unknown as App, api)
+  })
+  await addDocsPage(app as never)
+  return app
+}
+
+/** Bodies are JSON. An empty one is none, whatever its Content-Type says: many clients send one with every POST. */
+function addBodies(app: App): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
+    if (body === '') return done(null, undefined)
+    try {
+      return done(null, JSON.parse(body as string))
+    } catch (error) {
+      return done(
+        new Problem('json_invalid', `The body is not valid JSON: ${(error as Error).message}.`, { cause: error }),
+      )
+    }
+  })
+  app.addContentTypeParser('*', (request, _payload, done) => {
+    if (request.is404) return done(null)
+    const isEmpty =
+      request.headers['transfer-encoding'] === undefined && Number(request.headers['content-length'] ?? 0) === 0
+    const sent = request.headers['content-type']
+    return done(
+      isEmpty
+        ? null
+        : sent === undefined
+          ? new Problem('content_type_missing')
+          : new Problem('content_type_unsupported', `This call takes application/json, not ${sent.slice(0, 100)}.`),
+    )
+  })
+}

@@ -1,0 +1,86 @@
+/** Every error leaves as RFC 9457 problem+json with a stable code; what is not a Problem yet is made one here. */
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { Problem, type ProblemCode } from '../../errors.ts'
+import { isRedisAway, isRedisFull } from '../../redis/redis-errors.ts'
+
+interface ValidationFault {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly message?: string
+  readonly params: Record<string, unknown>
+}
+
+const byFastifyCode: Readonly<Record<string, ProblemCode>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'body_too_large',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'content_type_unsupported',
+  FST_ERR_CTP_EMPTY_TYPE: 'content_type_missing',
+  FST_ERR_CTP_INVALID_JSON_BODY: 'json_invalid',
+}
+
+const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'] as const
+
+export function addProblems(app: FastifyInstance): void {
+  const routes: { method: string; path: RegExp }[] = []
+  app.addHook('onRoute', route => {
+    const path = new RegExp(`^${route.url.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[A-Za-z]+/g, '[^/]+')}/?$`)
+    for (const method of [route.method].flat()) routes.push({ method, path })
+  })
+  app.setErrorHandler((error: FastifyError, request, reply) => sendProblem(toProblem(error, request), request, reply))
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?')[0] as string
+    const allowed = methods.filter(method => routes.some(route => route.method === method && route.path.test(path)))
+    if (allowed.length === 0)
+      return sendProblem(new Problem('route_not_found', `Nothing is at ${path.slice(0, 200)}.`), request, reply)
+    void reply.header('allow', allowed.join(', '))
+    return sendProblem(
+      new Problem('method_not_allowed', `${path.slice(0, 200)} takes ${allowed.join(', ')}, not ${request.method}.`),
+      request,
+      reply,
+    )
+  })
+}
+
+export function sendProblem(problem: Problem, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  if (problem.retryAfterMs !== undefined)
+    void reply.header('retry-after', String(Math.ceil(problem.retryAfterMs / 1000)))
+  // What the client still sends would have to be read to the end for nothing.
+  if (!request.raw.complete && problem.status >= 400) void reply.header('connection', 'close')
+  return reply
+    .code(problem.status)
+    .type('application/problem+json; charset=utf-8')
+    .serializer((body: unknown) => JSON.stringify(body))
+    .send({ ...problem.toBody(), instance: request.id })
+}
+
+export function toProblem(error: FastifyError, request: FastifyRequest): Problem {
+  if (error instanceof Problem) return error
+  if (isRedisFull(error)) return new Problem('overloaded', 'Redis is full.', { cause: error, retryAfterMs: 10_000 })
+  if (isRedisAway(error)) return new Problem('redis_unavailable', undefined, { cause: error })
+  if (error.validation !== undefined)
+    return fromValidation(error.validation as ValidationFault[], error.validationContext ?? 'body')
+  const known = byFastifyCode[error.code ?? '']
+  if (known !== undefined) return new Problem(known, undefined, { cause: error })
+  if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500)
+    return new Problem('request_invalid', error.message, { cause: error })
+  request.log.error({ err: error, method: request.method, url: request.url }, 'unexpected error')
+  return new Problem('internal_error', undefined, { cause: error })
+}
+
+function fromValidation(faults: readonly ValidationFault[], context: string): Problem {
+  const [fault] = faults
+  const inQuery = context === 'querystring' || context === 'params'
+  if (fault === undefined) return new Problem('request_invalid')
+  const place = fault.instancePath.slice(1).replaceAll('/', '.')
+  const name = (key: string): string => [place, String(fault.params[key])].filter(part => part !== '').join('.')
+  if (fault.keyword === 'required')
+    return new Problem(inQuery ? 'parameter_invalid' : 'request_invalid', `"${name('missingProperty')}" is missing.`)
+  if (fault.keyword === 'additionalProperties') {
+    return new Problem('parameter_unknown', `"${name('additionalProperty')}" is not known here.`)
+  }
+  const subject = place === '' ? (inQuery ? 'the query' : `the ${context}`) : `"${place}"`
+  const values = fault.keyword === 'enum' ? `: ${(fault.params.allowedValues as unknown[]).join(', ')}` : ''
+  return new Problem(
+    inQuery ? 'parameter_invalid' : 'request_invalid',
+    `${subject} ${fault.message ?? 'is not valid'}${values}.`,
+  )
+}

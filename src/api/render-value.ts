@@ -1,0 +1,69 @@
+/** How a stored value is shown to clients. */
+import { pipeline, Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
+import { Problem } from '../errors.ts'
+import type { BlobRef, StoredContent } from '../jobs/job-data.ts'
+import type { PulledResult } from '../jobs/results.ts'
+import { checkedStream } from '../payloads/checked-stream.ts'
+import type { PayloadStore } from '../payloads/payload-store.ts'
+
+/** One entry of the reply to POST /pullCompleted. */
+export interface PulledEntry {
+  readonly 'Work ID': string
+  readonly Value?: unknown
+  readonly Encoding?: 'base64'
+  readonly 'Value URL'?: string
+  readonly 'Value Bytes'?: number
+  readonly Error?: { readonly code: string; readonly message: string }
+}
+
+/** Values in Redis stand in the reply (bytes as base64, with Encoding); those in the payload store are a URL away. */
+export function renderPulled({ workId, value, failure }: PulledResult): PulledEntry {
+  if (failure !== undefined) return { 'Work ID': workId, Error: failure }
+  if (value?.blob !== undefined)
+    return { 'Work ID': workId, Value: null, 'Value URL': `/jobs/${workId}/result`, 'Value Bytes': value.blob.bytes }
+  if (value?.base64 !== undefined) return { 'Work ID': workId, Value: value.base64, Encoding: 'base64' }
+  return { 'Work ID': workId, Value: value?.json ?? null }
+}
+
+/** Bytes are sent as they are; JSON as {"workId": …, "value": …}. Blobs are streamed and checked on the way. */
+export async function sendValue(
+  reply: FastifyReply,
+  workId: string,
+  value: StoredContent,
+  store: PayloadStore,
+): Promise<FastifyReply> {
+  if (value.blob !== undefined) {
+    const stream = await openBlob(value.blob, store)
+    if (value.blob.kind === 'bytes') return sendBlob(reply, value.blob, stream)
+    return reply.type('application/json; charset=utf-8').send(Readable.from(wrapped(workId, stream)))
+  }
+  if (value.base64 !== undefined)
+    return reply.type('application/octet-stream').send(Buffer.from(value.base64, 'base64'))
+  return reply.type('application/json; charset=utf-8').send(JSON.stringify({ workId, value: value.json ?? null }))
+}
+
+/** Sends a blob with its length and checksum (RFC 9530). */
+export function sendBlob(reply: FastifyReply, blob: BlobRef, stream: Readable): FastifyReply {
+  return reply
+    .type(blob.kind === 'json' ? 'application/json' : 'application/octet-stream')
+    .header('content-length', blob.bytes)
+    .header('repr-digest', `sha-256=:${Buffer.from(blob.sha256, 'hex').toString('base64')}:`)
+    .send(stream)
+}
+
+/** @throws Problem job_not_found when the bytes are gone */
+export async function openBlob(blob: BlobRef, store: PayloadStore): Promise<Readable> {
+  const found = await store.get(blob.key)
+  if (found === undefined) throw new Problem('job_not_found', 'The bytes of this job are gone: it expired just now.')
+  const check = checkedStream(blob)
+  // A wrong checksum destroys the reply half-way, so that the client cannot take it for whole.
+  pipeline(found.stream, check, () => undefined)
+  return check
+}
+
+async function* wrapped(workId: string, stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer | string> {
+  yield `{"workId":${JSON.stringify(workId)},"value":`
+  yield* stream
+  yield '}'
+}

@@ -1,0 +1,32 @@
+/** /health: for load balancers and supervisors. */
+import { Type } from 'typebox'
+import { Problem } from '../../errors.ts'
+import type { Api, App } from '../api.ts'
+import { problems } from '../schemas.ts'
+
+const Healthy = Type.Object({ status: Type.Literal('ok') })
+
+export function addHealth(app: App, { ping, stopping }: Api): void {
+  app.get(
+    '/health/live',
+    { schema: { operationId: 'live', summary: 'The process answers', tags: ['node'], response: { 200: Healthy } } },
+    async () => ({ status: 'ok' as const }),
+  )
+
+  app.get(
+    '/health/ready',
+    {
+      schema: {
+        operationId: 'ready',
+        summary: 'The node can take work: Redis answers, and it is not stopping',
+        tags: ['node'],
+        response: { 200: Healthy, ...problems('shutting_down') },
+      },
+    },
+    async () => {
+      if (stopping.aborted) throw new Problem('shutting_down')
+      await ping()
+      return { status: 'ok' as const }
+    },
+  )
+}

@@ -1,0 +1,185 @@
+/** POST /pullCompleted and its ack: hands out results, oldest first. */
+import type { FastifyReply } from 'fastify'
+import { nanoid } from 'nanoid'
+import { Type } from 'typebox'
+import { Problem } from '../../errors.ts'
+import { replyLeaseMs } from '../../jobs/acks.ts'
+import type { Results } from '../../jobs/results.ts'
+import type { Api, App } from '../api.ts'
+import { signalOf } from '../client-signal.ts'
+import { renderPulled } from '../render-value.ts'
+import { problems, QueueName } from '../schemas.ts'
+
+const mebibyte = 1024 * 1024
+
+const Query = Type.Object({
+  top: Type.Integer({ minimum: 1, maximum: 10_000, description: 'At most this many' }),
+  queue: Type.Optional(QueueName),
+  waitMs: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      maximum: 60_000,
+      default: 0,
+      description: 'Long poll: how long to wait for the first one',
+    }),
+  ),
+  leaseMs: Type.Optional(
+    Type.Integer({
+      minimum: 1000,
+      maximum: 86_400_000,
+      description: 'Hold the results this long until POST /pullCompleted/ack; they are handed out again afterwards',
+    }),
+  ),
+  maxBytes: Type.Optional(
+    Type.Integer({
+      minimum: 1,
+      maximum: 256 * mebibyte,
+      default: 16 * mebibyte,
+      description: 'About this much of values at most; the first one comes whatever its size',
+    }),
+  ),
+  failed: Type.Optional(
+    Type.Enum(['include', 'exclude'], {
+      default: 'exclude',
+      description: 'include: dead jobs too, with Error in place of Value',
+    }),
+  ),
+})
+
+const Entry = Type.Object(
+  {
+    'Work ID': Type.String(),
+    Value: Type.Optional(Type.Unknown({ description: 'The value; of sha512, the digest in hex' })),
+    Encoding: Type.Optional(Type.Literal('base64', { description: 'The value is bytes' })),
+    'Value URL': Type.Optional(Type.String({ description: 'The value is over the inline limit: get it here' })),
+    'Value Bytes': Type.Optional(Type.Integer()),
+    Error: Type.Optional(
+      Type.Object({ code: Type.String(), message: Type.String() }, { description: 'Of a dead job' }),
+    ),
+  },
+  { description: 'One result' },
+)
+
+const AckBody = Type.Object(
+  {
+    leaseId: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 200,
+        description:
+          'From the header Muster-Lease-Id: acks only what is still held under it; without workIds, all of it',
+      }),
+    ),
+    workIds: Type.Optional(
+      Type.Array(Type.String({ maxLength: 128 }), {
+        minItems: 1,
+        maxItems: 10_000,
+        description: 'Without leaseId: whoever holds them',
+      }),
+    ),
+  },
+  { additionalProperties: false, minProperties: 1 },
+)
+
+const AckReply = Type.Object({
+  acked: Type.Integer(),
+  notHeld: Type.Array(Type.String(), {
+    description: 'Their lease ran out (they are handed out again), or they were acked before',
+  }),
+})
+
+export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void {
+  app.post(
+    '/pullCompleted',
+    {
+      schema: {
+        operationId: 'pullCompleted',
+        summary: 'Collect results',
+        description:
+          'Oldest first, each handed out once. Without leaseMs the results are acked once the reply was sent; they stay readable at /jobs/{workId}/result.',
+        tags: ['work'],
+        querystring: Query,
+        response: { 200: Type.Array(Entry), ...problems('parameter_invalid', 'parameter_unknown', 'queue_unknown') },
+      },
+      // The reply may be large and is plain: no second pass over it.
+      serializerCompiler: () => data => JSON.stringify(data),
+    },
+    async (request, reply) => {
+      const { top, queue = 'default', waitMs = 0, leaseMs, maxBytes = 16 * mebibyte, failed } = request.query
+      const { results } = jobs.of(queue)
+      const signal = signalOf(reply, stopping)
+      const leaseId = `${queue}/${nanoid()}`
+      const pulled = await results.pull({
+        leaseId,
+        top,
+        waitMs,
+        maxBytes,
+        includeFailed: failed === 'include',
+        leaseMs: leaseMs ?? replyLeaseMs,
+        signal,
+      })
+      const workIds = pulled.map(({ workId }) => workId)
+      if (workIds.length === 0) return []
+      if (leaseMs === undefined) ackWhenSent(reply, results, leaseId, workIds)
+      else void reply.header('muster-lease-id', leaseId)
+      return pulled.map(renderPulled)
+    },
+  )
+
+  app.post(
+    '/pullCompleted/ack',
+    {
+      schema: {
+        operationId: 'ackCompleted',
+        summary: 'Let leased results go',
+        tags: ['work'],
+        body: AckBody,
+        response: {
+          200: AckReply,
+          ...problems('request_invalid', 'parameter_unknown', 'json_invalid', 'lease_not_found'),
+        },
+      },
+    },
+    async request => {
+      const { leaseId, workIds } = request.body
+      if (leaseId === undefined) return await ackByWorkId(workIds ?? [])
+      const queue = jobs.queues.find(leaseId.split('/')[0] as string)
+      if (queue === undefined) throw new Problem('lease_not_found')
+      const { results } = jobs.of(queue.name)
+      const wanted = workIds ?? (await results.heldUnder(leaseId))
+      if (wanted.length === 0)
+        throw new Problem(
+          'lease_not_found',
+          'Nothing is held under this lease: its time is up, or all of it was acked.',
+        )
+      const held = new Set(await results.ack(leaseId, wanted))
+      return { acked: held.size, notHeld: wanted.filter(workId => !held.has(workId)) }
+    },
+  )
+
+  async function ackByWorkId(workIds: readonly string[]): Promise<{ acked: number; notHeld: string[] }> {
+    const byResults = new Map<Results, string[]>()
+    for (const workId of workIds) {
+      const { results } = jobs.ofWorkId(workId)
+      byResults.set(results, [...(byResults.get(results) ?? []), workId])
+    }
+    const held = new Set<string>()
+    for (const [results, some] of byResults) for (const workId of await results.ack('*', some)) held.add(workId)
+    return { acked: held.size, notHeld: workIds.filter(workId => !held.has(workId)) }
+  }
+
+  /** Acks when the last byte was handed to the network, releases when the client went away before; extends meanwhile. */
+  function ackWhenSent(reply: FastifyReply, results: Results, leaseId: string, workIds: readonly string[]): void {
+    const extension = setInterval(
+      () => void results.extend(leaseId, workIds, replyLeaseMs).catch(() => undefined),
+      replyLeaseMs / 3,
+    )
+    const settle = (): void => {
+      clearInterval(extension)
+      if (reply.raw.writableFinished) acks.add(results, leaseId, workIds)
+      else void results.release(leaseId, workIds).catch(() => undefined)
+    }
+    if (reply.raw.destroyed) settle()
+    else reply.raw.once('close', settle)
+  }
+}

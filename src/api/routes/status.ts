@@ -1,0 +1,45 @@
+/** GET /status: the figures at a glance. */
+import { Type } from 'typebox'
+import type { Api, App } from '../api.ts'
+import { problems } from '../schemas.ts'
+
+const count = (description: string) => Type.Integer({ minimum: 0, description })
+
+const Status = Type.Object(
+  {
+    Jobs: count('Waiting, ready to be claimed'),
+    Workers: count('Alive'),
+    Running: count('Leased to workers'),
+    Delayed: count('Waiting for their time'),
+    Uncollected: count('Results that wait to be pulled'),
+    Dead: count('Failed for good; can be replayed'),
+  },
+  { description: 'Sums over all queues' },
+)
+
+export function addStatus(app: App, { jobs, fleet }: Api): void {
+  app.get(
+    '/status',
+    {
+      schema: {
+        operationId: 'getStatus',
+        summary: 'The figures at a glance',
+        tags: ['work'],
+        response: { 200: Status, ...problems() },
+      },
+    },
+    async () => {
+      const [counts, workers] = await Promise.all([jobs.counts(), fleet.registry.countAlive()])
+      const sum = (key: 'waiting' | 'running' | 'delayed' | 'uncollected' | 'dead'): number =>
+        [...counts.values()].reduce((total, one) => total + one[key], 0)
+      return {
+        Jobs: sum('waiting'),
+        Workers: workers,
+        Running: sum('running'),
+        Delayed: sum('delayed'),
+        Uncollected: sum('uncollected'),
+        Dead: sum('dead'),
+      }
+    },
+  )
+}
