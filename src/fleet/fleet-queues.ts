@@ -1,0 +1,27 @@
+/** What the fleet needs of the jobs: loads to decide by, and a way to hand back what a lost worker held. */
+
+export interface QueueLoad {
+  /** Ready to run now, prioritised ones included. */
+  readonly waiting: number
+  /** Delayed, and due within the time that was asked about. */
+  readonly dueDelayed: number
+  /** Held by workers. */
+  readonly running: number
+  /** Completions over all time. */
+  readonly finishedCount: number
+  /** Run time of those completions, summed over all time. */
+  readonly busyMs: number
+  readonly paused: boolean
+}
+
+export interface FleetQueues {
+  /** Reads what one queue holds; a queue that was never used is empty. */
+  load(queue: string, dueWithinMs: number): Promise<QueueLoad>
+  /** How many jobs each worker holds; a worker that holds none is absent. */
+  leasesByWorker(queue: string): Promise<Map<string, number>>
+  /**
+   * Puts all jobs that a worker holds back to waiting; no attempt is spent.
+   * @returns how many went back; 0 when it holds none (calling twice is safe)
+   */
+  returnLeasesOf(queue: string, workerId: string): Promise<number>
+}

@@ -1,0 +1,19 @@
+/** The Redis keys of the fleet. One hash tag, so that a script may touch several of them on a Redis Cluster. */
+const prefix = '{muster}:'
+
+export const keys = {
+  /** Sorted set: worker id by when it was last heard of. */
+  workers: `${prefix}workers`,
+  /** Hash: what one worker said of itself, and whether it is to drain. */
+  worker: (workerId: string): string => `${prefix}worker:${workerId}`,
+  /** Set: all types that a worker ever registered. */
+  types: `${prefix}types`,
+  /** String: the node that holds the lease of the autoscaler. */
+  leader: `${prefix}fleet:leader`,
+  /** Counter: how often that lease changed hands. */
+  epoch: `${prefix}fleet:epoch`,
+  /** Stream: the journal of decisions. */
+  decisions: `${prefix}fleet:decisions`,
+  /** Hash: by queue, the latest decision and its time. */
+  latest: `${prefix}fleet:latest`,
+} as const

@@ -1,0 +1,78 @@
+/**
+ * The records of local instances on disk, `<folder>/<id>.json` beside `<id>.log`, so that a node that was killed finds
+ * its workers again. Records and logs of instances that have ended are kept for the newest 20.
+ */
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export interface InstanceRecord {
+  readonly id: string
+  readonly pool: string
+  readonly slots: number
+  readonly decisionId: string
+  readonly launchedAt: number
+  readonly pid: number
+  /** See process-identity. */
+  readonly identity: string
+  /** When it was told to end. */
+  terminatingAt?: number
+  endedAt?: number
+  /** Exit code or signal; absent when nobody saw it end. */
+  endedWith?: number | string
+}
+
+const keptCount = 20
+
+export class InstanceRecords {
+  readonly #folder: string
+
+  /** Makes the folder when it is missing. Others may not read it: logs can hold anything. */
+  constructor(folder: string) {
+    this.#folder = folder
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+  }
+
+  logFile(id: string): string {
+    return join(this.#folder, `${id}.log`)
+  }
+
+  removeLog(id: string): void {
+    rmSync(this.logFile(id), { force: true })
+  }
+
+  /** All that can be read. A record that is broken is no record. */
+  readAll(): InstanceRecord[] {
+    return readdirSync(this.#folder)
+      .filter(name => name.endsWith('.json'))
+      .flatMap(name => this.#read(name))
+  }
+
+  /** Blocks until it is written: between the launch of a process and its record lies nothing else. */
+  write(record: InstanceRecord): void {
+    const file = join(this.#folder, `${record.id}.json`)
+    writeFileSync(`${file}.new`, JSON.stringify(record))
+    renameSync(`${file}.new`, file)
+  }
+
+  /** Removes records and logs of the ended instances, but for the newest. Returns the records that stay. */
+  prune(records: readonly InstanceRecord[]): InstanceRecord[] {
+    const ended = records
+      .filter(({ endedAt }) => endedAt !== undefined)
+      .sort((a, b) => (b.endedAt ?? 0) - (a.endedAt ?? 0))
+    const dropped = new Set(ended.slice(keptCount))
+    for (const { id } of dropped) {
+      rmSync(join(this.#folder, `${id}.json`), { force: true })
+      this.removeLog(id)
+    }
+    return records.filter(record => !dropped.has(record))
+  }
+
+  #read(name: string): InstanceRecord[] {
+    try {
+      const record = JSON.parse(readFileSync(join(this.#folder, name), 'utf8')) as InstanceRecord
+      return typeof record.id === 'string' && Number.isInteger(record.pid) && record.pid > 1 ? [record] : []
+    } catch {
+      return []
+    }
+  }
+}

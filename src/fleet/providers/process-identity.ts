@@ -1,0 +1,63 @@
+/**
+ * Tells one process from a later one that was given the same pid: by the time it started. Linux: from /proc, together
+ * with the boot it belongs to. Elsewhere: from ps. A zombie counts as gone.
+ */
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+
+const psTimeoutMs = 2000
+
+/**
+ * Something that no other process with this pid has or had; undefined when no such process runs.
+ * Blocks for some microseconds on Linux, for some milliseconds elsewhere.
+ */
+export function processIdentity(pid: number): string | undefined {
+  return process.platform === 'linux' ? fromProc(pid) : fromPs(pid)
+}
+
+function fromProc(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The name in parentheses may hold anything; the fields after it start with the state (3), the start time is 22.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    if (fields[0] === 'Z' || fields[0] === 'X') return undefined
+    bootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+    return `${bootId}:${fields[19]}`
+  } catch (error) {
+    if (isGone(error)) return undefined
+    throw error
+  }
+}
+
+let bootId: string | undefined
+
+function fromPs(pid: number): string | undefined {
+  try {
+    const line = execFileSync('ps', ['-o', 'stat=,lstart=', '-p', String(pid)], {
+      encoding: 'utf8',
+      timeout: psTimeoutMs,
+      env: { ...process.env, LC_ALL: 'C' },
+    }).trim()
+    return line === '' || line.startsWith('Z') ? undefined : line.replace(/^\S+\s+/, '')
+  } catch (error) {
+    // ps ends with status 1 when it finds nobody.
+    if ((error as { status?: number }).status === 1) return undefined
+    throw error
+  }
+}
+
+const isGone = (error: unknown): boolean => ['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')
+
+/**
+ * Sends a signal to a process, or with a negative pid to its whole group.
+ * @returns false when nobody is there
+ */
+export function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    process.kill(pid, signal)
+    return true
+  } catch (error) {
+    if (isGone(error)) return false
+    throw error
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * Who works for us: every worker that says it is there, kept in Redis so that all nodes see the same.
+ * unknown → ready → draining → stopped → forgotten; whoever is silent for too long is no longer alive, and is forgotten
+ * by the reaper. A worker that comes back after that registers anew with its next heartbeat.
+ */
+import type { FastifyBaseLogger } from 'fastify'
+import type { Redis } from 'ioredis'
+import type { HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
+import type { Bell } from '../redis/bell.ts'
+import { keys } from './keys.ts'
+
+export type WorkerState = HeartbeatRequest['state']
+
+export interface WorkerRecord {
+  readonly workerId: string
+  readonly queue: string
+  readonly slots: number
+  readonly types: readonly string[]
+  readonly instanceId: string | undefined
+  readonly host: string | undefined
+  readonly pid: number | undefined
+  readonly version: string | undefined
+  readonly state: WorkerState
+  /** Jobs that it said it holds, at its last heartbeat. */
+  readonly leases: number
+  readonly firstSeenAt: number
+  readonly lastSeenAt: number
+  /** Since when it has had no job; undefined while it holds one. */
+  readonly idleSince: number | undefined
+  /** Why it is to go, and since when; undefined as long as it may claim. */
+  readonly drain: { readonly reason: string; readonly since: number } | undefined
+}
+
+/**
+ * KEYS: worker, workers, types. ARGV: id, now, state, leases, description, type…
+ * Records one sign of life; returns the reason to drain, or an empty string.
+ * A stopped worker has score 0: listed until it is forgotten, never alive.
+ */
+const heartbeatScript = `
+redis.call('HSETNX', KEYS[1], 'firstSeenAt', ARGV[2])
+redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', ARGV[3], 'leases', ARGV[4], 'description', ARGV[5])
+if ARGV[4] ~= '0' then redis.call('HSET', KEYS[1], 'workedAt', ARGV[2]) end
+if ARGV[3] ~= 'ready' then redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2]) end
+redis.call('ZADD', KEYS[2], ARGV[3] == 'stopped' and 0 or ARGV[2], ARGV[1])
+for i = 6, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
+return redis.call('HGET', KEYS[1], 'drain') or ''`
+
+/** KEYS: worker. ARGV: reason, now. Marks a known worker; the first reason stays. Returns 1, or 0 when it is unknown. */
+const drainScript = `
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSETNX', KEYS[1], 'drain', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
+return 1`
+
+/** KEYS: worker. ARGV: now. Notes that a known worker has work. */
+const workedScript = `
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'workedAt', ARGV[1]) end
+return 0`
+
+/** How often, at most, work of one worker is noted. */
+const workedEveryMs = 1000
+
+export class WorkerRegistry {
+  readonly #redis: Redis
+  readonly #bell: Bell
+  readonly #log: FastifyBaseLogger
+  readonly #aliveMs: number
+  readonly #clock: () => number
+  readonly #workedAt = new Map<string, number>()
+
+  /** @param aliveMs a worker that was heard of within this time is alive */
+  constructor(options: { redis: Redis; bell: Bell; log: FastifyBaseLogger; aliveMs: number; clock?: () => number }) {
+    this.#redis = options.redis
+    this.#bell = options.bell
+    this.#log = options.log
+    this.#aliveMs = options.aliveMs
+    this.#clock = options.clock ?? Date.now
+  }
+
+  /**
+   * Records that a worker is there (registering it when it is new). One call to Redis, atomic.
+   * @returns whether it is to drain
+   */
+  async heartbeat(worker: WorkerDescription, state: WorkerState, leaseCount: number): Promise<{ drain: boolean }> {
+    const { workerId, types } = worker
+    const args = [workerId, this.#clock(), state, leaseCount, JSON.stringify(worker), ...types]
+    const drain = await this.#redis.eval(heartbeatScript, 3, keys.worker(workerId), keys.workers, keys.types, ...args)
+    return { drain: drain !== '' }
+  }
+
+  async knows(workerId: string): Promise<boolean> {
+    return (await this.#redis.exists(keys.worker(workerId))) === 1
+  }
+
+  /** The fence: whether a worker may take jobs now. One cheap call to Redis, since every claim asks. */
+  async mayClaim(workerId: string): Promise<'yes' | 'unknown' | 'drain'> {
+    const [state, drain] = await this.#redis.hmget(keys.worker(workerId), 'state', 'drain')
+    if (state === null || state === undefined) return 'unknown'
+    return state !== 'ready' || typeof drain === 'string' ? 'drain' : 'yes'
+  }
+
+  /**
+   * Notes that a worker took or finished jobs, so that it does not look idle between two heartbeats. Returns at once and
+   * never fails: a lost note only lets the worker look idle for longer. Writes at most once a second for each worker.
+   */
+  worked(workerId: string): void {
+    const now = this.#clock()
+    if (now - (this.#workedAt.get(workerId) ?? 0) < workedEveryMs) return
+    if (this.#workedAt.size > 10_000) this.#workedAt.clear()
+    this.#workedAt.set(workerId, now)
+    this.#redis
+      .eval(workedScript, 1, keys.worker(workerId), now)
+      .catch((error: unknown) => this.#log.debug({ err: error, workerId }, 'work of a worker was not noted'))
+  }
+
+  /** The workers that are alive, oldest first. */
+  async list(): Promise<WorkerRecord[]> {
+    const aliveSince = this.#clock() - this.#aliveMs
+    return (await this.all()).filter(({ state, lastSeenAt }) => state !== 'stopped' && lastSeenAt >= aliveSince)
+  }
+
+  /** All workers that are not forgotten: also silent and stopped ones. Oldest first. */
+  async all(): Promise<WorkerRecord[]> {
+    const ids = await this.#redis.zrange(keys.workers, 0, -1)
+    if (ids.length === 0) return []
+    const pipeline = this.#redis.pipeline()
+    for (const id of ids) pipeline.hgetall(keys.worker(id))
+    const replies = (await pipeline.exec()) ?? []
+    const records = replies.flatMap(([error, fields]) => {
+      if (error !== null) throw error
+      return toRecord(fields as Record<string, string>)
+    })
+    return records.sort((a, b) => a.firstSeenAt - b.firstSeenAt || (a.workerId < b.workerId ? -1 : 1))
+  }
+
+  /** How many workers are alive. */
+  async countAlive(): Promise<number> {
+    return await this.#redis.zcount(keys.workers, this.#clock() - this.#aliveMs, '+inf')
+  }
+
+  /**
+   * Fences a worker: from now on it claims nothing, and its open heartbeat returns at once. Calling twice is safe.
+   * @returns false when no such worker is known
+   */
+  async requestDrain(workerId: string, reason: string): Promise<boolean> {
+    const found = await this.#redis.eval(drainScript, 1, keys.worker(workerId), reason, this.#clock())
+    if (found === 1) this.#bell.ring(`worker:${workerId}`)
+    return found === 1
+  }
+
+  /** Removes all trace of a worker but its types. Harmless when it is unknown. */
+  async forget(workerId: string): Promise<void> {
+    this.#workedAt.delete(workerId)
+    await this.#redis.multi().del(keys.worker(workerId)).zrem(keys.workers, workerId).exec()
+  }
+
+  /** All types that a worker ever registered: those of workers that were scaled to zero, too. */
+  async knownTypes(): Promise<Set<string>> {
+    return new Set(await this.#redis.smembers(keys.types))
+  }
+}
+
+/** A worker that is forgotten between the two reads has no fields any more. */
+function toRecord(fields: Record<string, string>): WorkerRecord[] {
+  const { description, state, drain } = fields
+  if (description === undefined || state === undefined) return []
+  const { workerId, queue, slots, types, instanceId, host, pid, version } = JSON.parse(description) as WorkerDescription
+  const leases = Number(fields.leases)
+  const firstSeenAt = Number(fields.firstSeenAt)
+  const since = fields.drainSince
+  return [
+    {
+      workerId,
+      queue,
+      slots,
+      types,
+      instanceId,
+      host,
+      pid,
+      version,
+      state: state as WorkerState,
+      leases,
+      firstSeenAt,
+      lastSeenAt: Number(fields.lastSeenAt),
+      idleSince: leases > 0 ? undefined : Number(fields.workedAt ?? firstSeenAt),
+      drain: since === undefined ? undefined : { reason: drain ?? `worker is ${state}`, since: Number(since) },
+    },
+  ]
+}
