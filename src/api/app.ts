@@ -55,11 +55,12 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
   addFleet(app, api)
   addWorkers(app, api)
   addHealth(app, api)
-  await app.register(async scope => {
+  await app.register((scope, _options, done) => {
     // PUT /enqueue reads its body itself, as a stream, in four forms.
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null))
     addEnqueue(scope as unknown as App, api)
+    done()
   })
   await addDocsPage(app as never)
   return app

@@ -10,7 +10,8 @@ export const QueueName = Type.String({
   default: 'default',
 })
 
-const ProblemBody = Type.Object(
+/** Registered once, by its $id: every route refers to it. */
+export const ProblemBody = Type.Object(
   {
     type: Type.String({ description: 'Where the code is explained' }),
     title: Type.String(),
@@ -20,7 +21,7 @@ const ProblemBody = Type.Object(
     action: Type.String({ description: 'What to do about it' }),
     instance: Type.Optional(Type.String({ description: 'Id of the request, as in the log' })),
   },
-  { description: 'RFC 9457 problem' },
+  { $id: 'Problem', description: 'RFC 9457 problem' },
 )
 
 /** The error replies of a route, by status, naming the codes of each; every route may answer 503 too. */
@@ -35,7 +36,7 @@ export function problems(...codes: ProblemCode[]): Record<number, TSchema> {
       status,
       {
         description: names.map(name => `\`${name}\`: ${catalogue[name].title}`).join('; '),
-        content: { 'application/problem+json': { schema: ProblemBody } },
+        content: { 'application/problem+json': { schema: { $ref: 'Problem#' } } },
       } as unknown as TSchema,
     ]),
   )

@@ -3,12 +3,39 @@ import swagger from '@fastify/swagger'
 import scalar from '@scalar/fastify-api-reference'
 import type { FastifyInstance } from 'fastify'
 import { version } from '../../version.ts'
+import { enqueueRequestBody } from '../routes/enqueue.ts'
+import { ProblemBody } from '../schemas.ts'
 
 const description = `Muster is a job server that musters its own workers. Put work in with PUT /enqueue, pull results with
 POST /pullCompleted; everything else is here to look, steer and mend. Errors are RFC 9457 problems with a stable \`code\`.`
 
+/** Bodies that are read as streams: a schema on the route would make Fastify read and validate them. */
+const streamedBodies: Readonly<Record<string, object>> = {
+  '/enqueue': enqueueRequestBody,
+  '/workers/results/{workId}': {
+    description: 'The value, raw: its bytes, or its JSON text',
+    required: true,
+    content: { 'application/octet-stream': { schema: {} } },
+  },
+}
+
+interface Documented {
+  readonly paths?: Readonly<Record<string, { put?: { requestBody?: unknown } }>>
+}
+
 export async function addOpenapi(app: FastifyInstance): Promise<void> {
+  app.addSchema(ProblemBody)
   await app.register(swagger, {
+    // Components keep the names that they have here.
+    refResolver: { buildLocalReference: (schema, _base, _fragment, index) => String(schema.$id ?? `schema-${index}`) },
+    transformObject: document => {
+      const { openapiObject } = document as unknown as { openapiObject: Documented }
+      for (const [path, requestBody] of Object.entries(streamedBodies)) {
+        const put = openapiObject.paths?.[path]?.put
+        if (put !== undefined) put.requestBody = requestBody
+      }
+      return openapiObject as never
+    },
     openapi: {
       openapi: '3.1.0',
       info: { title: 'Muster', version, description, license: { name: 'MIT', identifier: 'MIT' } },

@@ -61,8 +61,9 @@ const Headers = Type.Object({
 
 const Accepted = Type.Object({ 'Work ID': Type.String() }, { description: 'The job is kept' })
 
-const bytes = { description: 'The data, byte for byte', schema: {} }
-const requestBody = {
+const bytes = { schema: { description: 'The data, byte for byte' } }
+/** Documents the body without making Fastify parse or validate it: it is read as a stream. */
+export const enqueueRequestBody = {
   description: 'The payload in one of four forms. A type that needs none may be submitted without a body.',
   content: {
     'application/octet-stream': bytes,
@@ -98,9 +99,6 @@ const requestBody = {
     },
   },
 }
-
-/** Documents the body without making Fastify parse or validate it: it is read as a stream. */
-export const enqueueRequestBody = requestBody
 
 export function addEnqueue(app: App, { settings, jobs, types, store }: Api): void {
   app.put(

@@ -178,7 +178,7 @@ export function addWorkers(app: App, api: Api): void {
     },
   )
 
-  app.register(async scope => {
+  void app.register((scope, _options, registered) => {
     // The body is a stream of any size: it goes straight to the store.
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null))
@@ -212,6 +212,7 @@ export function addWorkers(app: App, api: Api): void {
         }
       },
     )
+    registered()
   })
 
   async function checkMayClaim(workerId: string): Promise<void> {

@@ -1,0 +1,64 @@
+import { readFile } from 'node:fs/promises'
+import { Validator } from '@seriousme/openapi-schema-validator'
+import t from 'tap'
+import { parse } from 'yaml'
+import { openapiDocument } from '../../src/api/openapi-document.ts'
+import { catalogue } from '../../src/errors.ts'
+import { startTestApi } from '../support/api.ts'
+
+const fileOf = (path: string): URL => new URL(`../../${path}`, import.meta.url)
+
+t.test('openapi/openapi.yaml is what the routes say; if not, run "npm run openapi"', async t => {
+  const [generated, committed] = await Promise.all([
+    openapiDocument(),
+    readFile(fileOf('openapi/openapi.yaml'), 'utf8'),
+  ])
+  t.equal(committed, generated)
+})
+
+t.test('it is valid OpenAPI 3.1, and complete', async t => {
+  const document = parse(await openapiDocument())
+  t.match(await new Validator().validate(structuredClone(document)), { valid: true })
+  t.match(document.openapi, /^3\.1/)
+  const operations = Object.entries<Record<string, Record<string, unknown>>>(document.paths).flatMap(
+    ([path, methods]) => Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+  )
+  for (const { path, method, operation } of operations) {
+    t.ok(operation.operationId && operation.summary, `${method} ${path} has a name and a summary`)
+  }
+  t.strictSame(operations.length, new Set(operations.map(({ operation }) => operation.operationId)).size)
+  t.strictSame(Object.keys(document.paths['/enqueue'].put.requestBody.content).length, 4)
+  for (const path of [
+    '/pullCompleted',
+    '/status',
+    '/jobs/{workId}',
+    '/workers/claim',
+    '/fleet',
+    '/queues/{queue}/drain',
+  ]) {
+    t.ok(document.paths[path], path)
+  }
+})
+
+t.test('docs/errors.md explains every code, and no other', async t => {
+  const text = await readFile(fileOf('docs/errors.md'), 'utf8')
+  const rows = [...text.matchAll(/^\| <a id="([a-z_]+)"><\/a>`([a-z_]+)` \| (\d+) \| (.*?) \| (.*?) \|$/gm)].map(
+    ([, id, code, status, title, action]) => {
+      t.equal(id, code)
+      return [code, { status: Number(status), title, action }]
+    },
+  )
+  t.strictSame(Object.fromEntries(rows), { ...catalogue })
+})
+
+t.test('/docs shows the API without the internet', async t => {
+  const api = await startTestApi(t)
+  const page = await api.call('GET', '/docs/')
+  t.equal(page.status, 200)
+  const html = page.body.toString()
+  const outside = [...html.matchAll(/(?:src|href)="(https?:\/\/[^"]+)"/g)].map(match => match[1])
+  t.strictSame(outside, [], 'nothing is loaded from elsewhere')
+  const json = await api.call('GET', '/docs/openapi.json')
+  t.equal(json.status, 200)
+  t.ok(json.body.paths['/enqueue'])
+})
