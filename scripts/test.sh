@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, checks types and style, and runs the tests (all, or the files given).
+# The last line is "N passed, N failed"; the exit code is 0 only if some passed and none failed.
+set -euo pipefail
+here=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case "${1:-}" in
+-h | --help)
+  printf 'Usage: scripts/test.sh [test files]\n\nWithout files: types, style and all tests. With files: only these tests.\n'
+  exit 0
+  ;;
+esac
+
+# Said when something fails before the tests run; exec below leaves it behind.
+trap 'printf "0 passed, 1 failed\n"' EXIT
+
+# shellcheck source=scripts/lib/install.sh
+. scripts/lib/install.sh
+# The tests run Redis servers of their own, whatever the settings say; and no setting may leak into them.
+unset "${!MUSTER_@}"
+install_all
+build
+
+checks=0
+if [ $# -eq 0 ]; then
+  say 'Checking types…'
+  node_modules/.bin/tsc || checks=1
+  say 'Checking style…'
+  node_modules/.bin/biome check . || checks=1
+fi
+
+files=()
+for file in "$@"; do
+  case "$file" in
+  /*) files+=("$file") ;;
+  *) files+=("$here/$file") ;;
+  esac
+done
+CHECKS_FAILED=$checks exec node scripts/run-tests.mjs ${files[@]+"${files[@]}"}

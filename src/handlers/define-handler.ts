@@ -1,0 +1,67 @@
+/** What a handler is: the code that does one type of job. Users write theirs with the same function. */
+import type { Static, TSchema } from 'typebox'
+
+export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue }
+
+/** What a handler may know and do while it runs one attempt. */
+export interface HandlerContext {
+  readonly workId: string
+  readonly type: string
+  /** Which attempt this is, from 1. */
+  readonly attempt: number
+  /** How many attempts there may be. */
+  readonly attempts: number
+  /** What was submitted beside the payload: `{ iterations }` for sha512, else empty. */
+  readonly params: Readonly<Record<string, JsonValue>>
+  /** Aborts when the job is cancelled, its time is up or the worker must go. Soon after, the slot is killed. */
+  readonly signal: AbortSignal
+  /** How far the job is, from 0 to 1, and a word about it. Cheap: the latest value is sent now and then. */
+  progress(fraction: number, note?: string): void
+  /** Adds a line to the log of the job. */
+  log(line: string): void
+}
+
+export interface Handler<Payload = unknown> {
+  readonly type: string
+  /** JSON schema (TypeBox makes one, with its type) that a JSON payload must satisfy; checked when the job is submitted. */
+  readonly payload?: TSchema
+  /**
+   * Does the work.
+   * @param payload the submitted bytes as a Buffer, the submitted JSON value, or null when none was given
+   * @returns the value: anything that JSON can hold, or a Uint8Array for bytes; undefined becomes null
+   * @throws whatever went wrong; the attempt has failed, and is tried again unless it throws a FinalError
+   */
+  handle(payload: Payload, context: HandlerContext): unknown
+}
+
+/** Thrown by a handler when trying again cannot help: the job is dead at once. */
+export class FinalError extends Error {
+  override readonly name = 'FinalError'
+}
+
+/** Names of types: as in URLs and metrics. */
+export const handlerTypePattern = /^[A-Za-z][A-Za-z0-9_.-]{0,127}$/
+
+export function defineHandler<const Schema extends TSchema>(definition: {
+  type: string
+  payload: Schema
+  handle: (payload: Static<Schema>, context: HandlerContext) => unknown
+}): Handler<Static<Schema>>
+export function defineHandler<Payload = unknown>(definition: {
+  type: string
+  handle: (payload: Payload, context: HandlerContext) => unknown
+}): Handler<Payload>
+/**
+ * Declares a handler.
+ * @throws TypeError when the type has a bad name or there is no handle function
+ */
+export function defineHandler(definition: Handler<never>): Handler<never> {
+  if (typeof definition.type !== 'string' || !handlerTypePattern.test(definition.type)) {
+    throw new TypeError(
+      `A handler's type must start with a letter and hold only letters, digits, ".", "_" and "-", not "${String(definition.type)}"`,
+    )
+  }
+  if (typeof definition.handle !== 'function')
+    throw new TypeError(`The handler "${definition.type}" needs a function "handle(payload, context)"`)
+  return definition
+}
