@@ -57,7 +57,8 @@ t.test('what decides is pure', async t => {
   for (const file of files) {
     const text = await readFile(join(root, file), 'utf8')
     t.notMatch(text, /Date\.now|new Date\(\)|Math\.random|process\.|setTimeout|performance\.now/, file)
-    for (const target of importsOf(text)) t.ok(target.startsWith('.') && !target.includes('registry'), `${file} imports ${target}`)
+    for (const target of importsOf(text))
+      t.ok(target.startsWith('.') && !target.includes('registry'), `${file} imports ${target}`)
   }
 })
 

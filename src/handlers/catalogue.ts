@@ -7,6 +7,7 @@ import { countToThree } from './count-to-three.ts'
 import { type Handler, handlerTypePattern } from './define-handler.ts'
 import { noop } from './noop.ts'
 import { primes } from './primes.ts'
+import { resolveMuster } from './resolve-muster.ts'
 import { sha512 } from './sha512/sha512.ts'
 import { sleep } from './sleep.ts'
 
@@ -44,6 +45,7 @@ async function importModule(path: string): Promise<object> {
   )
   if (!isFile)
     throw new StartupError(`${path}: there is no such file. Name the JavaScript file that exports your handlers.`)
+  resolveMuster()
   const { promise: timeout, cancel } = rejectAfter(importTimeoutMs)
   try {
     return await Promise.race([import(pathToFileURL(path).href), timeout])

@@ -31,6 +31,12 @@ t.test('without a file: the built-in types, each with a usable schema', async t 
   for (const handler of builtInHandlers) t.doesNotThrow(() => compilePayloadCheck(handler), handler.type)
 })
 
+t.test('a file imports from "muster" wherever it lies', async t => {
+  const text = `import { defineHandler, FinalError } from 'muster'
+    export const mine = defineHandler({ type: 'mine', handle: () => { throw new FinalError('no') } })`
+  t.same(await addedTypes(text), ['mine'])
+})
+
 t.test('handlers count by name, as default, as a default array, and from CommonJS, each once', async t => {
   t.same(
     await addedTypes(
