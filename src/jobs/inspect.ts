@@ -109,7 +109,8 @@ function toView(
     ...(hash.processedOn !== undefined && { startedAt: iso(Number(hash.processedOn)) }),
     ...(hash.finishedOn !== undefined && { finishedAt: iso(Number(hash.finishedOn)) }),
     ...(hash.pb !== undefined && { workerId: hash.pb }),
-    ...(typeof progress === 'object' && { progress }),
+    // The last report may have come too late to count: who has succeeded is all the way.
+    ...(typeof progress === 'object' && { progress: state === 'succeeded' ? { ...progress, fraction: 1 } : progress }),
     ...(hash.failedReason !== undefined && {
       error: { ...parseFailure(hash.failedReason), ...(stack !== undefined && { stack }) },
     }),

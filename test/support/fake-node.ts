@@ -77,7 +77,10 @@ export class FakeNode {
       if (!this.#known.has(claim.workerId))
         return await reply.code(409).send({ code: 'worker_unknown', detail: 'say who you are' })
       if (this.#draining) return await reply.code(409).send({ code: 'drained_worker', detail: 'go' })
-      await this.#until(() => this.#waiting.length > 0 || this.#draining || request.raw.destroyed, claim.waitMs ?? 0)
+      await this.#until(
+        () => this.#waiting.length > 0 || this.#draining || request.raw.socket.destroyed,
+        claim.waitMs ?? 0,
+      )
       if (request.raw.socket.destroyed) return { leaseMs, jobs: [], drain: false }
       return { leaseMs, jobs: this.#lease(claim.max), drain: this.#draining }
     })

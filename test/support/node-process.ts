@@ -54,6 +54,8 @@ export async function startNodeProcess(
       ...Object.fromEntries(
         Object.entries(process.env).filter(([name]) => !name.startsWith('MUSTER_') && name !== 'NODE_OPTIONS'),
       ),
+      // Inherited by all that the node starts, and by what those start: so they are found.
+      MARK_OF_TEST: dataDir,
       MUSTER_PORT: String(port),
       MUSTER_DATA_DIR: dataDir,
       MUSTER_CONFIG_FILE: '/nonexistent',
@@ -95,7 +97,7 @@ export async function startNodeProcess(
   }
 }
 
-/** Processes of this machine whose environment says that they belong to this data directory, by their command line. */
+/** What a node with this data directory started, and what that started: found by the mark in their environment. */
 export async function processesOf(dataDir: string): Promise<{ pid: number; command: string }[]> {
   const found: { pid: number; command: string }[] = []
   for (const entry of await readdir('/proc')) {
@@ -103,7 +105,7 @@ export async function processesOf(dataDir: string): Promise<{ pid: number; comma
     const read = async (file: string): Promise<string> =>
       await readFile(`/proc/${entry}/${file}`, 'utf8').catch(() => '')
     const command = (await read('cmdline')).replaceAll('\0', ' ')
-    if (command !== '' && (command.includes(dataDir) || (await read('environ')).includes(dataDir)))
+    if (command !== '' && (await read('environ')).includes(`MARK_OF_TEST=${dataDir}`))
       found.push({ pid: Number(entry), command })
   }
   return found

@@ -1,0 +1,135 @@
+/**
+ * The measurements, one after the other.
+ *
+ *   start ─▶ warm-up round, with memory ─▶ rounds ─▶ latency ─▶ hashing
+ *
+ * A round, with the queue paused: enqueue ours, add and addBulk BullMQ's; then let go and work off ours, work off BullMQ's.
+ * Every second round BullMQ goes first.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Figures } from './figures.ts'
+import { type Plan, shape } from './plan.ts'
+import type { Processes } from './processes.ts'
+import { hashInPython } from './python.ts'
+import { dataBytes, untilQuiet } from './redis-state.ts'
+import type { Stack } from './stack.ts'
+import { spreadOf } from './statistics.ts'
+import { TaskProcess } from './task-process.ts'
+import type { BullTasks } from './tasks/bull.ts'
+import type { ClientTasks } from './tasks/client.ts'
+import type { HashTasks } from './tasks/hash.ts'
+
+export interface Bench {
+  readonly processes: Processes
+  readonly stack: Stack
+  readonly plan: Plan
+  /** Told what is being done. */
+  readonly say: (text: string) => void
+}
+
+/** @throws Error when a part fails; whoever started the processes ends them */
+export async function runBench({ processes, stack, plan, say }: Bench): Promise<Figures> {
+  await stack.startWorker()
+  const client = new TaskProcess<ClientTasks>(processes, 'client')
+  const bull = new TaskProcess<BullTasks>(processes, 'bull')
+  const sides = makeSides(client, bull, stack, plan.jobsPerRound)
+
+  say('warm-up, and memory per job')
+  const bytes = await measureMemory(sides, stack, plan.jobsPerRound)
+
+  const elapsedMs = {
+    enqueue: [] as number[],
+    bullAdd: [] as number[],
+    bullAddBulk: [] as number[],
+    endToEnd: [] as number[],
+    bullWork: [] as number[],
+  }
+  for (let round = 1; round <= plan.rounds; round++) {
+    say(`throughput, round ${round} of ${plan.rounds}`)
+    await sides.pause()
+    const enqueue = async (): Promise<unknown> => elapsedMs.enqueue.push(await sides.enqueue())
+    const add = async (): Promise<unknown> => elapsedMs.bullAdd.push(await sides.add())
+    const drain = async (): Promise<unknown> => elapsedMs.endToEnd.push(await sides.drain())
+    const work = async (): Promise<unknown> => elapsedMs.bullWork.push(await sides.work(plan.jobsPerRound))
+    const inTurn = async (ours: typeof add, theirs: typeof add): Promise<void> => {
+      for (const part of round % 2 === 1 ? [ours, theirs] : [theirs, ours]) {
+        await untilQuiet(stack.redis)
+        await part()
+      }
+    }
+    await inTurn(enqueue, add)
+    await inTurn(drain, work)
+    elapsedMs.bullAddBulk.push(await sides.addBulk())
+    await sides.work(plan.jobsPerRound)
+  }
+
+  say('latency, idle')
+  const latency = { url: stack.url, bodyBytes: shape.bodyBytes }
+  const idle = await client.run('latency', { ...latency, jobs: plan.idleSamples, jobsPerSecond: 0 })
+  const jobsPerSecond = Math.round((plan.jobsPerRound / spreadOf(elapsedMs.endToEnd).median) * 500)
+  say(`latency at half load: ${jobsPerSecond} jobs/s`)
+  const jobs = Math.round((jobsPerSecond * plan.halfLoadMs) / 1000)
+  const half = await client.run('latency', { ...latency, jobs, jobsPerSecond })
+
+  say('sha512')
+  return {
+    jobsPerRound: plan.jobsPerRound,
+    elapsedMs,
+    bytes,
+    idleLatenciesMs: idle.latenciesMs,
+    halfLoad: { jobsPerSecond, latenciesMs: half.latenciesMs },
+    hash: await measureHash(processes, plan.hashRounds),
+  }
+}
+
+type Sides = ReturnType<typeof makeSides>
+
+/** What both sides do, with the same number of jobs of the same size. All times in ms. */
+function makeSides(client: TaskProcess<ClientTasks>, bull: TaskProcess<BullTasks>, stack: Stack, jobs: number) {
+  const { url, socketPath } = stack
+  const { bodyBytes, connections, bulk, workerConcurrency } = shape
+  const timed = async (run: Promise<{ elapsedMs: number }>): Promise<number> => (await run).elapsedMs
+  return {
+    async pause(): Promise<void> {
+      const reply = await fetch(`${url}/queues/default/pause`, { method: 'POST', signal: AbortSignal.timeout(5000) })
+      if (!reply.ok) throw new Error(`The queue was not paused: ${reply.status} ${await reply.text()}`)
+    },
+    enqueue: () => timed(client.run('enqueue', { url, jobs, connections, bodyBytes })),
+    add: () => timed(bull.run('add', { socketPath, jobs, bodyBytes, inFlight: connections })),
+    addBulk: () => timed(bull.run('addBulk', { socketPath, jobs, bodyBytes, bulk })),
+    drain: () => timed(client.run('drain', { url, jobs })),
+    work: (count: number) => timed(bull.run('work', { socketPath, jobs: count, concurrency: workerConcurrency })),
+  }
+}
+
+async function measureMemory(sides: Sides, { redis }: Stack, jobs: number): Promise<Figures['bytes']> {
+  const perJob = async (since: number): Promise<number> => ((await dataBytes(redis)) - since) / jobs
+  await sides.pause()
+  const before = await dataBytes(redis)
+  await sides.enqueue()
+  const waiting = await perJob(before)
+  await sides.drain()
+  const finished = await perJob(before)
+  const between = await dataBytes(redis)
+  await sides.add()
+  const bullWaiting = await perJob(between)
+  await sides.work(jobs)
+  return { waiting, finished, bullWaiting, bullFinished: await perJob(between) }
+}
+
+async function measureHash(processes: Processes, rounds: number): Promise<Figures['hash']> {
+  const hash = new TaskProcess<HashTasks>(processes, 'hash')
+  const params = { data: randomBytes(shape.bodyBytes).toString('base64'), iterations: shape.hashIterations }
+  const ns = (elapsedMs: number): number => (elapsedMs * 1e6) / params.iterations
+  const nsPerIteration: number[] = []
+  const pythonNsPerIteration: number[] = []
+  for (let round = 0; round < rounds; round++) {
+    const ours = await hash.run('hash', params)
+    nsPerIteration.push(ns(ours.elapsedMs))
+    const python = await hashInPython(processes, params)
+    if (python === undefined) continue
+    if (python.digest !== ours.digest) throw new Error('The digest is not the one of Python')
+    pythonNsPerIteration.push(ns(python.elapsedMs))
+  }
+  return { nsPerIteration, pythonNsPerIteration }
+}

@@ -1,0 +1,309 @@
+/**
+ * The worker: puts its actors together and walks them through their life.
+ *
+ *   starting ──▶ ready ──▶ draining ──▶ stopped
+ *                  └── no node for long, or not let in ──▶ stopped
+ *
+ * Actors: NodeClient (calls), ClaimLoop (jobs in), SlotPool (jobs run), Reporter (outcomes out), HeartbeatLoop (leases held,
+ * orders in), UpdateLoop (progress and logs out), Returns (jobs back).
+ */
+import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { nanoid } from 'nanoid'
+import type { Logger } from 'pino'
+import type { HeartbeatReply, Lease } from '../contract/worker-protocol.ts'
+import type { Settings } from '../settings.ts'
+import { Attempt } from './attempt.ts'
+import { pause } from './backoff.ts'
+import { ClaimLoop } from './claim-loop.ts'
+import { HeartbeatLoop } from './heartbeat-loop.ts'
+import { HeldLeases } from './held-leases.ts'
+import { NodeClient } from './node-client.ts'
+import { fetchPayload } from './payload-fetch.ts'
+import { Reporter } from './reporter.ts'
+import { Returns } from './returns.ts'
+import { SlotPool } from './slot-pool.ts'
+import { UpdateLoop } from './update-loop.ts'
+
+/** Why a worker ended: asked by `drain()`, ordered by a node, alone for too long, or not let in by the nodes. */
+export type StopReason = 'asked' | 'ordered' | 'orphaned' | 'refused'
+
+export interface WorkerOptions {
+  readonly settings: Settings
+  readonly queue: string
+  /** The instance under the worker, when somebody launched one. */
+  readonly instanceId?: string
+  /** Made up when left out. */
+  readonly workerId?: string
+  readonly log: Logger
+}
+
+/** How long the open claim may take to come back from a node that was told of the drain. */
+const claimGraceMs = 2000
+/** How long the last results may take to get through when the worker stops. */
+const lastResultsMs = 10_000
+/** After the grace of a slot: it is dead by then. */
+const abortedWithinMs = 3000
+const goodbyeMs = 3000
+const lookEveryMs = 25
+
+export class Worker {
+  readonly workerId: string
+  /** Resolves once, when the worker has ended and holds nothing any more. */
+  readonly stopped: Promise<StopReason>
+  readonly #options: WorkerOptions
+  readonly #client: NodeClient
+  readonly #leases = new HeldLeases()
+  readonly #pool: SlotPool
+  readonly #returns: Returns
+  readonly #slots: number
+  #heartbeat: HeartbeatLoop | undefined
+  #updates: UpdateLoop | undefined
+  #reporter: Reporter | undefined
+  #claims: ClaimLoop | undefined
+  #orphanTimer: NodeJS.Timeout | undefined
+  #settleStopped: (reason: StopReason) => void = () => undefined
+  #ending: Promise<void> | undefined
+  readonly #hurry = new AbortController()
+
+  constructor(options: WorkerOptions) {
+    const { settings, queue, log } = options
+    this.#options = options
+    this.workerId = options.workerId ?? nanoid()
+    this.stopped = new Promise(resolve => {
+      this.#settleStopped = resolve
+    })
+    this.#slots = settings.pools[queue]?.slots ?? settings.workerSlots
+    this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token: settings.workerToken, log })
+    this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log })
+    this.#pool = new SlotPool({
+      slots: this.#slots,
+      heapMb: settings.workerHeapMb,
+      handlersFile: settings.handlers === '' ? undefined : settings.handlers,
+      log,
+      isLeaseGood: attempt => this.#leases.isGood(attempt),
+      fetchPayload: async (attempt, slot, signal) => {
+        if (!('blob' in attempt.lease.payload)) return { kind: 'ready' }
+        return await fetchPayload(this.#client, attempt.lease.payload.blob, slot, signal)
+      },
+      events: {
+        onOutcome: (attempt, outcome) => this.#reporter?.report(attempt, outcome),
+        onReturn: attempts => this.#giveBack(attempts),
+        onForgotten: attempts => this.#forget(attempts),
+        onRoom: () => this.#claims?.poke(),
+        onUpdate: attempt => this.#updates?.note(attempt),
+      },
+    })
+  }
+
+  /** Process ids of the slots. */
+  get slotPids(): number[] {
+    return this.#pool.pids
+  }
+
+  /**
+   * Starts the slots and then the talk with the nodes; resolves when the first slot is ready. A node need not be there yet.
+   * @throws StartupError when the handlers cannot be loaded
+   */
+  async start(): Promise<void> {
+    const { settings, queue, log } = this.#options
+    let types: string[]
+    try {
+      types = (await this.#pool.start()).map(({ type }) => type)
+    } catch (error) {
+      if (this.#ending !== undefined) return
+      this.#pool.stop()
+      await this.#client.close()
+      throw error
+    }
+    if (this.#ending !== undefined) return
+    const { instanceId } = this.#options
+    const version = ownVersion()
+    const worker = {
+      workerId: this.workerId,
+      queue,
+      slots: this.#slots,
+      types,
+      ...(instanceId === undefined ? {} : { instanceId }),
+      host: hostname(),
+      pid: process.pid,
+      ...(version === undefined ? {} : { version }),
+      startedAt: new Date().toISOString(),
+    }
+    const base = { client: this.#client, workerId: this.workerId, queue, log }
+    const heartbeat = new HeartbeatLoop({
+      client: this.#client,
+      leases: this.#leases,
+      worker,
+      log,
+      events: {
+        onRegistered: () => this.#claims?.poke(),
+        onStop: order => this.#onStopOrder(order),
+        onDrain: () => void this.#end('ordered'),
+        onRefused: error => {
+          log.fatal({ err: error }, 'the nodes do not let this worker in; check MUSTER_WORKER_TOKEN')
+          void this.#abandon('refused')
+        },
+      },
+    })
+    const updates = new UpdateLoop(heartbeat)
+    const register = async (signal: AbortSignal): Promise<unknown> =>
+      await heartbeat.beat({ waitMs: 0 }, { signal, rounds: 1 })
+    this.#heartbeat = heartbeat
+    this.#updates = updates
+    this.#reporter = new Reporter({
+      ...base,
+      inlineBytes: settings.inlineBytes,
+      updates,
+      wanted: () => this.#wanted(),
+      onReply: reply => this.#onReply(reply),
+      onRecovered: () => this.#claims?.poke(),
+      onForgotten: attempts => this.#forget(attempts),
+      isHeld: attempt => this.#leases.has(attempt),
+      register,
+    })
+    this.#claims = new ClaimLoop({
+      ...base,
+      wanted: () => (this.#mayClaim() ? this.#wanted() : 0),
+      onReply: reply => this.#onReply(reply),
+      onDrain: () => void this.#end('ordered'),
+      register,
+    })
+    heartbeat.start()
+    this.#claims.start()
+    const orphanMs = settings.workerOrphanMs
+    this.#orphanTimer = setInterval(() => this.#checkOrphaned(orphanMs), Math.min(1000, orphanMs / 4))
+    log.info(
+      { workerId: this.workerId, queue, slots: this.#slots, types, nodeUrls: settings.nodeUrls },
+      'worker started',
+    )
+  }
+
+  /**
+   * Stops claiming, returns what has not started, lets running jobs finish for up to workerDrainMs, aborts and returns the
+   * rest, and ends. Safe to call twice.
+   */
+  async drain(): Promise<void> {
+    await this.#end('asked')
+  }
+
+  /** Like drain, without patience: what runs is killed and returned. */
+  async stopNow(): Promise<void> {
+    this.#hurry.abort()
+    await this.#end('asked')
+  }
+
+  /** Jobs to ask for, beyond those that calls on their way already ask for. */
+  #wanted(): number {
+    if (this.#ending !== undefined || this.#reporter?.isBlocked !== false) return 0
+    const asked = this.#reporter.askedCount + (this.#claims?.askedCount ?? 0)
+    return Math.min(1000, Math.max(0, this.#pool.appetite - asked))
+  }
+
+  /** A claim of its own only pays when a slot is idle and no completion is about to bring jobs. */
+  #mayClaim(): boolean {
+    return this.#heartbeat?.isRegistered === true && this.#pool.hasIdleSlot && this.#reporter?.askedCount === 0
+  }
+
+  #onReply(reply: { leaseMs: number; jobs: Lease[]; drain: boolean }): void {
+    this.#leases.leaseMs = reply.leaseMs
+    if (reply.jobs.length > 0) {
+      const nowMs = performance.now()
+      const attempts = reply.jobs.map(lease => new Attempt(lease, nowMs))
+      for (const attempt of attempts) this.#leases.add(attempt)
+      this.#pool.offer(attempts)
+    }
+    if (reply.drain) void this.#end('ordered')
+    this.#claims?.poke()
+  }
+
+  #onStopOrder(order: HeartbeatReply['stop'][number]): void {
+    const attempt = this.#leases.find(order)
+    if (attempt === undefined) return
+    this.#options.log.info({ ...order }, 'stopping a job')
+    this.#forget([attempt])
+    this.#pool.end(attempt, 'stopped')
+  }
+
+  #forget(attempts: readonly Attempt[]): void {
+    this.#leases.remove(attempts)
+    for (const attempt of attempts) this.#updates?.forget(attempt)
+    this.#claims?.poke()
+  }
+
+  #giveBack(attempts: readonly Attempt[]): void {
+    this.#forget(attempts)
+    this.#returns.give(attempts)
+  }
+
+  #checkOrphaned(orphanMs: number): void {
+    if (performance.now() - this.#client.lastReachedMs < orphanMs) return
+    this.#options.log.error({ orphanMs }, 'no node was reached for too long; this worker ends itself')
+    void this.#abandon('orphaned')
+  }
+
+  #end(reason: StopReason): Promise<void> {
+    this.#ending ??= this.#drainAndStop(reason)
+    return this.#ending
+  }
+
+  /** Nobody is there to return anything to. */
+  async #abandon(reason: StopReason): Promise<void> {
+    if (this.#ending === undefined) this.#ending = this.#shutDown(reason)
+    else this.#hurry.abort()
+    await this.#ending
+  }
+
+  async #drainAndStop(reason: StopReason): Promise<void> {
+    const { settings, log } = this.#options
+    log.info({ workerId: this.workerId, reason }, 'worker is draining')
+    if (this.#heartbeat !== undefined) this.#heartbeat.state = 'draining'
+    this.#heartbeat?.renew()
+    this.#pool.drain()
+    await this.#claims?.stop(claimGraceMs)
+    await this.#until(() => this.#pool.isEmpty, settings.workerDrainMs, this.#hurry.signal)
+    const running = this.#pool.running
+    for (const attempt of running) this.#pool.end(attempt, 'returned')
+    if (this.#hurry.signal.aborted) this.#pool.stop()
+    await this.#until(() => this.#pool.isEmpty, abortedWithinMs, this.#hurry.signal)
+    // Not before they have ended here: another worker may start them at once.
+    this.#giveBack(running)
+    await this.#until(() => this.#reporter?.isEmpty !== false, lastResultsMs, AbortSignal.timeout(lastResultsMs))
+    await this.#returns.settled()
+    await this.#shutDown(reason)
+  }
+
+  async #shutDown(reason: StopReason): Promise<void> {
+    clearInterval(this.#orphanTimer)
+    this.#pool.stop()
+    this.#reporter?.stop()
+    await this.#claims?.stop(0)
+    await this.#updates?.stop()
+    await this.#heartbeat?.stop()
+    if (this.#heartbeat !== undefined && (reason === 'asked' || reason === 'ordered')) {
+      this.#heartbeat.state = 'stopped'
+      await this.#heartbeat
+        .beat({ waitMs: 0 }, { rounds: 1, signal: AbortSignal.timeout(goodbyeMs) })
+        .catch(() => undefined)
+    }
+    await this.#client.close()
+    await this.#pool.ended()
+    this.#options.log.info({ workerId: this.workerId, reason }, 'worker stopped')
+    this.#settleStopped(reason)
+  }
+
+  async #until(isDone: () => boolean, limitMs: number, signal: AbortSignal): Promise<void> {
+    const untilMs = performance.now() + limitMs
+    while (!isDone() && performance.now() < untilMs && !signal.aborted) await pause(lookEveryMs, signal)
+  }
+}
+
+/** The version in package.json; undefined when the worker was bundled away from it. */
+function ownVersion(): string | undefined {
+  try {
+    return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version?: string })
+      .version
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * One attempt at one job, from the claim until a node has its outcome.
+ *
+ *   buffered ──▶ sent to a slot ──▶ running ──▶ settled: to be reported, returned, or forgotten
+ *       ▲              │ recalled, or the slot died before it started
+ *       └──────────────┘
+ */
+import type { AttemptError, Lease, LeaseRef } from '../contract/worker-protocol.ts'
+import { droppedNotice, maxLogLines } from './log-lines.ts'
+
+/** Why an attempt is being ended from outside; what it still says is then ignored. */
+export type Verdict = 'timeout' | 'stopped' | 'returned'
+
+/** What an attempt left behind. */
+export type Outcome =
+  | { readonly durationMs: number; readonly value: { readonly kind: 'bytes' | 'json'; readonly bytes: Buffer } }
+  | { readonly durationMs: number; readonly error: AttemptError }
+
+let lastId = 0
+
+export class Attempt {
+  /** Names it between agent and slot. */
+  readonly id = ++lastId
+  readonly lease: Lease
+  readonly ref: LeaseRef
+  /** performance.now() of the claim. */
+  readonly claimedAtMs: number
+  startedAtMs: number | undefined
+  verdict: Verdict | undefined
+  progress: { fraction: number; note?: string } | undefined
+  /** Settles when log lines that are on their way have arrived or come back; later lines must not overtake them. */
+  logsInFlight: Promise<void> | undefined
+  /** A node did not accept its completion. */
+  isRefused = false
+  /** It has left its slot for good; only its outcome remains to be told. */
+  isOver = false
+  #lines: string[] | undefined
+  #lineCount = 0
+  #droppedCount = 0
+
+  constructor(lease: Lease, nowMs: number) {
+    this.lease = lease
+    this.ref = { workId: lease.workId, token: lease.token }
+    this.claimedAtMs = nowMs
+  }
+
+  /** Adds to the log; `droppedCount` lines were dropped before they came here. */
+  addLog(lines: readonly string[], droppedCount = 0): void {
+    const room = Math.max(0, maxLogLines - this.#lineCount)
+    const kept = lines.length <= room ? lines : lines.slice(0, room)
+    if (kept.length > 0) {
+      this.#lines ??= []
+      this.#lines.push(...kept)
+      this.#lineCount += kept.length
+    }
+    this.#droppedCount += droppedCount + lines.length - kept.length
+  }
+
+  get hasLogs(): boolean {
+    return this.#lines !== undefined
+  }
+
+  /** Takes log lines that were not sent yet: at least one, then up to about `maxBytes`. */
+  takeLogs(maxBytes: number): string[] {
+    const lines = this.#lines ?? []
+    let count = 0
+    for (let bytes = 0; count < lines.length && (count === 0 || bytes < maxBytes); count++)
+      bytes += lines[count]?.length ?? 0
+    const taken = lines.splice(0, count)
+    if (lines.length === 0) this.#lines = undefined
+    return taken
+  }
+
+  /** Puts lines that could not be sent back before the others. */
+  putLogsBack(lines: readonly string[]): void {
+    this.#lines = [...lines, ...(this.#lines ?? [])]
+  }
+
+  /** How many characters of log wait to be sent. */
+  get logSize(): number {
+    return this.#lines?.reduce((sum, line) => sum + line.length, 0) ?? 0
+  }
+
+  /** The rest of the log, closed by a notice when lines were dropped. */
+  closeLogs(): string[] | undefined {
+    const lines = this.#lines
+    this.#lines = undefined
+    if (this.#droppedCount === 0) return lines
+    return [...(lines ?? []), droppedNotice(this.#droppedCount)]
+  }
+}

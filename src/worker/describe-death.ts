@@ -1,0 +1,33 @@
+/** Says how a slot ended, in words for the log of the job that it took down. Pure. */
+
+export interface SlotEnd {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly heapMb: number
+  /** The last lines that it wrote to stderr by other ways than the handler's own. */
+  readonly stderrTail: readonly string[]
+}
+
+const abortedExitCode = 134
+
+/** @returns the error of the attempt: out_of_memory when V8 gave up, else crash */
+export function describeDeath({ code, signal, heapMb, stderrTail }: SlotEnd): { code: string; message: string } {
+  const aborted = signal === 'SIGABRT' || code === abortedExitCode
+  if (aborted && stderrTail.some(line => line.includes('heap out of memory'))) {
+    return {
+      code: 'out_of_memory',
+      message: `The attempt needed more than the ${heapMb} MB heap of its slot (MUSTER_WORKER_HEAP_MB)`,
+    }
+  }
+  const said = stderrTail.filter(line => line.trim() !== '').join('\n')
+  return {
+    code: 'crash',
+    message: `The slot's process ${describeEnd(code, signal)}${said === '' ? '' : `; its last words:\n${said}`}`,
+  }
+}
+
+function describeEnd(code: number | null, signal: NodeJS.Signals | null): string {
+  if (signal === 'SIGKILL') return 'was killed by SIGKILL, from outside or for lack of memory on the machine'
+  if (signal !== null) return `was killed by ${signal}`
+  return `ended with exit code ${code ?? 'unknown'}`
+}

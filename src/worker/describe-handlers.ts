@@ -1,0 +1,25 @@
+/** Learns which types there are, and the schemas of their payloads, by loading the handlers in a process of their own. */
+import { Slot } from './slot.ts'
+import type { HandlerDescription } from './slot-protocol.ts'
+
+const heapMb = 256
+
+/**
+ * @param file a user's handlers; undefined: the built-in ones alone
+ * @throws StartupError when they cannot be loaded
+ */
+export async function describeHandlers(file: string | undefined): Promise<HandlerDescription[]> {
+  let onDeath: () => void = () => undefined
+  const died = new Promise<void>(resolve => {
+    onDeath = resolve
+  })
+  const nothing = (): void => undefined
+  const events = { onOutcome: nothing, onChange: nothing, onUnstarted: nothing, onUpdate: nothing, onDeath }
+  const slot = new Slot({ handlersFile: file === '' ? undefined : file, heapMb, events })
+  try {
+    return await slot.ready
+  } finally {
+    slot.kill()
+    await died
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Heartbeats: one call names all that the worker holds. It is a long poll, so that a cancel or drain order arrives at once,
+ * and it is over early enough for the next one to extend the leases in time.
+ */
+import type { Logger } from 'pino'
+import type { HeartbeatReply, HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
+import { Backoff, pause } from './backoff.ts'
+import type { HeldLeases } from './held-leases.ts'
+import type { CallOptions, NodeClient } from './node-client.ts'
+import { hasCode, NodeError } from './node-error.ts'
+
+export interface HeartbeatEvents {
+  /** The first heartbeat was accepted: the worker may claim. */
+  readonly onRegistered: () => void
+  readonly onStop: (order: HeartbeatReply['stop'][number]) => void
+  readonly onDrain: () => void
+  /** The nodes do not let this worker in. */
+  readonly onRefused: (error: NodeError) => void
+}
+
+export interface HeartbeatOptions {
+  readonly client: NodeClient
+  readonly leases: HeldLeases
+  readonly worker: WorkerDescription
+  readonly log: Logger
+  readonly events: HeartbeatEvents
+}
+
+const longestIntervalMs = 5000
+/** A lease that the open heartbeat does not name cannot be cancelled through it: after this long a new one begins. */
+const uncoveredMs = 500
+const renewAtMostEveryMs = 1000
+/** Replies that come early without news: no busy loop, whatever the node does. */
+const leastBetweenMs = 25
+
+export class HeartbeatLoop {
+  readonly #options: HeartbeatOptions
+  readonly #stopping = new AbortController()
+  readonly #backoff = new Backoff(100, 2000)
+  #renewal: AbortController | undefined
+  #sentAtMs = Number.NEGATIVE_INFINITY
+  #registered = false
+  #ended: Promise<void> | undefined
+  state: HeartbeatRequest['state'] = 'ready'
+
+  constructor(options: HeartbeatOptions) {
+    this.#options = options
+  }
+
+  get isRegistered(): boolean {
+    return this.#registered
+  }
+
+  start(): void {
+    this.#ended ??= this.#run()
+  }
+
+  /** Ends the loop, and the call that is open. */
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#ended
+  }
+
+  /** The open heartbeat ends and a new one begins: to tell of a new state at once. */
+  renew(): void {
+    this.#renewal?.abort()
+  }
+
+  /**
+   * One heartbeat, with all leases; what the reply orders is passed on.
+   * @throws NodeError
+   */
+  async beat(
+    extra: Partial<Pick<HeartbeatRequest, 'progress' | 'logs' | 'waitMs'>>,
+    options: CallOptions,
+  ): Promise<HeartbeatReply> {
+    const { client, leases, worker, events } = this.#options
+    const sentAtMs = performance.now()
+    const reply = await client.heartbeat({ worker, state: this.state, leases: leases.refs(), ...extra }, options)
+    leases.leaseMs = reply.leaseMs
+    leases.extended(sentAtMs)
+    if (!this.#registered) {
+      this.#registered = true
+      events.onRegistered()
+    }
+    for (const order of reply.stop) events.onStop(order)
+    if (reply.drain) events.onDrain()
+    return reply
+  }
+
+  async #run(): Promise<void> {
+    const watch = setInterval(() => this.#renewIfUncovered(), uncoveredMs)
+    while (!this.#stopping.signal.aborted) await this.#once()
+    clearInterval(watch)
+  }
+
+  async #once(): Promise<void> {
+    const intervalMs = Math.min(this.#options.leases.leaseMs / 3, longestIntervalMs)
+    // The first one says hello, and has no time to wait.
+    const waitMs = this.#registered ? Math.floor(intervalMs) : 0
+    this.#renewal = new AbortController()
+    const signal = AbortSignal.any([this.#renewal.signal, this.#stopping.signal])
+    this.#sentAtMs = performance.now()
+    try {
+      const reply = await this.beat({ waitMs }, { waitMs, signal })
+      this.#backoff.reset()
+      const tookMs = performance.now() - this.#sentAtMs
+      const hadNews = reply.stop.length > 0 || reply.drain
+      if (waitMs > 0 && tookMs < waitMs / 2) await pause(hadNews ? leastBetweenMs : waitMs - tookMs, signal)
+    } catch (error) {
+      if (signal.aborted) {
+        await pause(leastBetweenMs, this.#stopping.signal)
+        return
+      }
+      this.#tell(error)
+      await this.#backoff.wait(
+        this.#stopping.signal,
+        error instanceof NodeError ? Math.min(error.retryAfterMs, 1000) : 0,
+      )
+    }
+  }
+
+  #tell(error: unknown): void {
+    const { log, events } = this.#options
+    if (error instanceof NodeError && [401, 403].includes(error.status) && !this.#registered) events.onRefused(error)
+    else if (hasCode(error, 'drained_worker')) events.onDrain()
+    else if (this.#backoff.failureCount === 0) log.warn({ err: error }, 'a heartbeat failed; trying again')
+  }
+
+  #renewIfUncovered(): void {
+    if (performance.now() - this.#sentAtMs < renewAtMostEveryMs) return
+    if (this.#options.leases.hasUncovered(this.#sentAtMs, uncoveredMs)) this.renew()
+  }
+}

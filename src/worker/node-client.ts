@@ -1,0 +1,235 @@
+/**
+ * Calls to the nodes: one of them at a time, the next one when it cannot be reached or answers that it cannot now.
+ * Every call has a time limit and a bounded number of tries; what to do when all fail is up to the caller.
+ */
+import type { Logger } from 'pino'
+import { type Dispatcher, Pool } from 'undici'
+import type {
+  ClaimReply,
+  ClaimRequest,
+  CompleteReply,
+  Content,
+  HeartbeatReply,
+  HeartbeatRequest,
+  ReturnReply,
+  ReturnRequest,
+} from '../contract/worker-protocol.ts'
+import { Backoff } from './backoff.ts'
+import { NodeError } from './node-error.ts'
+
+export interface NodeClientOptions {
+  readonly nodeUrls: readonly string[]
+  /** Sent as bearer token unless empty. */
+  readonly token: string
+  readonly log: Logger
+}
+
+export interface CallOptions {
+  /** How long the node may let the answer wait. */
+  readonly waitMs?: number
+  /** Ends the call with the signal's reason. */
+  readonly signal?: AbortSignal
+  /** Rounds over all nodes before giving up; 2 when left out. */
+  readonly rounds?: number
+}
+
+interface Request extends CallOptions {
+  readonly method: 'GET' | 'POST' | 'PUT'
+  readonly path: string
+  readonly body?: string | Uint8Array
+  readonly contentType?: string
+}
+
+const connectWithinMs = 2000
+const answerWithinMs = 10_000
+/** A node that hands the bytes on to a store may take its time over the last of them. */
+const uploadAnswerWithinMs = 60_000
+const keepAliveMs = 30_000
+
+export class NodeClient {
+  readonly #pools: readonly Pool[]
+  readonly #urls: readonly string[]
+  readonly #headers: Record<string, string>
+  readonly #log: Logger
+  #current: number
+  #lastReachedMs = performance.now()
+
+  constructor({ nodeUrls, token, log }: NodeClientOptions) {
+    this.#urls = nodeUrls
+    this.#log = log
+    this.#headers = token === '' ? {} : { authorization: `Bearer ${token}` }
+    this.#pools = nodeUrls.map(
+      url =>
+        new Pool(new URL(url).origin, {
+          connect: { timeout: connectWithinMs },
+          keepAliveTimeout: keepAliveMs,
+          headersTimeout: answerWithinMs,
+          bodyTimeout: answerWithinMs,
+        }),
+    )
+    // Workers spread over the nodes by chance.
+    this.#current = Math.floor(Math.random() * nodeUrls.length)
+  }
+
+  /** When a node last gave a proper answer, in performance.now(); "cannot now" (502, 503, 504) is none. */
+  get lastReachedMs(): number {
+    return this.#lastReachedMs
+  }
+
+  /** @throws NodeError */
+  async heartbeat(request: HeartbeatRequest, options: CallOptions = {}): Promise<HeartbeatReply> {
+    return await this.#post('/workers/heartbeat', JSON.stringify(request), options)
+  }
+
+  /** @throws NodeError */
+  async claim(request: ClaimRequest, options: CallOptions = {}): Promise<ClaimReply> {
+    return await this.#post('/workers/claim', JSON.stringify(request), options)
+  }
+
+  /**
+   * @param body a CompleteRequest as JSON: completions are encoded as they come, once
+   * @throws NodeError
+   */
+  async complete(body: string, options: CallOptions = {}): Promise<CompleteReply> {
+    return await this.#post('/workers/complete', body, options)
+  }
+
+  /** @throws NodeError */
+  async giveBack(request: ReturnRequest, options: CallOptions = {}): Promise<ReturnReply> {
+    return await this.#post('/workers/return', JSON.stringify(request), options)
+  }
+
+  /**
+   * Uploads a result that is too large for a completion.
+   * @returns what to put into the completion
+   * @throws NodeError
+   */
+  async upload(
+    ref: { workId: string; token: string },
+    kind: 'bytes' | 'json',
+    bytes: Uint8Array,
+    options: CallOptions = {},
+  ): Promise<Content> {
+    const path = `/workers/results/${encodeURIComponent(ref.workId)}?token=${encodeURIComponent(ref.token)}&kind=${kind}`
+    const response = await this.#request({
+      ...options,
+      method: 'PUT',
+      path,
+      body: bytes,
+      contentType: 'application/octet-stream',
+    })
+    return ((await this.#json(response)) as { value: Content }).value
+  }
+
+  /**
+   * Opens a blob. The caller reads the body to its end or destroys it.
+   * @param url as in a Content: relative to the node
+   * @throws NodeError
+   */
+  async openBlob(url: string, options: CallOptions = {}): Promise<Dispatcher.ResponseData['body']> {
+    const response = await this.#request({ ...options, method: 'GET', path: url })
+    return response.body
+  }
+
+  /** Ends all connections, and what is in flight on them. */
+  async close(): Promise<void> {
+    await Promise.all(this.#pools.map(pool => pool.destroy().catch(() => undefined)))
+  }
+
+  async #post<Reply>(path: string, body: string, options: CallOptions): Promise<Reply> {
+    const response = await this.#request({ ...options, method: 'POST', path, body, contentType: 'application/json' })
+    return (await this.#json(response)) as Reply
+  }
+
+  async #json(response: Dispatcher.ResponseData): Promise<unknown> {
+    try {
+      return JSON.parse(await response.body.text())
+    } catch (error) {
+      throw new NodeError('unreachable', 0, `The node's answer broke off: ${(error as Error).message}`, {
+        cause: error,
+      })
+    }
+  }
+
+  /** Tries the nodes in turn until one answers properly; waits between rounds. */
+  async #request(request: Request): Promise<Dispatcher.ResponseData> {
+    const never = new AbortController().signal
+    const signal = request.signal ?? never
+    const backoff = new Backoff(50, 1000)
+    const tries = this.#pools.length * (request.rounds ?? 2)
+    for (let tried = 1; ; tried++) {
+      const index = this.#current
+      try {
+        return await this.#requestFrom(index, request)
+      } catch (error) {
+        signal.throwIfAborted()
+        if (!(error instanceof NodeError)) throw error
+        const isAway = error.status === 0 || [502, 503, 504].includes(error.status)
+        if (!isAway) throw error
+        this.#moveOn(index, error)
+        if (tried >= tries) throw error
+        if (tried % this.#pools.length === 0) await backoff.wait(signal)
+        signal.throwIfAborted()
+      }
+    }
+  }
+
+  /** Calls that failed at the same time move on by one node together. */
+  #moveOn(from: number, error: NodeError): void {
+    if (this.#current !== from || this.#pools.length === 1) return
+    this.#current = (from + 1) % this.#pools.length
+    this.#log.info(
+      { from: this.#urls[from], to: this.#urls[this.#current], reason: error.message },
+      'moving on to another node',
+    )
+  }
+
+  async #requestFrom(
+    index: number,
+    { method, path, body, contentType, waitMs, signal }: Request,
+  ): Promise<Dispatcher.ResponseData> {
+    const pool = this.#pools[index] as Pool
+    const basePath = new URL(this.#urls[index] as string).pathname.replace(/\/$/, '')
+    let response: Dispatcher.ResponseData
+    try {
+      response = await pool.request({
+        method,
+        path: basePath + path,
+        headers: contentType === undefined ? this.#headers : { ...this.#headers, 'content-type': contentType },
+        body: body ?? null,
+        headersTimeout: method === 'PUT' ? uploadAnswerWithinMs : answerWithinMs + (waitMs ?? 0),
+        ...(signal === undefined ? {} : { signal }),
+      })
+    } catch (error) {
+      throw new NodeError('unreachable', 0, `${this.#urls[index]} cannot be reached: ${(error as Error).message}`, {
+        cause: error,
+      })
+    }
+    if (response.statusCode < 300) {
+      this.#lastReachedMs = performance.now()
+      return response
+    }
+    throw await this.#toError(response)
+  }
+
+  async #toError(response: Dispatcher.ResponseData): Promise<NodeError> {
+    const status = response.statusCode
+    if (![502, 503, 504].includes(status)) this.#lastReachedMs = performance.now()
+    const text = await response.body.text().catch(() => '')
+    let problem: { code?: string; detail?: string; action?: string } = {}
+    try {
+      problem = JSON.parse(text) as typeof problem
+    } catch {
+      problem = { detail: text.slice(0, 200) }
+    }
+    const retryAfter = Number(response.headers['retry-after'])
+    return new NodeError(
+      problem.code ?? `http_${status}`,
+      status,
+      `The node answered ${status}: ${problem.detail ?? problem.code ?? 'no detail'}`,
+      {
+        retryAfterMs: Number.isFinite(retryAfter) ? retryAfter * 1000 : 0,
+      },
+    )
+  }
+}

@@ -1,0 +1,263 @@
+/**
+ * Completions: gathered, sent in batches, kept and sent again until a node has them. The same call asks for the next jobs.
+ *
+ *   report ──(large value: upload first)──▶ waiting ──▶ sent ──▶ answered, also "stale": forgotten
+ *                                              ▲          │ no node, or it cannot now
+ *                                              └──────────┘ (and nothing is claimed meanwhile)
+ */
+import type { Logger } from 'pino'
+import type { CompleteReply } from '../contract/worker-protocol.ts'
+import type { Attempt, Outcome } from './attempt.ts'
+import { Backoff } from './backoff.ts'
+import { completionText, type Value } from './completion-text.ts'
+import type { NodeClient } from './node-client.ts'
+import { hasCode, isPassing, NodeError } from './node-error.ts'
+import type { UpdateLoop } from './update-loop.ts'
+import { Uploader } from './uploader.ts'
+
+export interface ReporterOptions {
+  readonly client: NodeClient
+  readonly workerId: string
+  readonly queue: string
+  readonly inlineBytes: number
+  readonly log: Logger
+  readonly updates: UpdateLoop
+  /** How many jobs to ask for along with completions. */
+  readonly wanted: () => number
+  readonly onReply: (reply: CompleteReply) => void
+  /** Completions can be delivered again. */
+  readonly onRecovered: () => void
+  /** A node has the outcome, or nobody wants it. */
+  readonly onForgotten: (attempts: Attempt[]) => void
+  /** False once a node has said that the lease is gone. */
+  readonly isHeld: (attempt: Attempt) => boolean
+  readonly register: (signal: AbortSignal) => Promise<unknown>
+}
+
+interface Entry {
+  readonly attempt: Attempt
+  readonly text: string
+}
+
+/** Calls in flight: a second one keeps node and worker busy while the first is on its way. */
+const callsAtOnce = 2
+const batchCount = 200
+const batchChars = 1024 * 1024
+/** How long a completion may linger while another call is in flight, unless many have gathered. */
+const lingerMs = 4
+const enoughCount = 100
+/** Undelivered values above this stop the claims. */
+const mostHeldChars = 64 * 1024 * 1024
+
+export class Reporter {
+  readonly #options: ReporterOptions
+  readonly #uploader: Uploader
+  readonly #stopping = new AbortController()
+  readonly #backoff = new Backoff(100, 2000)
+  #waiting: Entry[] = []
+  #waitingChars = 0
+  #preparingCount = 0
+  #callCount = 0
+  #asked = 0
+  #failing = false
+  #flushDue = false
+  #lingerTimer: NodeJS.Timeout | undefined
+
+  constructor(options: ReporterOptions) {
+    this.#options = options
+    this.#uploader = new Uploader(options.client)
+  }
+
+  /** Jobs that calls in flight ask for. */
+  get askedCount(): number {
+    return this.#asked
+  }
+
+  /** Completions cannot be delivered now, or too much is held: nothing more should be claimed. */
+  get isBlocked(): boolean {
+    return this.#failing || this.#waitingChars + this.#uploader.heldBytes > mostHeldChars
+  }
+
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0 && this.#callCount === 0 && this.#preparingCount === 0
+  }
+
+  /** Takes the outcome of an attempt; reads the value's bytes before it returns. */
+  report(attempt: Attempt, outcome: Outcome): void {
+    this.#options.updates.forget(attempt)
+    const isLarge = 'value' in outcome && outcome.value.bytes.length > this.#options.inlineBytes
+    if (isLarge || attempt.logsInFlight !== undefined || attempt.hasLogs) void this.#prepare(attempt, keep(outcome))
+    else this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
+  }
+
+  /** Stops sending. What a node does not have by now is not reported. */
+  stop(): void {
+    this.#stopping.abort()
+    this.#uploader.stop()
+    clearTimeout(this.#lingerTimer)
+  }
+
+  /** What cannot be written down at once: its log is still on its way, or its value has to be uploaded. Never throws. */
+  async #prepare(attempt: Attempt, outcome: Outcome): Promise<void> {
+    this.#preparingCount += 1
+    const { updates, inlineBytes, isHeld, onForgotten } = this.#options
+    await updates.settle(attempt)
+    if ('error' in outcome || outcome.value.bytes.length <= inlineBytes) {
+      this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
+    } else {
+      const { kind, bytes } = outcome.value
+      const stored = await this.#uploader.upload(attempt, kind, bytes, () => isHeld(attempt))
+      if (stored.kind === 'lost') onForgotten([attempt])
+      else if (stored.kind === 'refused') this.#push(attempt, outcome.durationMs, { error: stored.error })
+      else this.#push(attempt, outcome.durationMs, { value: { content: stored.content } })
+    }
+    this.#preparingCount -= 1
+  }
+
+  #push(attempt: Attempt, durationMs: number, end: Parameters<typeof completionText>[2]): void {
+    const text = completionText(attempt, durationMs, end)
+    this.#waiting.push({ attempt, text })
+    this.#waitingChars += text.length
+    this.#schedule()
+  }
+
+  /** At once when nothing is in flight, else when enough has gathered or a few ms have passed. */
+  #schedule(): void {
+    if (this.#flushDue || this.#failing || this.#waiting.length === 0 || this.#callCount >= callsAtOnce) return
+    if (this.#callCount === 0 || this.#waiting.length >= enoughCount) {
+      this.#flushDue = true
+      // After all messages that came together: they go together.
+      setImmediate(() => {
+        this.#flushDue = false
+        void this.#flush()
+      })
+    } else if (this.#lingerTimer === undefined) {
+      this.#lingerTimer = setTimeout(() => {
+        this.#lingerTimer = undefined
+        if (this.#callCount < callsAtOnce && !this.#failing) void this.#flush()
+      }, lingerMs)
+    }
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#stopping.signal.aborted) return
+    clearTimeout(this.#lingerTimer)
+    this.#lingerTimer = undefined
+    const batch = this.#takeBatch()
+    if (batch.length === 0) return
+    this.#callCount += 1
+    const delivered = await this.#deliver(batch)
+    this.#callCount -= 1
+    if (!delivered) this.#putBack(batch)
+    if (!delivered && !this.#failing) void this.#recover()
+    this.#schedule()
+  }
+
+  /** After a failure: one call at a time, with growing pauses, until one gets through. */
+  async #recover(): Promise<void> {
+    const { signal } = this.#stopping
+    this.#failing = true
+    while (!signal.aborted) {
+      await this.#backoff.wait(signal)
+      if (signal.aborted) return
+      const batch = this.#takeBatch()
+      if (batch.length === 0 || (await this.#deliver(batch))) break
+      this.#putBack(batch)
+    }
+    this.#backoff.reset()
+    this.#failing = false
+    this.#schedule()
+    this.#options.onRecovered()
+  }
+
+  /** @returns false when the batch has to be sent again */
+  async #deliver(batch: readonly Entry[]): Promise<boolean> {
+    const { client, workerId, queue, onReply, onForgotten, log } = this.#options
+    const claim = this.#failing ? 0 : this.#options.wanted()
+    this.#asked += claim
+    const head = JSON.stringify({ workerId, queue, claim }).slice(0, -1)
+    let reply: CompleteReply
+    try {
+      reply = await client.complete(`${head},"results":[${batch.map(entry => entry.text).join(',')}]}`, {
+        rounds: 1,
+        signal: this.#stopping.signal,
+      })
+    } catch (error) {
+      this.#asked -= claim
+      return await this.#onFailure(batch, error)
+    }
+    this.#asked -= claim
+    for (const { workId, outcome } of reply.results)
+      if (outcome === 'stale') log.debug({ workId }, 'the node wanted this result no more')
+    onForgotten(batch.map(entry => entry.attempt))
+    onReply(reply)
+    return true
+  }
+
+  async #onFailure(batch: readonly Entry[], error: unknown): Promise<boolean> {
+    const { register, log, onForgotten } = this.#options
+    const { signal } = this.#stopping
+    if (signal.aborted) return false
+    if (hasCode(error, 'worker_unknown')) {
+      await register(signal).catch(() => undefined)
+      return false
+    }
+    if (!(error instanceof NodeError) || isPassing(error) || [401, 403].includes(error.status)) {
+      if (!this.#failing)
+        log.warn(
+          { err: error, waiting: this.#waiting.length + batch.length },
+          'results cannot be delivered now; they are kept',
+        )
+      return false
+    }
+    // The node rejects something in it: halves find out what, and the rest gets through.
+    if (batch.length > 1) {
+      const middle = Math.ceil(batch.length / 2)
+      for (const half of [batch.slice(0, middle), batch.slice(middle)])
+        if (!(await this.#deliver(half))) this.#putBack(half)
+      return true
+    }
+    const attempt = batch[0]?.attempt as Attempt
+    log.error({ err: error, ...attempt.ref }, 'a node does not accept this completion')
+    if (attempt.isRefused) {
+      onForgotten([attempt])
+    } else {
+      attempt.isRefused = true
+      this.#push(attempt, 0, { error: { code: 'result_refused', message: error.message, retryable: false } })
+    }
+    return true
+  }
+
+  #takeBatch(): Entry[] {
+    let chars = 0
+    let count = 0
+    while (count < this.#waiting.length && count < batchCount) {
+      chars += this.#waiting[count]?.text.length ?? 0
+      if (count > 0 && chars > batchChars) break
+      count++
+    }
+    const taken = this.#waiting.splice(0, count)
+    for (const { text } of taken) this.#waitingChars -= text.length
+    // A stop order came in the meantime: nobody wants to hear of it.
+    return taken.filter(({ attempt }) => this.#options.isHeld(attempt))
+  }
+
+  #putBack(batch: readonly Entry[]): void {
+    this.#waiting.unshift(...batch)
+    for (const { text } of batch) this.#waitingChars += text.length
+  }
+}
+
+function inline({ kind, bytes }: Extract<Outcome, { value: unknown }>['value']): Value {
+  return kind === 'json' ? { jsonText: bytes.toString('utf8') } : { content: { base64: bytes.toString('base64') } }
+}
+
+/** The bytes of a value lie in a buffer that is used again. */
+function keep(outcome: Outcome): Outcome {
+  if ('error' in outcome) return outcome
+  const { kind, bytes } = outcome.value
+  return {
+    durationMs: outcome.durationMs,
+    value: { kind, bytes: bytes.length === bytes.buffer.byteLength ? bytes : Buffer.from(bytes) },
+  }
+}

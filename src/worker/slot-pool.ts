@@ -1,0 +1,363 @@
+/**
+ * The slots of a worker and the jobs that wait for them.
+ *
+ *   offer ──▶ buffer ──▶ slot ──▶ onOutcome
+ *               │ ▲        │
+ *               │ └────────┘ not started: recalled from behind a long job, or the slot died
+ *               └─ waited too long, or draining ──▶ onReturn
+ *
+ * Short jobs are sent several at once. A slot that died is replaced; one that keeps failing to start, ever later.
+ */
+import type { Logger } from 'pino'
+import { appetite, longRunMs } from './appetite.ts'
+import type { Attempt, Outcome, Verdict } from './attempt.ts'
+import { Backoff, pause } from './backoff.ts'
+import { DurationEstimate } from './duration-estimate.ts'
+import type { FetchOutcome } from './payload-fetch.ts'
+import { Slot, type SlotEvents } from './slot.ts'
+import type { HandlerDescription } from './slot-protocol.ts'
+
+export interface SlotPoolEvents {
+  readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
+  /** These will not start here; no attempt is spent. */
+  readonly onReturn: (attempts: Attempt[]) => void
+  /** These are over and nobody wants to hear of them: stopped, or their lease was lost. */
+  readonly onForgotten: (attempts: Attempt[]) => void
+  /** The appetite may have grown. */
+  readonly onRoom: () => void
+  readonly onUpdate: (attempt: Attempt) => void
+}
+
+export interface SlotPoolOptions {
+  readonly slots: number
+  readonly heapMb: number
+  readonly handlersFile: string | undefined
+  readonly log: Logger
+  readonly events: SlotPoolEvents
+  /** False when the lease has run out, so that the job must not start. */
+  readonly isLeaseGood: (attempt: Attempt) => boolean
+  readonly fetchPayload: (attempt: Attempt, slot: Slot, signal: AbortSignal) => Promise<FetchOutcome>
+}
+
+/** Jobs sent to a slot at once, and how long they should take together. */
+const batchCount = 64
+const batchMs = 10
+/** Inline payloads of one batch. */
+const batchChars = 1024 * 1024
+/** A slot with fewer short jobs than this gets more. */
+const lowWater = 24
+/** A job that runs longer than this must not hold up others behind it in its slot. */
+const recallAfterMs = 50
+const waitAtMostMs = 1000
+const lookEveryMs = 50
+/** After this long without any job, what is known of durations is old. */
+const staleAfterMs = 10_000
+
+export class SlotPool {
+  readonly #options: SlotPoolOptions
+  readonly #slots = new Set<Slot>()
+  readonly #buffer: Attempt[] = []
+  readonly #fetching = new Map<Attempt, AbortController>()
+  readonly #durations = new DurationEstimate()
+  readonly #respawns = new Set<NodeJS.Timeout>()
+  readonly #spawnBackoff = new Backoff(100, 30_000)
+  #lookTimer: NodeJS.Timeout | undefined
+  #lastOutcomeMs = 0
+  #draining = false
+  #stopped = false
+
+  constructor(options: SlotPoolOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Starts the slots; resolves when the first one is ready.
+   * @returns the types that it can run
+   * @throws StartupError when the handlers cannot be loaded
+   */
+  async start(): Promise<HandlerDescription[]> {
+    const first = this.#spawn()
+    const types = await first.ready
+    for (let count = 1; count < this.#options.slots; count++) this.#trySpawn()
+    return types
+  }
+
+  /** How many more jobs should come. */
+  get appetite(): number {
+    if (this.#draining) return 0
+    if (this.#lastOutcomeMs > 0 && performance.now() - this.#lastOutcomeMs > staleAfterMs)
+      this.#durations.forgetOverall()
+    let openSlots = 0
+    let heldCount = this.#buffer.length
+    for (const slot of this.#slots) {
+      if (!slot.isReady || slot.runningForMs > longRunMs) continue
+      openSlots += 1
+      heldCount += slot.size + (slot.isReserved ? 1 : 0)
+    }
+    return appetite({ openSlots, heldCount, expectedMs: this.#durations.overallMs })
+  }
+
+  /** A slot has nothing to do, and nothing waits for it. */
+  get hasIdleSlot(): boolean {
+    if (this.#buffer.length > 0) return false
+    for (const slot of this.#slots) if (isIdle(slot)) return true
+    return false
+  }
+
+  /** Nothing runs, waits or is fetched. */
+  get isEmpty(): boolean {
+    return this.#buffer.length === 0 && this.#fetching.size === 0 && [...this.#slots].every(slot => slot.size === 0)
+  }
+
+  get pids(): number[] {
+    return [...this.#slots].flatMap(slot => slot.pid ?? [])
+  }
+
+  /** Takes jobs in; each comes out again by exactly one of onOutcome, onReturn and onForgotten. */
+  offer(attempts: readonly Attempt[]): void {
+    if (this.#draining) {
+      this.#options.events.onReturn([...attempts])
+      return
+    }
+    this.#buffer.push(...attempts)
+    this.#dispatch()
+  }
+
+  /** Ends an attempt wherever it is. */
+  end(attempt: Attempt, verdict: Verdict): void {
+    if (attempt.verdict !== undefined) return
+    const index = this.#buffer.indexOf(attempt)
+    if (index >= 0) {
+      attempt.verdict = verdict
+      this.#buffer.splice(index, 1)
+      this.#options.events.onForgotten([attempt])
+    } else if (this.#fetching.has(attempt)) {
+      attempt.verdict = verdict
+      this.#fetching.get(attempt)?.abort()
+    } else {
+      for (const slot of this.#slots) slot.end(attempt, verdict)
+    }
+  }
+
+  /** From now on nothing starts: what waits goes out by onReturn, what runs may finish. */
+  drain(): void {
+    this.#draining = true
+    this.#give(this.#buffer.splice(0))
+    for (const controller of this.#fetching.values()) controller.abort()
+    for (const slot of this.#slots) if (slot.size > 0) slot.recall()
+  }
+
+  /** The attempts that run now. */
+  get running(): Attempt[] {
+    return [...this.#slots].flatMap(slot => slot.current ?? [])
+  }
+
+  /** Kills all slots. What was in them is gone without a word. */
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#lookTimer)
+    for (const timer of this.#respawns) clearTimeout(timer)
+    for (const controller of this.#fetching.values()) controller.abort()
+    for (const slot of this.#slots) slot.kill()
+  }
+
+  /** Resolves when all killed slots are gone, or after a second. */
+  async ended(): Promise<void> {
+    const never = new AbortController().signal
+    for (let look = 0; look < 40 && this.#slots.size > 0; look++) await pause(25, never)
+  }
+
+  #trySpawn(): void {
+    try {
+      this.#spawn()
+    } catch (error) {
+      this.#respawnLater(error)
+    }
+  }
+
+  #spawn(): Slot {
+    const { handlersFile, heapMb } = this.#options
+    const events: SlotEvents = {
+      onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
+      onChange: slot => this.#onChange(slot),
+      onUnstarted: attempts => this.#takeBack(attempts),
+      onDeath: slot => this.#onDeath(slot),
+      onUpdate: this.#options.events.onUpdate,
+    }
+    const slot = new Slot({ handlersFile, heapMb, events })
+    this.#slots.add(slot)
+    slot.ready.then(
+      () => this.#spawnBackoff.reset(),
+      error => this.#slots.size > 1 && this.#options.log.warn({ err: error }, 'a slot could not start'),
+    )
+    return slot
+  }
+
+  #onDeath(slot: Slot): void {
+    this.#slots.delete(slot)
+    if (this.#stopped) return
+    if (slot.wasReady) this.#trySpawn()
+    else this.#respawnLater(undefined)
+  }
+
+  #respawnLater(error: unknown): void {
+    const waitMs = this.#spawnBackoff.nextMs()
+    this.#options.log.warn({ err: error, waitMs }, 'a slot could not start; trying again later')
+    const timer = setTimeout(() => {
+      this.#respawns.delete(timer)
+      if (!this.#stopped) this.#trySpawn()
+    }, waitMs)
+    this.#respawns.add(timer)
+  }
+
+  #onOutcome(attempt: Attempt, outcome: Outcome): void {
+    this.#lastOutcomeMs = performance.now()
+    if (attempt.verdict !== undefined && attempt.verdict !== 'timeout') {
+      this.#options.events.onForgotten([attempt])
+      return
+    }
+    this.#durations.observe(attempt.lease.type, outcome.durationMs)
+    this.#options.events.onOutcome(attempt, outcome)
+  }
+
+  #onChange(slot: Slot): void {
+    if (this.#buffer.length > 0 && this.#canFeed(slot)) this.#feed(slot)
+    if (slot.size === 0) this.#options.events.onRoom()
+  }
+
+  /** Jobs that did not start in their slot: to the head of the line again. */
+  #takeBack(attempts: Attempt[]): void {
+    const ended = attempts.filter(attempt => attempt.verdict !== undefined)
+    if (ended.length > 0) this.#options.events.onForgotten(ended)
+    const rest = attempts.filter(attempt => attempt.verdict === undefined)
+    if (this.#draining) {
+      this.#give(rest)
+      return
+    }
+    this.#buffer.unshift(...rest)
+    this.#dispatch()
+  }
+
+  #give(attempts: Attempt[]): void {
+    if (attempts.length > 0) this.#options.events.onReturn(attempts)
+  }
+
+  #dispatch(): void {
+    for (const slot of this.#slots) {
+      if (this.#buffer.length === 0) break
+      if (isIdle(slot)) this.#feed(slot)
+    }
+    for (const slot of this.#slots) {
+      if (this.#buffer.length === 0) break
+      if (this.#canFeed(slot)) this.#feed(slot)
+    }
+    this.#keepLooking()
+  }
+
+  #canFeed(slot: Slot): boolean {
+    if (isIdle(slot)) return true
+    if (!slot.takesMore || slot.size > lowWater || !slot.isReady || slot.isReserved || slot.isRecalling) return false
+    return slot.runningForMs < recallAfterMs && this.#isBatchable(this.#buffer[0])
+  }
+
+  #isBatchable(attempt: Attempt | undefined): boolean {
+    return (
+      attempt !== undefined &&
+      !('blob' in attempt.lease.payload) &&
+      this.#durations.ofTypeMs(attempt.lease.type) <= batchMs
+    )
+  }
+
+  /** Sends the next job to a slot, and more with it when they are short. */
+  #feed(slot: Slot): void {
+    const first = this.#nextGood()
+    if (first === undefined) return
+    if ('blob' in first.lease.payload) {
+      void this.#fetchInto(slot, first)
+      return
+    }
+    const batch = [first]
+    slot.takesMore = this.#isBatchable(first)
+    if (slot.takesMore) this.#fillBatch(batch)
+    slot.run(batch)
+    if (batch.length > 1) this.#keepLooking()
+  }
+
+  #fillBatch(batch: Attempt[]): void {
+    const fairShare = Math.ceil((this.#buffer.length + 1) / Math.max(1, this.#slots.size))
+    const atMost = Math.min(batchCount, fairShare)
+    let totalMs = this.#expectedMs(batch[0])
+    let chars = sizeOf(batch[0])
+    while (batch.length < atMost && this.#isBatchable(this.#buffer[0])) {
+      totalMs += this.#expectedMs(this.#buffer[0])
+      chars += sizeOf(this.#buffer[0])
+      if (totalMs > batchMs || chars > batchChars) break
+      const next = this.#nextGood()
+      if (next !== undefined) batch.push(next)
+    }
+  }
+
+  #expectedMs(attempt: Attempt | undefined): number {
+    return attempt === undefined ? 0 : this.#durations.ofTypeMs(attempt.lease.type)
+  }
+
+  #nextGood(): Attempt | undefined {
+    for (let attempt = this.#buffer.shift(); attempt !== undefined; attempt = this.#buffer.shift()) {
+      if (this.#options.isLeaseGood(attempt)) return attempt
+      this.#options.events.onForgotten([attempt])
+    }
+    return undefined
+  }
+
+  async #fetchInto(slot: Slot, attempt: Attempt): Promise<void> {
+    const controller = new AbortController()
+    slot.isReserved = true
+    this.#fetching.set(attempt, controller)
+    const outcome = await this.#options.fetchPayload(attempt, slot, controller.signal)
+    this.#fetching.delete(attempt)
+    slot.isReserved = false
+    if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !this.#draining) {
+      slot.takesMore = false
+      slot.run([attempt], true)
+      return
+    }
+    slot.discardPayload()
+    if (attempt.verdict !== undefined) this.#options.events.onForgotten([attempt])
+    else if (this.#draining || outcome.kind === 'away') this.#give([attempt])
+    else if (outcome.kind === 'failed') this.#options.events.onOutcome(attempt, { durationMs: 0, error: outcome.error })
+    else if (outcome.kind === 'lost') this.#options.events.onForgotten([attempt])
+    else this.#takeBack([attempt])
+    this.#onChange(slot)
+  }
+
+  /** While jobs wait, looks now and then whether they wait too long. */
+  #keepLooking(): void {
+    if (this.#lookTimer !== undefined || this.#stopped) return
+    this.#lookTimer = setTimeout(() => {
+      this.#lookTimer = undefined
+      this.#look()
+    }, lookEveryMs)
+  }
+
+  #look(): void {
+    const nowMs = performance.now()
+    const tooOld = this.#buffer.filter(attempt => nowMs - attempt.claimedAtMs > waitAtMostMs)
+    if (tooOld.length > 0) {
+      const rest = this.#buffer.filter(attempt => !tooOld.includes(attempt))
+      this.#buffer.splice(0, this.#buffer.length, ...rest)
+      this.#give(tooOld)
+    }
+    let isWaiting = this.#buffer.length > 0
+    for (const slot of this.#slots) {
+      if (slot.size <= 1) continue
+      isWaiting = true
+      if (slot.runningForMs > recallAfterMs) slot.recall()
+    }
+    if (isWaiting) this.#keepLooking()
+  }
+}
+
+const isIdle = (slot: Slot): boolean => slot.isReady && slot.size === 0 && !slot.isReserved && !slot.isRecalling
+
+const sizeOf = (attempt: Attempt | undefined): number =>
+  attempt !== undefined && 'base64' in attempt.lease.payload ? attempt.lease.payload.base64.length : 0

@@ -1,0 +1,128 @@
+/**
+ * The child process under a slot: starts it, passes frames to and fro, reads what it prints, and says how it ended.
+ * It leads a process group of its own: a Ctrl-C in the terminal is for the agent alone, and a kill takes along whatever the
+ * handler started.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import type { Duplex, Readable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+import { describeDeath } from './describe-death.ts'
+import { encodeFrame, FrameReader } from './frames.ts'
+import { toLogLines } from './log-lines.ts'
+import type { FromSlot, ToSlot } from './slot-protocol.ts'
+
+/** After the process has ended: how long its pipes may stay open, held by what the handler started. */
+const closeWithinMs = 500
+const stderrTailLines = 20
+
+/** Child files are always built ones: Node does not run TypeScript. */
+const slotMainFile = fileURLToPath(
+  new URL(import.meta.url.endsWith('.ts') ? '../../dist/worker/slot-main.js' : './slot-main.js', import.meta.url),
+)
+
+export interface SlotProcessOptions {
+  readonly handlersFile: string | undefined
+  readonly heapMb: number
+  readonly onMessage: (message: FromSlot, body: Buffer) => void
+  /** Lines that came by another way than frames: from native code, V8's last words, what a handler spawned. */
+  readonly onOutput: (lines: string[]) => void
+  /** Called once, after everything that it said was read. */
+  readonly onEnd: (death: { code: string; message: string }) => void
+}
+
+export class SlotProcess {
+  readonly #options: SlotProcessOptions
+  readonly #child: ChildProcess
+  readonly #pipe: Duplex
+  readonly #stderrTail: string[] = []
+  #ended = false
+
+  constructor(options: SlotProcessOptions) {
+    this.#options = options
+    const { handlersFile, heapMb } = options
+    const args = [
+      `--max-old-space-size=${heapMb}`,
+      slotMainFile,
+      String(process.pid),
+      ...(handlersFile === undefined ? [] : [handlersFile]),
+    ]
+    this.#child = spawn(process.execPath, args, {
+      detached: true,
+      env: slotEnvironment(),
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    })
+    this.#pipe = this.#child.stdio[3] as Duplex
+    const reader = new FrameReader<FromSlot>(options.onMessage)
+    this.#pipe.on('data', (chunk: Buffer) => reader.push(chunk))
+    this.#pipe.on('error', () => this.kill())
+    this.#readOutput(this.#child.stdout as Readable, false)
+    this.#readOutput(this.#child.stderr as Readable, true)
+    this.#child.on('error', error => {
+      if (this.#child.pid === undefined)
+        this.#end({ code: 'crash', message: `The slot's process could not be started: ${error.message}` })
+    })
+    this.#child.on('exit', (code, signal) => this.#onExit(code, signal))
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid
+  }
+
+  send(message: ToSlot): void {
+    if (!this.#ended && this.#pipe.writable) this.#pipe.write(encodeFrame(message))
+  }
+
+  /** Sends bytes; resolves when they have left, also when the process has died. */
+  async sendChunk(chunk: Uint8Array): Promise<void> {
+    if (this.#ended || !this.#pipe.writable) return
+    await new Promise<void>(resolve => {
+      this.#pipe.write(encodeFrame({ k: 'chunk' } satisfies ToSlot, chunk), () => resolve())
+    })
+  }
+
+  /** Kills the process and all that it started. */
+  kill(): void {
+    if (this.#child.pid === undefined || this.#ended) return
+    try {
+      process.kill(-this.#child.pid, 'SIGKILL')
+    } catch {
+      // The group is gone already, or not there yet: then the child alone.
+      this.#child.kill('SIGKILL')
+    }
+  }
+
+  #readOutput(stream: Readable, isStderr: boolean): void {
+    stream.on('error', () => undefined)
+    stream.on('data', (chunk: Buffer) => {
+      const lines = toLogLines(chunk.toString())
+      this.#options.onOutput(lines)
+      if (!isStderr) return
+      this.#stderrTail.push(...lines)
+      this.#stderrTail.splice(0, this.#stderrTail.length - stderrTailLines)
+    })
+  }
+
+  #onExit(code: number | null, signal: NodeJS.Signals | null): void {
+    this.kill()
+    const finish = (): void => {
+      clearTimeout(timer)
+      this.#end(describeDeath({ code, signal, heapMb: this.#options.heapMb, stderrTail: this.#stderrTail }))
+    }
+    const timer = setTimeout(finish, closeWithinMs)
+    // Not before all that it said was read: the last result may still lie in the pipe.
+    this.#child.once('close', finish)
+  }
+
+  #end(death: { code: string; message: string }): void {
+    if (this.#ended) return
+    this.#ended = true
+    for (const stream of [this.#pipe, this.#child.stdout, this.#child.stderr]) stream?.destroy()
+    this.#options.onEnd(death)
+  }
+}
+
+/** The worker's token is no business of a handler, nor is Redis. */
+function slotEnvironment(): NodeJS.ProcessEnv {
+  const { MUSTER_WORKER_TOKEN: _token, MUSTER_REDIS_URL: _redis, ...rest } = process.env
+  return rest
+}

@@ -1,0 +1,63 @@
+/** What an agent and a slot (its child process) say to each other, as headers of frames. */
+import type { Content } from '../contract/worker-protocol.ts'
+
+/** One type that a slot can run, with the JSON schema of its payload where it declares one. */
+export interface HandlerDescription {
+  readonly type: string
+  readonly payload?: object
+}
+
+/** A job as a slot gets it. `id` names the attempt between the two of them. */
+export interface SlotJob {
+  readonly id: number
+  readonly workId: string
+  readonly type: string
+  readonly attempt: number
+  readonly attempts: number
+  readonly params: Record<string, unknown>
+  /** Left out when it came before as `payload` and `chunk` frames. */
+  readonly payload?: Content
+}
+
+export type ToSlot =
+  | { readonly k: 'run'; readonly jobs: readonly SlotJob[] }
+  /** A payload of this size follows in `chunk` frames; the next `run` is for it, or `discard` forgets it. */
+  | { readonly k: 'payload'; readonly bytes: number; readonly kind: 'bytes' | 'json' }
+  | { readonly k: 'chunk' }
+  | { readonly k: 'discard' }
+  /** Give back what has not started: these, or all. */
+  | { readonly k: 'recall'; readonly seq: number; readonly ids?: readonly number[] }
+  | { readonly k: 'abort'; readonly id: number; readonly reason: string }
+
+export interface SlotError {
+  readonly message: string
+  readonly stack?: string
+  readonly final?: true
+  /** handler_error when left out. */
+  readonly code?: string
+}
+
+export type FromSlot =
+  | { readonly k: 'ready'; readonly types: readonly HandlerDescription[] }
+  | { readonly k: 'unready'; readonly message: string }
+  | { readonly k: 'start'; readonly id: number }
+  /** The value is the body. `next`: the job that starts right after. */
+  | {
+      readonly k: 'done'
+      readonly id: number
+      readonly ms: number
+      readonly kind: 'bytes' | 'json'
+      readonly next?: number
+    }
+  | {
+      readonly k: 'failed'
+      readonly id: number
+      readonly ms: number
+      readonly error: SlotError
+      readonly next?: number
+    }
+  | { readonly k: 'progress'; readonly id: number; readonly fraction: number; readonly note?: string }
+  | { readonly k: 'log'; readonly id: number; readonly lines: readonly string[]; readonly dropped?: number }
+  | { readonly k: 'recalled'; readonly seq: number; readonly ids: readonly number[] }
+  /** Something was thrown outside of any handler; the slot ends itself after this. `id`: the job that ran then. */
+  | { readonly k: 'fault'; readonly id?: number; readonly ms: number; readonly error: SlotError }

@@ -1,0 +1,204 @@
+/**
+ * Runs the jobs of one slot strictly one after another, inside the slot's process.
+ *
+ *   run ──▶ queued ──▶ running ──▶ done or failed is sent at once ──▶ the next one
+ *              └─ recall ──▶ recalled
+ *
+ * After a job that took a while the mailbox is read before the next one starts, so that the agent can take back the jobs
+ * that wait behind a long one.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Handler } from '../handlers/define-handler.ts'
+import { JobContext } from './job-context.ts'
+import type { SlotOutput } from './slot-output.ts'
+import type { FromSlot, SlotError, SlotJob, ToSlot } from './slot-protocol.ts'
+
+/** The event loop gets a turn at least this often. */
+const turnEveryMs = 10
+
+interface IncomingPayload {
+  readonly kind: 'bytes' | 'json'
+  readonly bytes: Buffer
+  filled: number
+}
+
+export class SlotRunner {
+  readonly #handlers: ReadonlyMap<string, Handler>
+  readonly #output: SlotOutput
+  #queue: SlotJob[] = []
+  #incoming: IncomingPayload | undefined
+  #current: { readonly context: JobContext; readonly startedMs: number } | undefined
+  #running = false
+  #lastTurnMs = 0
+  /** The agent was told that this one starts: it cannot be given back any more. */
+  #announced: number | undefined
+  /** An abort that came for a job just before it started. */
+  #earlyAbort: { readonly id: number; readonly reason: string } | undefined
+
+  constructor(handlers: ReadonlyMap<string, Handler>, output: SlotOutput) {
+    this.#handlers = handlers
+    this.#output = output
+  }
+
+  receive(message: ToSlot, body: Buffer): void {
+    switch (message.k) {
+      case 'run':
+        this.#queue.push(...message.jobs)
+        if (!this.#running) void this.#runAll()
+        break
+      case 'payload':
+        this.#incoming = { kind: message.kind, bytes: Buffer.allocUnsafeSlow(message.bytes), filled: 0 }
+        break
+      case 'chunk':
+        if (this.#incoming !== undefined)
+          this.#incoming.filled += body.copy(this.#incoming.bytes, this.#incoming.filled)
+        break
+      case 'discard':
+        this.#incoming = undefined
+        break
+      case 'recall': {
+        const isMeant = (job: SlotJob): boolean =>
+          job.id !== this.#announced && (message.ids === undefined || message.ids.includes(job.id))
+        const ids = this.#queue.filter(isMeant).map(job => job.id)
+        this.#queue = this.#queue.filter(job => !isMeant(job))
+        this.#output.send({ k: 'recalled', seq: message.seq, ids })
+        break
+      }
+      case 'abort':
+        if (this.#current?.context.job.id === message.id) this.#current.context.abort(message.reason)
+        else this.#earlyAbort = message
+        break
+    }
+  }
+
+  /** Printed text, for the log of the job that runs. @returns false when none does */
+  print(text: string): boolean {
+    this.#current?.context.log(text)
+    return this.#current !== undefined
+  }
+
+  /** What to tell the agent about an error that no handler caught. */
+  fault(error: unknown, origin: string): FromSlot {
+    const described = describeError(error)
+    const fault = { k: 'fault', ms: 0, error: { ...described, message: `${origin}: ${described.message}` } } as const
+    if (this.#current === undefined) return fault
+    return { ...fault, id: this.#current.context.job.id, ms: elapsedMs(this.#current.startedMs) }
+  }
+
+  async #runAll(): Promise<void> {
+    this.#running = true
+    this.#lastTurnMs = performance.now()
+    for (;;) {
+      if (performance.now() - this.#lastTurnMs > turnEveryMs || !this.#output.isFlushed) {
+        await this.#output.flushed()
+        // Two turns: the first may begin after the poll for messages of this one.
+        await nextTurn()
+        await nextTurn()
+        this.#lastTurnMs = performance.now()
+      }
+      const job = this.#queue.shift()
+      if (job === undefined) break
+      if (this.#announced !== job.id) this.#output.send({ k: 'start', id: job.id })
+      const running = this.#runOne(job)
+      if (running !== undefined) await running
+    }
+    this.#running = false
+  }
+
+  /** @returns a promise only if the handler gave one */
+  #runOne(job: SlotJob): Promise<void> | undefined {
+    const startedMs = performance.now()
+    const context = new JobContext(job, this.#output)
+    this.#current = { context, startedMs }
+    if (this.#earlyAbort?.id === job.id) context.abort(this.#earlyAbort.reason)
+    try {
+      const handler = this.#handlers.get(job.type)
+      if (handler === undefined) {
+        const message = `This worker has no handler for the type "${job.type}"`
+        this.#finish({ k: 'failed', id: job.id, ms: 0, error: { message, code: 'type_unsupported' } })
+        return undefined
+      }
+      const value = handler.handle(this.#payloadOf(job), context)
+      if (isThenable(value)) return this.#settle(job, startedMs, value)
+      this.#succeed(job, startedMs, value)
+    } catch (error) {
+      this.#fail(job, startedMs, error)
+    }
+    return undefined
+  }
+
+  async #settle(job: SlotJob, startedMs: number, value: PromiseLike<unknown>): Promise<void> {
+    try {
+      this.#succeed(job, startedMs, await value)
+    } catch (error) {
+      this.#fail(job, startedMs, error)
+    }
+  }
+
+  #payloadOf(job: SlotJob): unknown {
+    if (job.payload === undefined) {
+      const incoming = this.#incoming
+      this.#incoming = undefined
+      if (incoming === undefined) throw new Error('The payload did not arrive')
+      return incoming.kind === 'bytes' ? incoming.bytes : JSON.parse(incoming.bytes.toString())
+    }
+    if ('base64' in job.payload) return Buffer.from(job.payload.base64, 'base64')
+    return 'json' in job.payload ? job.payload.json : null
+  }
+
+  #succeed(job: SlotJob, startedMs: number, value: unknown): void {
+    if (value instanceof Uint8Array)
+      this.#finish({ k: 'done', id: job.id, ms: elapsedMs(startedMs), kind: 'bytes' }, value)
+    else this.#finish({ k: 'done', id: job.id, ms: elapsedMs(startedMs), kind: 'json' }, toJson(value))
+  }
+
+  #fail(job: SlotJob, startedMs: number, error: unknown): void {
+    this.#finish({ k: 'failed', id: job.id, ms: elapsedMs(startedMs), error: describeError(error) })
+  }
+
+  #finish(message: Extract<FromSlot, { k: 'done' | 'failed' }>, body?: string | Uint8Array): void {
+    this.#current?.context.close()
+    this.#current = undefined
+    // Announced with the result, so that the agent knows at any time which job a crash would hit.
+    const next = performance.now() - this.#lastTurnMs > turnEveryMs ? undefined : this.#queue[0]
+    this.#announced = next?.id
+    this.#output.send(next === undefined ? message : { ...message, next: next.id }, body)
+  }
+}
+
+const isThenable = (value: unknown): value is PromiseLike<unknown> =>
+  typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
+
+const elapsedMs = (startedMs: number): number => Math.round((performance.now() - startedMs) * 1000) / 1000
+
+/** @throws TypeError that says why JSON cannot hold the value */
+function toJson(value: unknown): string {
+  if (value === undefined) return 'null'
+  let text: string | undefined
+  try {
+    text = JSON.stringify(value)
+  } catch (error) {
+    throw new TypeError(`The handler's value cannot be written as JSON: ${(error as Error).message}`, { cause: error })
+  }
+  if (text === undefined) throw new TypeError(`The handler's value cannot be written as JSON: it is a ${typeof value}`)
+  return text
+}
+
+function describeError(error: unknown): SlotError {
+  if (!(error instanceof Error))
+    return { message: `Thrown: ${typeof error === 'string' ? error : inspectBriefly(error)}` }
+  return {
+    message: error.message === '' ? error.name : error.message,
+    ...(error.stack === undefined ? {} : { stack: error.stack }),
+    // By name: the handlers' file may have loaded a copy of the class.
+    ...(error.name === 'FinalError' ? { final: true as const } : {}),
+  }
+}
+
+function inspectBriefly(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? String(value)
+  } catch {
+    return String(value)
+  }
+}

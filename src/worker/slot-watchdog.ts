@@ -1,0 +1,19 @@
+/**
+ * Runs as a thread of its own in each slot: when the agent is gone, it kills the slot's whole process group. The main thread
+ * may be in an endless loop then and hear nothing.
+ */
+import { workerData } from 'node:worker_threads'
+
+const lookEveryMs = 250
+
+const { agentPid } = workerData as { agentPid: number }
+
+setInterval(() => {
+  if (process.ppid === agentPid) return
+  try {
+    // The slot leads its group: what the handler started goes with it.
+    process.kill(-process.pid, 'SIGKILL')
+  } catch {
+    process.kill(process.pid, 'SIGKILL')
+  }
+}, lookEveryMs)

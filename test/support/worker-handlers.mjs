@@ -1,0 +1,124 @@
+/** Handlers that behave badly on purpose, for tests of the worker. */
+import { spawn } from 'node:child_process'
+import { appendFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { defineHandler, FinalError } from 'muster'
+
+const spin = () => {
+  for (;;);
+}
+
+export const echo = defineHandler({ type: 'echo', handle: payload => payload })
+
+export const env = defineHandler({ type: 'env', handle: () => Object.keys(process.env) })
+
+export const boom = defineHandler({
+  type: 'boom',
+  handle: payload => {
+    if (payload === 'final') throw new FinalError('never again')
+    throw new Error('boom')
+  },
+})
+
+export const crash = defineHandler({
+  type: 'crash',
+  handle: () => {
+    console.error('these are my last words')
+    process.kill(process.pid, 'SIGSEGV')
+    spin()
+  },
+})
+
+export const leave = defineHandler({ type: 'leave', handle: () => process.exit(7) })
+
+export const loop = defineHandler({ type: 'loop', handle: spin })
+
+export const hog = defineHandler({
+  type: 'hog',
+  handle: () => {
+    const all = []
+    for (;;) all.push(new Array(10_000).fill(all.length))
+  },
+})
+
+export const reject = defineHandler({
+  type: 'reject',
+  handle: async () => {
+    void Promise.reject(new Error('nobody listens'))
+    await delay(60_000)
+  },
+})
+
+/** Writes each start into a file; crashes when it is told to. */
+export const count = defineHandler({
+  type: 'count',
+  handle: ({ file, name, crash }) => {
+    appendFileSync(file, `${name}\n`)
+    if (crash) process.exit(1)
+    return name
+  },
+})
+
+/** Waits until the abort, and says in a file that it heard it. */
+export const patient = defineHandler({
+  type: 'patient',
+  handle: async ({ ms, file }, { signal }) => {
+    try {
+      await delay(ms, undefined, { signal })
+    } catch (error) {
+      appendFileSync(file, 'heard the abort\n')
+      throw error
+    }
+    return 'rested'
+  },
+})
+
+export const busy = defineHandler({
+  type: 'busy',
+  handle: ms => {
+    const until = Date.now() + ms
+    while (Date.now() < until);
+    return ms
+  },
+})
+
+export const chatty = defineHandler({
+  type: 'chatty',
+  handle: async ({ lines, pauseMs }, { log, progress }) => {
+    for (let line = 0; line < lines; line++) {
+      if (line % 2 === 0) log(`line ${line}`)
+      else console.log('line %d', line)
+      progress(line / lines, `at ${line}`)
+      if (pauseMs > 0) await delay(pauseMs)
+    }
+  },
+})
+
+export const odd = defineHandler({
+  type: 'odd',
+  handle: what => {
+    if (what === 'bigint') return { n: 1n }
+    if (what === 'cycle') {
+      const cycle = {}
+      cycle.self = cycle
+      return cycle
+    }
+    if (what === 'function') return () => 1
+    return undefined
+  },
+})
+
+export const large = defineHandler({
+  type: 'large',
+  handle: ({ bytes, json }) => (json ? 'x'.repeat(bytes) : Buffer.alloc(bytes, 7)),
+})
+
+/** Starts a process that would outlive it. */
+export const parent = defineHandler({
+  type: 'parent',
+  handle: async ({ file }) => {
+    const child = spawn('sleep', ['600'], { stdio: 'inherit' })
+    appendFileSync(file, `${child.pid}\n`)
+    spin()
+  },
+})
