@@ -21,7 +21,8 @@ export interface FleetQueues {
   leasesByWorker(queue: string): Promise<Map<string, number>>
   /**
    * Puts all jobs that a worker holds back to waiting; no attempt is spent.
+   * @param wasLost the worker was lost under its jobs, which count that against the day when they have lost too many
    * @returns how many went back; 0 when it holds none (calling twice is safe)
    */
-  returnLeasesOf(queue: string, workerId: string): Promise<number>
+  returnLeasesOf(queue: string, workerId: string, wasLost: boolean): Promise<number>
 }

@@ -238,7 +238,8 @@ class LiveFleet implements Fleet {
   async #returnAll(provider: Provider): Promise<void> {
     for (const { workerId, instanceId, queue } of await this.registry.all()) {
       if (instanceId === undefined || !provider.manages(instanceId)) continue
-      if (Object.hasOwn(this.#options.settings.pools, queue)) await this.#options.queues.returnLeasesOf(queue, workerId)
+      if (Object.hasOwn(this.#options.settings.pools, queue))
+        await this.#options.queues.returnLeasesOf(queue, workerId, false)
       await this.registry.forget(workerId)
     }
   }

@@ -36,6 +36,9 @@ const listTimeoutMs = 30_000
 /** Longest time to wait for the jobs of one worker to go back. */
 const returnTimeoutMs = 10_000
 
+/** The one reason that is no loss: the worker ended in good order. */
+const hasStopped = 'it has stopped'
+
 export class Reaper {
   readonly #options: ReaperOptions
   readonly #clock: () => number
@@ -136,14 +139,18 @@ export class Reaper {
     const { provider, silentAfterMs, contact } = this.#options
     if (instanceId !== undefined && provider?.manages(instanceId) && !present.has(instanceId))
       return 'its instance is gone'
-    if (state === 'stopped') return 'it has stopped'
+    if (state === 'stopped') return hasStopped
     if (now - Math.max(lastSeenAt, contact.since(now)) > silentAfterMs) return 'it was silent for too long'
     return undefined
   }
 
   async #return(queue: string, workerId: string, why: string): Promise<number> {
     const { queues, log } = this.#options
-    const returned = await within(returnTimeoutMs, 'Redis (return of leases)', queues.returnLeasesOf(queue, workerId))
+    const returned = await within(
+      returnTimeoutMs,
+      'Redis (return of leases)',
+      queues.returnLeasesOf(queue, workerId, why !== hasStopped),
+    )
     if (returned > 0) log.warn({ queue, workerId, returned }, `jobs of a worker went back: ${why}`)
     return returned
   }

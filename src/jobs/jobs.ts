@@ -138,8 +138,8 @@ export class Jobs {
     return await this.of(queue).leases.countByWorker()
   }
 
-  async returnLeasesOf(queue: string, workerId: string): Promise<number> {
-    return await this.of(queue).leases.returnAllOf(workerId)
+  async returnLeasesOf(queue: string, workerId: string, wasLost: boolean): Promise<number> {
+    return await this.of(queue).leases.returnAllOf(workerId, wasLost)
   }
 }
 

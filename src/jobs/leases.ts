@@ -1,5 +1,6 @@
 /** Leases of running jobs: extended by heartbeats, put back when they ran out or their worker is known to be gone. */
 import type { Bell } from '../redis/bell.ts'
+import { Script } from '../redis/script.ts'
 import { isCancelled } from './cancel.ts'
 import type { Claims } from './claims.ts'
 import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
@@ -12,6 +13,15 @@ export interface LeaseRef {
 export interface LostLease extends LeaseRef {
   readonly reason: 'cancelled' | 'lost'
 }
+
+/** Counts a lost worker for those jobs that still exist. KEYS: jobs. */
+const countLoss = new Script<number>(
+  'count_loss',
+  `for _, job in ipairs(KEYS) do
+  if redis.call('EXISTS', job) == 1 then redis.call('HINCRBY', job, 'stc', 1) end
+end
+return #KEYS`,
+)
 
 export class Leases {
   readonly #queue: JobQueue
@@ -68,11 +78,21 @@ export class Leases {
     return counts
   }
 
-  /** Puts back all that a worker holds, for one that is gone; no attempt is spent. @returns how many */
-  async returnAllOf(workerId: string): Promise<number> {
+  /**
+   * Puts back all that a worker holds, for one that is gone; no attempt is spent. When it was lost under its jobs, each
+   * of them counts that, as it does when a lease runs out.
+   * @returns how many
+   */
+  async returnAllOf(workerId: string, wasLost: boolean): Promise<number> {
     const held = (await this.#queue.leasedJobs()).filter(
       (job): job is LeaseRef => job.token !== undefined && workerOfToken(job.token) === workerId,
     )
+    // Before they go back, so that whoever claims them next sees it.
+    if (wasLost)
+      await countLoss.run(
+        this.#queue.redis,
+        held.map(({ workId }) => this.#queue.jobKey(workId)),
+      )
     return await this.#claims.giveBack(held)
   }
 

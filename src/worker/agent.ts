@@ -7,12 +7,12 @@
  * Actors: NodeClient (calls), ClaimLoop (jobs in), SlotPool (jobs run), Reporter (outcomes out), HeartbeatLoop (leases held,
  * orders in), UpdateLoop (progress and logs out), Returns (jobs back).
  */
-import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { nanoid } from 'nanoid'
 import type { Logger } from 'pino'
 import type { HeartbeatReply, Lease } from '../contract/worker-protocol.ts'
 import type { Settings } from '../settings.ts'
+import { version } from '../version.ts'
 import { Attempt } from './attempt.ts'
 import { pause } from './backoff.ts'
 import { ClaimLoop } from './claim-loop.ts'
@@ -38,8 +38,8 @@ export interface WorkerOptions {
   readonly log: Logger
 }
 
-/** How long the open claim may take to come back from a node that was told of the drain. */
-const claimGraceMs = 2000
+/** How long the open claim may take to come back from a node that was told of the drain, before it is cut off. */
+const claimGraceMs = 500
 /** How long the last results may take to get through when the worker stops. */
 const lastResultsMs = 10_000
 /** After the grace of a slot: it is dead by then. */
@@ -118,7 +118,6 @@ export class Worker {
     }
     if (this.#ending !== undefined) return
     const { instanceId } = this.#options
-    const version = ownVersion()
     const worker = {
       workerId: this.workerId,
       queue,
@@ -127,7 +126,7 @@ export class Worker {
       ...(instanceId === undefined ? {} : { instanceId }),
       host: hostname(),
       pid: process.pid,
-      ...(version === undefined ? {} : { version }),
+      version,
       startedAt: new Date().toISOString(),
     }
     const base = { client: this.#client, workerId: this.workerId, queue, log }
@@ -260,7 +259,7 @@ export class Worker {
     if (this.#heartbeat !== undefined) this.#heartbeat.state = 'draining'
     this.#heartbeat?.renew()
     this.#pool.drain()
-    await this.#claims?.stop(claimGraceMs)
+    await this.#claims?.stop(this.#hurry.signal.aborted ? 0 : claimGraceMs)
     await this.#until(() => this.#pool.isEmpty, settings.workerDrainMs, this.#hurry.signal)
     const running = this.#pool.running
     for (const attempt of running) this.#pool.end(attempt, 'returned')
@@ -295,15 +294,5 @@ export class Worker {
   async #until(isDone: () => boolean, limitMs: number, signal: AbortSignal): Promise<void> {
     const untilMs = performance.now() + limitMs
     while (!isDone() && performance.now() < untilMs && !signal.aborted) await pause(lookEveryMs, signal)
-  }
-}
-
-/** The version in package.json; undefined when the worker was bundled away from it. */
-function ownVersion(): string | undefined {
-  try {
-    return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version?: string })
-      .version
-  } catch {
-    return undefined
   }
 }

@@ -12,7 +12,7 @@ import type { Logger } from 'pino'
 import { appetite, longRunMs } from './appetite.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
 import { Backoff, pause } from './backoff.ts'
-import { DurationEstimate } from './duration-estimate.ts'
+import { JobBuffer } from './job-buffer.ts'
 import type { FetchOutcome } from './payload-fetch.ts'
 import { Slot, type SlotEvents } from './slot.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
@@ -39,30 +39,21 @@ export interface SlotPoolOptions {
   readonly fetchPayload: (attempt: Attempt, slot: Slot, signal: AbortSignal) => Promise<FetchOutcome>
 }
 
-/** Jobs sent to a slot at once, and how long they should take together. */
-const batchCount = 64
-const batchMs = 10
-/** Inline payloads of one batch. */
-const batchChars = 1024 * 1024
 /** A slot with fewer short jobs than this gets more. */
 const lowWater = 24
 /** A job that runs longer than this must not hold up others behind it in its slot. */
 const recallAfterMs = 50
 const waitAtMostMs = 1000
 const lookEveryMs = 50
-/** After this long without any job, what is known of durations is old. */
-const staleAfterMs = 10_000
 
 export class SlotPool {
   readonly #options: SlotPoolOptions
   readonly #slots = new Set<Slot>()
-  readonly #buffer: Attempt[] = []
+  readonly #buffer = new JobBuffer()
   readonly #fetching = new Map<Attempt, AbortController>()
-  readonly #durations = new DurationEstimate()
   readonly #respawns = new Set<NodeJS.Timeout>()
   readonly #spawnBackoff = new Backoff(100, 30_000)
   #lookTimer: NodeJS.Timeout | undefined
-  #lastOutcomeMs = 0
   #draining = false
   #stopped = false
 
@@ -85,28 +76,26 @@ export class SlotPool {
   /** How many more jobs should come. */
   get appetite(): number {
     if (this.#draining) return 0
-    if (this.#lastOutcomeMs > 0 && performance.now() - this.#lastOutcomeMs > staleAfterMs)
-      this.#durations.forgetOverall()
     let openSlots = 0
-    let heldCount = this.#buffer.length
+    let heldCount = this.#buffer.size
     for (const slot of this.#slots) {
       if (!slot.isReady || slot.runningForMs > longRunMs) continue
       openSlots += 1
       heldCount += slot.size + (slot.isReserved ? 1 : 0)
     }
-    return appetite({ openSlots, heldCount, expectedMs: this.#durations.overallMs })
+    return appetite({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
   }
 
   /** A slot has nothing to do, and nothing waits for it. */
   get hasIdleSlot(): boolean {
-    if (this.#buffer.length > 0) return false
+    if (this.#buffer.size > 0) return false
     for (const slot of this.#slots) if (isIdle(slot)) return true
     return false
   }
 
   /** Nothing runs, waits or is fetched. */
   get isEmpty(): boolean {
-    return this.#buffer.length === 0 && this.#fetching.size === 0 && [...this.#slots].every(slot => slot.size === 0)
+    return this.#buffer.size === 0 && this.#fetching.size === 0 && [...this.#slots].every(slot => slot.size === 0)
   }
 
   get pids(): number[] {
@@ -119,17 +108,15 @@ export class SlotPool {
       this.#options.events.onReturn([...attempts])
       return
     }
-    this.#buffer.push(...attempts)
+    this.#buffer.append(attempts)
     this.#dispatch()
   }
 
   /** Ends an attempt wherever it is. */
   end(attempt: Attempt, verdict: Verdict): void {
     if (attempt.verdict !== undefined) return
-    const index = this.#buffer.indexOf(attempt)
-    if (index >= 0) {
+    if (this.#buffer.remove(attempt)) {
       attempt.verdict = verdict
-      this.#buffer.splice(index, 1)
       this.#options.events.onForgotten([attempt])
     } else if (this.#fetching.has(attempt)) {
       attempt.verdict = verdict
@@ -142,7 +129,7 @@ export class SlotPool {
   /** From now on nothing starts: what waits goes out by onReturn, what runs may finish. */
   drain(): void {
     this.#draining = true
-    this.#give(this.#buffer.splice(0))
+    this.#give(this.#buffer.takeAll())
     for (const controller of this.#fetching.values()) controller.abort()
     for (const slot of this.#slots) if (slot.size > 0) slot.recall()
   }
@@ -171,7 +158,8 @@ export class SlotPool {
     try {
       this.#spawn()
     } catch (error) {
-      this.#respawnLater(error)
+      this.#options.log.warn({ err: error }, 'a slot could not be started')
+      this.#respawnLater()
     }
   }
 
@@ -181,47 +169,43 @@ export class SlotPool {
       onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
       onChange: slot => this.#onChange(slot),
       onUnstarted: attempts => this.#takeBack(attempts),
-      onDeath: slot => this.#onDeath(slot),
+      onDeath: (slot, reason, hadJob) => this.#onDeath(slot, reason, hadJob),
       onUpdate: this.#options.events.onUpdate,
     }
     const slot = new Slot({ handlersFile, heapMb, events })
     this.#slots.add(slot)
-    slot.ready.then(
-      () => this.#spawnBackoff.reset(),
-      error => this.#slots.size > 1 && this.#options.log.warn({ err: error }, 'a slot could not start'),
-    )
     return slot
   }
 
-  #onDeath(slot: Slot): void {
+  #onDeath(slot: Slot, reason: string, hadJob: boolean): void {
     this.#slots.delete(slot)
     if (this.#stopped) return
-    if (slot.wasReady) this.#trySpawn()
-    else this.#respawnLater(undefined)
+    this.#options.log.warn({ pid: slot.pid, reason }, 'a slot ended')
+    // A job took it down: the next one need not suffer. Else it would soon end again.
+    if (hadJob) this.#trySpawn()
+    else this.#respawnLater()
   }
 
-  #respawnLater(error: unknown): void {
-    const waitMs = this.#spawnBackoff.nextMs()
-    this.#options.log.warn({ err: error, waitMs }, 'a slot could not start; trying again later')
+  #respawnLater(): void {
     const timer = setTimeout(() => {
       this.#respawns.delete(timer)
       if (!this.#stopped) this.#trySpawn()
-    }, waitMs)
+    }, this.#spawnBackoff.nextMs())
     this.#respawns.add(timer)
   }
 
   #onOutcome(attempt: Attempt, outcome: Outcome): void {
-    this.#lastOutcomeMs = performance.now()
     if (attempt.verdict !== undefined && attempt.verdict !== 'timeout') {
       this.#options.events.onForgotten([attempt])
       return
     }
-    this.#durations.observe(attempt.lease.type, outcome.durationMs)
+    this.#spawnBackoff.reset()
+    this.#buffer.observe(attempt.lease.type, outcome.durationMs, performance.now())
     this.#options.events.onOutcome(attempt, outcome)
   }
 
   #onChange(slot: Slot): void {
-    if (this.#buffer.length > 0 && this.#canFeed(slot)) this.#feed(slot)
+    if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
     if (slot.size === 0) this.#options.events.onRoom()
   }
 
@@ -234,7 +218,7 @@ export class SlotPool {
       this.#give(rest)
       return
     }
-    this.#buffer.unshift(...rest)
+    this.#buffer.prepend(rest)
     this.#dispatch()
   }
 
@@ -244,11 +228,11 @@ export class SlotPool {
 
   #dispatch(): void {
     for (const slot of this.#slots) {
-      if (this.#buffer.length === 0) break
+      if (this.#buffer.size === 0) break
       if (isIdle(slot)) this.#feed(slot)
     }
     for (const slot of this.#slots) {
-      if (this.#buffer.length === 0) break
+      if (this.#buffer.size === 0) break
       if (this.#canFeed(slot)) this.#feed(slot)
     }
     this.#keepLooking()
@@ -257,56 +241,30 @@ export class SlotPool {
   #canFeed(slot: Slot): boolean {
     if (isIdle(slot)) return true
     if (!slot.takesMore || slot.size > lowWater || !slot.isReady || slot.isReserved || slot.isRecalling) return false
-    return slot.runningForMs < recallAfterMs && this.#isBatchable(this.#buffer[0])
-  }
-
-  #isBatchable(attempt: Attempt | undefined): boolean {
-    return (
-      attempt !== undefined &&
-      !('blob' in attempt.lease.payload) &&
-      this.#durations.ofTypeMs(attempt.lease.type) <= batchMs
-    )
+    return slot.runningForMs < recallAfterMs && this.#buffer.isNextShort
   }
 
   /** Sends the next job to a slot, and more with it when they are short. */
   #feed(slot: Slot): void {
-    const first = this.#nextGood()
-    if (first === undefined) return
+    slot.takesMore = this.#buffer.isNextShort
+    const batch = this.#buffer.takeBatch(this.#slots.size).filter(attempt => this.#isGood(attempt))
+    const [first] = batch
+    if (first === undefined) {
+      if (this.#buffer.size > 0) this.#feed(slot)
+      return
+    }
     if ('blob' in first.lease.payload) {
       void this.#fetchInto(slot, first)
       return
     }
-    const batch = [first]
-    slot.takesMore = this.#isBatchable(first)
-    if (slot.takesMore) this.#fillBatch(batch)
     slot.run(batch)
     if (batch.length > 1) this.#keepLooking()
   }
 
-  #fillBatch(batch: Attempt[]): void {
-    const fairShare = Math.ceil((this.#buffer.length + 1) / Math.max(1, this.#slots.size))
-    const atMost = Math.min(batchCount, fairShare)
-    let totalMs = this.#expectedMs(batch[0])
-    let chars = sizeOf(batch[0])
-    while (batch.length < atMost && this.#isBatchable(this.#buffer[0])) {
-      totalMs += this.#expectedMs(this.#buffer[0])
-      chars += sizeOf(this.#buffer[0])
-      if (totalMs > batchMs || chars > batchChars) break
-      const next = this.#nextGood()
-      if (next !== undefined) batch.push(next)
-    }
-  }
-
-  #expectedMs(attempt: Attempt | undefined): number {
-    return attempt === undefined ? 0 : this.#durations.ofTypeMs(attempt.lease.type)
-  }
-
-  #nextGood(): Attempt | undefined {
-    for (let attempt = this.#buffer.shift(); attempt !== undefined; attempt = this.#buffer.shift()) {
-      if (this.#options.isLeaseGood(attempt)) return attempt
-      this.#options.events.onForgotten([attempt])
-    }
-    return undefined
+  #isGood(attempt: Attempt): boolean {
+    const isGood = this.#options.isLeaseGood(attempt)
+    if (!isGood) this.#options.events.onForgotten([attempt])
+    return isGood
   }
 
   async #fetchInto(slot: Slot, attempt: Attempt): Promise<void> {
@@ -340,14 +298,8 @@ export class SlotPool {
   }
 
   #look(): void {
-    const nowMs = performance.now()
-    const tooOld = this.#buffer.filter(attempt => nowMs - attempt.claimedAtMs > waitAtMostMs)
-    if (tooOld.length > 0) {
-      const rest = this.#buffer.filter(attempt => !tooOld.includes(attempt))
-      this.#buffer.splice(0, this.#buffer.length, ...rest)
-      this.#give(tooOld)
-    }
-    let isWaiting = this.#buffer.length > 0
+    this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
+    let isWaiting = this.#buffer.size > 0
     for (const slot of this.#slots) {
       if (slot.size <= 1) continue
       isWaiting = true
@@ -358,6 +310,3 @@ export class SlotPool {
 }
 
 const isIdle = (slot: Slot): boolean => slot.isReady && slot.size === 0 && !slot.isReserved && !slot.isRecalling
-
-const sizeOf = (attempt: Attempt | undefined): number =>
-  attempt !== undefined && 'base64' in attempt.lease.payload ? attempt.lease.payload.base64.length : 0

@@ -51,16 +51,20 @@ export class SlotProcess {
       env: slotEnvironment(),
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     })
+    this.#child.on('error', error => {
+      if (this.#child.pid === undefined)
+        this.#end({ code: 'crash', message: `The slot's process could not be started: ${error.message}` })
+    })
+    if (this.#child.stdio?.[3] === undefined) {
+      this.#ended = true
+      throw new Error('The system has no room for another process')
+    }
     this.#pipe = this.#child.stdio[3] as Duplex
     const reader = new FrameReader<FromSlot>(options.onMessage)
     this.#pipe.on('data', (chunk: Buffer) => reader.push(chunk))
     this.#pipe.on('error', () => this.kill())
     this.#readOutput(this.#child.stdout as Readable, false)
     this.#readOutput(this.#child.stderr as Readable, true)
-    this.#child.on('error', error => {
-      if (this.#child.pid === undefined)
-        this.#end({ code: 'crash', message: `The slot's process could not be started: ${error.message}` })
-    })
     this.#child.on('exit', (code, signal) => this.#onExit(code, signal))
   }
 

@@ -26,8 +26,8 @@ export interface SlotEvents {
   readonly onChange: (slot: Slot) => void
   /** These were in the slot but have not started; they may run elsewhere. */
   readonly onUnstarted: (attempts: Attempt[]) => void
-  /** After it no other event comes. */
-  readonly onDeath: (slot: Slot) => void
+  /** After it no other event comes. `hadJob`: a job was running. */
+  readonly onDeath: (slot: Slot, reason: string, hadJob: boolean) => void
   /** The attempt has new log lines or progress. */
   readonly onUpdate: (attempt: Attempt) => void
 }
@@ -50,7 +50,6 @@ export class Slot {
   readonly #events: SlotEvents
   readonly #settlers: ReadySettlers
   #state: 'starting' | 'ready' | 'dead' = 'starting'
-  #wasReady = false
   /** Everything in the slot, in the order in which it runs. */
   readonly #held = new Map<number, Attempt>()
   #current: Attempt | undefined
@@ -92,10 +91,6 @@ export class Slot {
 
   get isReady(): boolean {
     return this.#state === 'ready'
-  }
-
-  get wasReady(): boolean {
-    return this.#wasReady
   }
 
   get isDead(): boolean {
@@ -174,7 +169,6 @@ export class Slot {
       case 'ready':
         clearTimeout(this.#readyTimer)
         this.#state = 'ready'
-        this.#wasReady = true
         this.#settlers.resolve([...message.types])
         this.#events.onChange(this)
         break
@@ -267,7 +261,7 @@ export class Slot {
     this.#current = undefined
     if (culprit !== undefined) this.#events.onOutcome(culprit, this.#outcomeOfDeath(culprit, death))
     if (unstarted.length > 0) this.#events.onUnstarted(unstarted)
-    this.#events.onDeath(this)
+    this.#events.onDeath(this, this.#fault?.error.message ?? death.message, culprit !== undefined)
   }
 
   #outcomeOfDeath(attempt: Attempt, death: { code: string; message: string }): Outcome {

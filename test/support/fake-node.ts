@@ -37,6 +37,8 @@ export class FakeNode {
   readonly uploads = new Map<string, { kind: string; bytes: Buffer }>()
   /** Answers 503 to everything. */
   isAway = false
+  /** How often each path was answered so. */
+  readonly refused = new Map<string, number>()
   /** Every request must carry this bearer token, unless empty. */
   token = ''
   /** Makes the next reply to a completion get lost after it was recorded. */
@@ -67,6 +69,7 @@ export class FakeNode {
       if (this.token !== '' && request.headers.authorization !== `Bearer ${this.token}`) {
         await reply.code(401).send({ code: 'not_allowed', detail: 'who are you?' })
       } else if (this.isAway) {
+        this.refused.set(request.url, (this.refused.get(request.url) ?? 0) + 1)
         await reply.code(503).header('retry-after', '1').send({ code: 'redis_unavailable', detail: 'away' })
       }
     })

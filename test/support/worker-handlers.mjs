@@ -69,6 +69,7 @@ export const patient = defineHandler({
       appendFileSync(file, 'heard the abort\n')
       throw error
     }
+    appendFileSync(file, 'rested\n')
     return 'rested'
   },
 })

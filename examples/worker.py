@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""A Muster worker in plain Python: one slot, one type (wordCount). The protocol: docs/worker-protocol.md.
+MUSTER_NODE_URLS=http://127.0.0.1:5000 MUSTER_WORKER_TOKEN=... python3 examples/worker.py"""
+import base64, collections, hashlib, json, os, signal, threading, time, traceback, urllib.error, urllib.request, uuid
+
+nodes = os.environ.get("MUSTER_NODE_URLS", "http://127.0.0.1:5000").split(",")
+token = os.environ.get("MUSTER_WORKER_TOKEN", "")
+headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + token} if token else {})}
+who = {"workerId": uuid.uuid4().hex, "queue": os.environ.get("MUSTER_QUEUE", "default")}
+me = {**who, "slots": 1, "types": ["wordCount"], "pid": os.getpid()}
+held, draining = {}, threading.Event()  # the leases by token; whether to stop
+
+def call(path, body=None, wait_ms=0):
+    """One request, tried for good: any call may be repeated. Raises HTTPError for a 4xx."""
+    while True:
+        try:
+            request = urllib.request.Request(nodes[0] + path, json.dumps(body).encode() if body else None, headers)
+            with urllib.request.urlopen(request, timeout=wait_ms / 1000 + 10) as reply:
+                return reply.read()
+        except OSError as error:
+            if 400 <= getattr(error, "code", 503) < 500:
+                raise
+            nodes.append(nodes.pop(0))  # out of reach, or it cannot now: the next one
+            time.sleep(0.5)
+
+def heartbeat(wait_ms, state=None):
+    body = {"worker": me, "state": state or ("draining" if draining.is_set() else "ready"), "leases": list(held.values()), "waitMs": wait_ms}
+    reply = json.loads(call("/workers/heartbeat", body, wait_ms))
+    for order in reply["stop"]:  # this worker cannot interrupt a job: it forgets it and reports nothing
+        held.pop(order["token"], None)
+    if reply["drain"]:
+        draining.set()
+    return reply["leaseMs"]
+
+def beat(lease_ms):
+    while True:
+        lease_ms = heartbeat(min(lease_ms // 3, 5000))
+
+def read(content):
+    if "blob" not in content:
+        return base64.b64decode(content["base64"]).decode() if "base64" in content else content["json"]
+    data = call(content["blob"]["url"])
+    if hashlib.sha256(data).hexdigest() != content["blob"]["sha256"]:
+        raise OSError("the payload is not what was submitted")
+    return data.decode() if content["blob"]["kind"] == "bytes" else json.loads(data)
+
+def run(job):
+    started, result = time.monotonic(), {key: job[key] for key in ("workId", "token", "type")}
+    try:
+        result["value"] = {"json": collections.Counter(read(job["payload"]).split())}
+    except Exception as error:
+        code = "payload_unreadable" if isinstance(error, OSError) else "handler_error"
+        result["error"] = {"code": code, "message": str(error), "stack": traceback.format_exc()}
+    return {**result, "durationMs": (time.monotonic() - started) * 1000}
+
+def claim():
+    try:
+        return json.loads(call("/workers/claim", {**who, "max": 1, "waitMs": 1000}, 1000))["jobs"]
+    except urllib.error.HTTPError as error:
+        code = json.loads(error.read())["code"]
+        if code == "drained_worker":
+            draining.set()
+        elif code == "worker_unknown":
+            heartbeat(0)
+        else:
+            raise
+    return []
+
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: draining.set())
+threading.Thread(target=beat, args=(heartbeat(0),), daemon=True).start()
+while not draining.is_set():
+    for job in claim():
+        held[job["token"]] = {"workId": job["workId"], "token": job["token"]}
+        result = run(job)
+        if held.get(job["token"]):
+            call("/workers/complete", {**who, "results": [result]})
+        held.pop(job["token"], None)
+heartbeat(0, "stopped")

@@ -1,0 +1,95 @@
+/**
+ * Jobs that wait for a slot, in order, and what is known of how long they will take: short ones go to a slot together.
+ */
+import type { Attempt } from './attempt.ts'
+import { DurationEstimate } from './duration-estimate.ts'
+
+/** Jobs of one batch, and how long they should take together. */
+const batchCount = 64
+const batchMs = 10
+/** Inline payloads of one batch. */
+const batchChars = 1024 * 1024
+/** After this long without an outcome, what is known of the jobs to come is old. */
+const staleAfterMs = 10_000
+
+export class JobBuffer {
+  #waiting: Attempt[] = []
+  readonly #durations = new DurationEstimate()
+  #observedAtMs = 0
+
+  get size(): number {
+    return this.#waiting.length
+  }
+
+  /** Expected duration of a job yet to come; Infinity when unknown. */
+  expectedMs(nowMs: number): number {
+    if (nowMs - this.#observedAtMs > staleAfterMs) this.#durations.forgetOverall()
+    return this.#durations.overallMs
+  }
+
+  observe(type: string, durationMs: number, nowMs: number): void {
+    this.#observedAtMs = nowMs
+    this.#durations.observe(type, durationMs)
+  }
+
+  append(attempts: readonly Attempt[]): void {
+    this.#waiting.push(...attempts)
+  }
+
+  /** Before all others. */
+  prepend(attempts: readonly Attempt[]): void {
+    this.#waiting.unshift(...attempts)
+  }
+
+  /** @returns false when it does not wait here */
+  remove(attempt: Attempt): boolean {
+    const index = this.#waiting.indexOf(attempt)
+    if (index >= 0) this.#waiting.splice(index, 1)
+    return index >= 0
+  }
+
+  takeAll(): Attempt[] {
+    return this.#waiting.splice(0)
+  }
+
+  /** Takes out those that were claimed before this moment. */
+  takeClaimedBefore(momentMs: number): Attempt[] {
+    const taken = this.#waiting.filter(attempt => attempt.claimedAtMs < momentMs)
+    if (taken.length > 0) this.#waiting = this.#waiting.filter(attempt => attempt.claimedAtMs >= momentMs)
+    return taken
+  }
+
+  /** Whether the next job may share a slot with others. */
+  get isNextShort(): boolean {
+    return this.#isShort(this.#waiting[0])
+  }
+
+  /**
+   * Takes the next job, and more with it when they are all short: up to a fair share of what waits.
+   * @param sharers slots among which the waiting jobs are divided
+   */
+  takeBatch(sharers: number): Attempt[] {
+    const atMost = Math.min(batchCount, Math.ceil(this.#waiting.length / Math.max(1, sharers)))
+    let totalMs = 0
+    let chars = 0
+    let count = 0
+    for (const attempt of this.#waiting) {
+      totalMs += this.#durations.ofTypeMs(attempt.lease.type)
+      chars += sizeOf(attempt)
+      if (count > 0 && (count >= atMost || !this.#isShort(attempt) || totalMs > batchMs || chars > batchChars)) break
+      count += 1
+    }
+    return this.#waiting.splice(0, count)
+  }
+
+  #isShort(attempt: Attempt | undefined): boolean {
+    return (
+      attempt !== undefined &&
+      !('blob' in attempt.lease.payload) &&
+      this.#durations.ofTypeMs(attempt.lease.type) <= batchMs
+    )
+  }
+}
+
+/** Base64 is by far the longest of what can stand in a lease; JSON has a limit of its own. */
+const sizeOf = ({ lease: { payload } }: Attempt): number => ('base64' in payload ? payload.base64.length : 0)
