@@ -8,6 +8,7 @@ export interface Figures {
     readonly bullAddBulk: readonly number[]
     readonly endToEnd: readonly number[]
     readonly bullWork: readonly number[]
+    readonly passThrough: readonly number[]
   }
   /** Redis memory of one job. */
   readonly bytes: {

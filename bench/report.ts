@@ -17,6 +17,7 @@ export interface Summary {
   readonly bullmqAddBulkJobsPerSecond: Figure
   readonly endToEndJobsPerSecond: Figure
   readonly bullmqWorkerJobsPerSecond: Figure
+  readonly passThroughJobsPerSecond: Figure
   readonly idleLatencyP50Ms: number
   readonly idleLatencyP99Ms: number
   readonly halfLoadJobsPerSecond: number
@@ -63,6 +64,7 @@ export function summarize({ jobsPerRound, elapsedMs, bytes, idleLatenciesMs, hal
     bullmqAddBulkJobsPerSecond: perSecond(elapsedMs.bullAddBulk),
     endToEndJobsPerSecond: perSecond(elapsedMs.endToEnd),
     bullmqWorkerJobsPerSecond: perSecond(elapsedMs.bullWork),
+    passThroughJobsPerSecond: perSecond(elapsedMs.passThrough),
     idleLatencyP50Ms: percentile(idleLatenciesMs, 50),
     idleLatencyP99Ms: percentile(idleLatenciesMs, 99),
     halfLoadJobsPerSecond: halfLoad.jobsPerSecond,
@@ -113,6 +115,7 @@ const sections: readonly (readonly [title: string, rows: readonly Row[]])[] = [
       ['claimed, run, completed, pulled', 'endToEndJobsPerSecond', 'jobs/s'],
       ['BullMQ Worker, concurrency 50', 'bullmqWorkerJobsPerSecond', 'jobs/s'],
       ['ours / BullMQ Worker', 'endToEndRatio', '×'],
+      ['put, run and pulled at once', 'passThroughJobsPerSecond', 'jobs/s'],
     ],
   ],
   [

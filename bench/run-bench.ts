@@ -1,7 +1,7 @@
 /**
  * The measurements, one after the other.
  *
- *   start ─▶ warm-up round, with memory ─▶ rounds ─▶ latency ─▶ hashing
+ *   start ─▶ warm-up round, with memory ─▶ rounds ─▶ pass-through ─▶ latency ─▶ hashing
  *
  * A round, with the queue paused: enqueue ours, add and addBulk BullMQ's; then let go and work off ours, work off BullMQ's.
  * Every second round BullMQ goes first.
@@ -43,6 +43,7 @@ export async function runBench({ processes, stack, plan, say }: Bench): Promise<
     bullAddBulk: [] as number[],
     endToEnd: [] as number[],
     bullWork: [] as number[],
+    passThrough: [] as number[],
   }
   for (let round = 1; round <= plan.rounds; round++) {
     say(`throughput, round ${round} of ${plan.rounds}`)
@@ -63,10 +64,16 @@ export async function runBench({ processes, stack, plan, say }: Bench): Promise<
     await sides.work(plan.jobsPerRound)
   }
 
+  say('jobs put, run and pulled at once')
+  for (let round = 1; round <= plan.rounds; round++) {
+    await untilQuiet(stack.redis)
+    elapsedMs.passThrough.push(await sides.passThrough())
+  }
+
   say('latency, idle')
   const latency = { url: stack.url, bodyBytes: shape.bodyBytes }
   const idle = await client.run('latency', { ...latency, jobs: plan.idleSamples, jobsPerSecond: 0 })
-  const jobsPerSecond = Math.round((plan.jobsPerRound / spreadOf(elapsedMs.endToEnd).median) * 500)
+  const jobsPerSecond = Math.round((plan.jobsPerRound / spreadOf(elapsedMs.passThrough).median) * 500)
   say(`latency at half load: ${jobsPerSecond} jobs/s`)
   const jobs = Math.round((jobsPerSecond * plan.halfLoadMs) / 1000)
   const half = await client.run('latency', { ...latency, jobs, jobsPerSecond })
@@ -97,6 +104,7 @@ function makeSides(client: TaskProcess<ClientTasks>, bull: TaskProcess<BullTasks
     enqueue: () => timed(client.run('enqueue', { url, jobs, connections, bodyBytes })),
     add: () => timed(bull.run('add', { socketPath, jobs, bodyBytes, inFlight: connections })),
     addBulk: () => timed(bull.run('addBulk', { socketPath, jobs, bodyBytes, bulk })),
+    passThrough: () => timed(client.run('passThrough', { url, jobs, connections, bodyBytes })),
     drain: () => timed(client.run('drain', { url, jobs })),
     work: (count: number) => timed(bull.run('work', { socketPath, jobs: count, concurrency: workerConcurrency })),
   }

@@ -8,7 +8,7 @@ token = os.environ.get("MUSTER_WORKER_TOKEN", "")
 headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + token} if token else {})}
 who = {"workerId": uuid.uuid4().hex, "queue": os.environ.get("MUSTER_QUEUE", "default")}
 me = {**who, "slots": 1, "types": ["wordCount"], "pid": os.getpid()}
-held, draining = {}, threading.Event()  # the leases by token; whether to stop
+held, draining, done = {}, threading.Event(), threading.Event()  # the leases by token; whether to stop; whether it has
 
 def call(path, body=None, wait_ms=0):
     """One request, tried for good: any call may be repeated. Raises HTTPError for a 4xx."""
@@ -23,8 +23,9 @@ def call(path, body=None, wait_ms=0):
             nodes.append(nodes.pop(0))  # out of reach, or it cannot now: the next one
             time.sleep(0.5)
 
-def heartbeat(wait_ms, state=None):
-    body = {"worker": me, "state": state or ("draining" if draining.is_set() else "ready"), "leases": list(held.values()), "waitMs": wait_ms}
+def heartbeat(wait_ms):
+    state = "stopped" if done.is_set() else "draining" if draining.is_set() else "ready"
+    body = {"worker": me, "state": state, "leases": list(held.values()), "waitMs": wait_ms}
     reply = json.loads(call("/workers/heartbeat", body, wait_ms))
     for order in reply["stop"]:  # this worker cannot interrupt a job: it forgets it and reports nothing
         held.pop(order["token"], None)
@@ -58,16 +59,12 @@ def claim():
         return json.loads(call("/workers/claim", {**who, "max": 1, "waitMs": 1000}, 1000))["jobs"]
     except urllib.error.HTTPError as error:
         code = json.loads(error.read())["code"]
-        if code == "drained_worker":
-            draining.set()
-        elif code == "worker_unknown":
-            heartbeat(0)
-        else:
+        if code not in ("drained_worker", "worker_unknown"):
             raise
+        draining.set() if code == "drained_worker" else heartbeat(0)
     return []
 
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda *_: draining.set())
+signal.signal(signal.SIGTERM, lambda *_: draining.set())
 threading.Thread(target=beat, args=(heartbeat(0),), daemon=True).start()
 while not draining.is_set():
     for job in claim():
@@ -76,4 +73,5 @@ while not draining.is_set():
         if held.get(job["token"]):
             call("/workers/complete", {**who, "results": [result]})
         held.pop(job["token"], None)
-heartbeat(0, "stopped")
+done.set()
+heartbeat(0)

@@ -57,21 +57,24 @@ const tasks = {
   async drain({ url, jobs }: DrainParams): Promise<{ elapsedMs: number }> {
     const connection = await HttpConnection.open(url)
     try {
-      const request = pullRequest()
-      const seen = new Set<string>()
       const startedMs = performance.now()
       await connection.must(requestBytes('POST', '/queues/default/resume'))
-      while (seen.size < jobs) {
-        const workIds = workIdsOf(await connection.must(request))
-        for (const workId of workIds) {
-          if (seen.has(workId)) throw new Error(`The result of ${workId} came twice`)
-          seen.add(workId)
-        }
-        if (seen.size < jobs && workIds.length < pullTop) await delay(pullEveryMs)
-      }
+      await pullAll(connection, jobs)
       return { elapsedMs: performance.now() - startedMs }
     } finally {
       connection.close()
+    }
+  },
+
+  /** Puts jobs and pulls their results at the same time. @returns how long it took to the last result */
+  async passThrough(params: EnqueueParams): Promise<{ elapsedMs: number }> {
+    const puller = await HttpConnection.open(params.url)
+    try {
+      const startedMs = performance.now()
+      await Promise.all([tasks.enqueue(params), pullAll(puller, params.jobs)])
+      return { elapsedMs: performance.now() - startedMs }
+    } finally {
+      puller.close()
     }
   },
 
@@ -165,6 +168,20 @@ async function putPaced(
     tick()
   })
   await Promise.all([puts, trip.pullUntil(jobs)])
+}
+
+/** @throws Error when a result comes twice */
+async function pullAll(connection: HttpConnection, jobs: number): Promise<void> {
+  const request = pullRequest()
+  const seen = new Set<string>()
+  while (seen.size < jobs) {
+    const workIds = workIdsOf(await connection.must(request))
+    for (const workId of workIds) {
+      if (seen.has(workId)) throw new Error(`The result of ${workId} came twice`)
+      seen.add(workId)
+    }
+    if (seen.size < jobs && workIds.length < pullTop) await delay(pullEveryMs)
+  }
 }
 
 const openAll = (url: string, count: number): Promise<HttpConnection[]> =>

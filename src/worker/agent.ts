@@ -73,7 +73,7 @@ export class Worker {
     this.stopped = new Promise(resolve => {
       this.#settleStopped = resolve
     })
-    this.#slots = settings.pools[queue]?.slots ?? settings.workerSlots
+    this.#slots = settings.workerSlots
     this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token: settings.workerToken, log })
     this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log })
     this.#pool = new SlotPool({
