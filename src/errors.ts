@@ -201,6 +201,22 @@ export const catalogue = {
 
 export type ProblemCode = keyof typeof catalogue
 
+/** The catalogue as a page of Markdown: docs/errors.md, and what a node serves at /docs/errors. */
+export function errorsPage(): string {
+  const rows = Object.entries(catalogue).map(
+    ([code, { status, title, action }]) => `| <a id="${code}"></a>\`${code}\` | ${status} | ${title} | ${action} |`,
+  )
+  return `# Errors
+
+Every error is an RFC 9457 problem (\`application/problem+json\`) with a stable \`code\`, a \`detail\` that says what is wrong in
+this very case, and an \`action\`. A 4xx changed nothing. A 503 carries \`Retry-After\`.
+
+| code | status | what it says | what to do |
+|---|---|---|---|
+${rows.join('\n')}
+`
+}
+
 export interface ProblemOptions {
   /** Sent as Retry-After, rounded up to whole seconds. */
   readonly retryAfterMs?: number

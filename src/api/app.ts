@@ -48,13 +48,6 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
   addBodies(app)
   await addOpenapi(app as never)
 
-  addPullCompleted(app, api)
-  addStatus(app, api)
-  addJobs(app, api)
-  addQueues(app, api)
-  addFleet(app, api)
-  addWorkers(app, api)
-  addHealth(app, api)
   await app.register((scope, _options, done) => {
     // PUT /enqueue reads its body itself, as a stream, in four forms.
     scope.removeAllContentTypeParsers()
@@ -62,6 +55,13 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
     addEnqueue(scope as unknown as App, api)
     done()
   })
+  addPullCompleted(app, api)
+  addStatus(app, api)
+  addJobs(app, api)
+  addQueues(app, api)
+  addFleet(app, api)
+  addWorkers(app, api)
+  addHealth(app, api)
   await addDocsPage(app as never)
   return app
 }

@@ -62,6 +62,7 @@ export function toProblem(error: FastifyError, request: FastifyRequest): Problem
   if (known !== undefined) return new Problem(known, undefined, { cause: error })
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500)
     return new Problem('request_invalid', error.message, { cause: error })
+  if (request.raw.destroyed && !request.raw.complete) return new Problem('request_invalid', 'The client went away.')
   request.log.error({ err: error, method: request.method, url: request.url }, 'unexpected error')
   return new Problem('internal_error', undefined, { cause: error })
 }
