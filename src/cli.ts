@@ -4,7 +4,7 @@ import { Command, Option } from 'commander'
 import { pino } from 'pino'
 import { StartupError } from './errors.ts'
 import { startNode } from './node.ts'
-import { describeSettings, readSettings, type Settings, variableName } from './settings.ts'
+import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
 import { version } from './version.ts'
 
 const program = new Command('muster').description('A job server that musters its own workers').version(version)
@@ -71,6 +71,8 @@ function makeLog(settings: Settings) {
 
 async function runNode(settings: Settings): Promise<void> {
   const log = makeLog(settings)
+  for (const name of unknownVariables(process.env))
+    log.warn(`${name} is set but is no setting; "muster settings" lists them`)
   const node = await startNode(settings, log)
   process.stdout.write(welcome(node.url))
   await untilSignalled()
@@ -100,6 +102,12 @@ Try it: hash some data 1000 times, then pull the result.
   curl -sS '${url}/status'
 
 `
+
+// Whoever reads this may stop reading (| head): that is no fault.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
 
 try {
   await program.parseAsync()

@@ -94,7 +94,7 @@ export const fields = {
   resultTtlMs: field(integer(1000, 52 * week), day, 'How long a collected result stays readable'),
   uncollectedTtlMs: field(integer(1000, 52 * week), week, 'How long a result waits to be collected'),
   deadTtlMs: field(integer(1000, 52 * week), 4 * week, 'How long a dead job can be looked at and retried'),
-  maxLostLeases: field(integer(1, 1000), 10, 'A job that lost its worker this often is dead'),
+  maxLostLeases: field(integer(1, 1000), 3, 'A job under which this many workers were lost is dead'),
 
   fleet: field(
     oneOf('local', 'none'),
@@ -192,10 +192,6 @@ export function readSettings(environment: Environment): Settings {
       )
     }
   }
-  for (const name of Object.keys(environment)) {
-    if (name.startsWith('MUSTER_') && !knownVariables.has(name))
-      faults.push(`${name} is not a setting; see "muster settings --help"`)
-  }
   const pools = faults.length > 0 ? {} : readPools(values, faults)
   if (faults.length > 0)
     throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
@@ -203,6 +199,10 @@ export function readSettings(environment: Environment): Settings {
   if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
   return { ...values, pools } as unknown as Settings
 }
+
+/** Variables that look like settings and are none: most are slips of the pen. */
+export const unknownVariables = (environment: Environment): string[] =>
+  Object.keys(environment).filter(name => name.startsWith('MUSTER_') && !knownVariables.has(name))
 
 /** Set by a node for the worker processes that it starts; not for people. */
 export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE'] as const

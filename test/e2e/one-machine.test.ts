@@ -1,6 +1,6 @@
 /** One machine, end to end: a node as a user starts it, its Redis, its workers; all of them killed in the middle. */
 import { createHash } from 'node:crypto'
-import { readFile, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -214,17 +214,12 @@ const start = async (t: Test, environment: Record<string, string>): Promise<stri
   )
 
 t.test('a node that cannot start says why', async t => {
-  t.match(
-    await start(t, { MUSTER_MAX_WORKERS: 'many', MUSTER_PROT: '1', MUSTER_LEASE_MS: '0' }),
-    /MUSTER_MAX_WORKERS[\s\S]*MUSTER_LEASE_MS[\s\S]*MUSTER_PROT|MUSTER_LEASE_MS/,
-  )
+  const faults = await start(t, { MUSTER_MAX_WORKERS: 'many', MUSTER_LEASE_MS: '0' })
+  t.match(faults, /MUSTER_MAX_WORKERS must be a whole number/)
+  t.match(faults, /MUSTER_LEASE_MS must be a whole number/, 'all faults at once')
   t.match(await start(t, { MUSTER_REDIS_URL: 'http://nowhere' }), /MUSTER_REDIS_URL must look like redis:/)
   t.match(await start(t, { MUSTER_HANDLERS: '/nonexistent.js' }), /nonexistent\.js: there is no such file/)
   const node = await startNodeProcess(t, {})
   t.match(await start(t, { MUSTER_PORT: new URL(node.url).port }), /Port \d+ is taken/)
   t.match(await start(t, { MUSTER_DATA_DIR: node.dataDir }), /data directory/)
-  t.match(
-    await readFile(join(node.dataDir, 'redis', 'redis.conf'), 'utf8').catch(() => 'appendfsync always'),
-    /appendfsync always/,
-  )
 })
