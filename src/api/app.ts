@@ -25,6 +25,8 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
     loggerInstance: log,
     // Nobody reads a line a request at thousands a second; faults are logged where they are answered.
     logController: new LogController({ disableRequestLogging: true }),
+    // A child logger for every request costs more than most requests ever log; the id of the request is added to what is.
+    childLoggerFactory: logger => logger,
     requestTimeout: requestTimeoutMs,
     // Longer than the idle timeout of load balancers, so that it is they who close.
     keepAliveTimeout: 75_000,

@@ -54,11 +54,29 @@ async function readAs(
   request: IncomingMessage,
   target: PayloadTarget,
 ): Promise<StoredContent> {
-  if (type === 'application/octet-stream') return await store(request, target)
+  if (type === 'application/octet-stream') {
+    const length = request.headers['content-length']
+    if (length !== undefined && Number(length) <= target.inlineBytes)
+      return { base64: (await readWhole(request)).toString('base64') }
+    return await store(request, target)
+  }
   if (type === 'multipart/form-data') return await readMultipart(request, contentType, target)
   if (type === 'application/json') return await fromJson(await readBuffered(request, target), target)
   if (type === 'application/x-www-form-urlencoded') return await fromForm(await readBuffered(request, target), target)
   throw new Problem('content_type_unsupported', `The Content-Type "${type.slice(0, 100)}" is not understood here.`)
+}
+
+/** A body that is known to be small: most are, and an iterator would cost more than all the rest of the reading. */
+function readWhole(request: IncomingMessage): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.once('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)))
+    request.once('error', reject)
+    request.once('close', () => {
+      if (!request.complete) reject(new Error('the client went away'))
+    })
+  })
 }
 
 async function store(source: AsyncIterable<Uint8Array>, target: PayloadTarget): Promise<StoredContent> {

@@ -63,7 +63,7 @@ export function toProblem(error: FastifyError, request: FastifyRequest): Problem
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500)
     return new Problem('request_invalid', error.message, { cause: error })
   if (request.raw.destroyed && !request.raw.complete) return new Problem('request_invalid', 'The client went away.')
-  request.log.error({ err: error, method: request.method, url: request.url }, 'unexpected error')
+  request.log.error({ err: error, requestId: request.id, method: request.method, url: request.url }, 'unexpected error')
   return new Problem('internal_error', undefined, { cause: error })
 }
 

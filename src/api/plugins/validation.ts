@@ -19,27 +19,29 @@ export function addValidation(app: FastifyInstance): void {
   )
   app.addHook('onRoute', route => {
     const properties = (route.schema?.querystring as QuerySchema | undefined)?.properties ?? {}
-    const check = async (request: { url: string; query: unknown }): Promise<void> =>
-      checkQuery(request.query as Record<string, unknown>, properties)
+    const check = (request: { query: unknown }, _reply: unknown, done: (fault?: Error) => void): void =>
+      done(faultOfQuery(request.query as Record<string, unknown>, properties))
     if (route.url.startsWith('/docs')) return
-    route.preValidation = [check, ...[route.preValidation ?? []].flat()]
+    route.preValidation = [check as never, ...[route.preValidation ?? []].flat()]
   })
 }
 
-function checkQuery(
+function faultOfQuery(
   query: Readonly<Record<string, unknown>>,
   properties: NonNullable<QuerySchema['properties']>,
-): void {
+): Problem | undefined {
   for (const [name, value] of Object.entries(query)) {
     const property = properties[name]
     if (property === undefined) {
       const known = Object.keys(properties)
       const hint = known.length === 0 ? 'this call takes none' : `there are: ${known.join(', ')}`
-      throw new Problem('parameter_unknown', `The parameter "${name.slice(0, 100)}" is not known here; ${hint}.`)
+      return new Problem('parameter_unknown', `The parameter "${name.slice(0, 100)}" is not known here; ${hint}.`)
     }
-    if (Array.isArray(value)) throw new Problem('parameter_invalid', `The parameter "${name}" is given more than once.`)
+    if (Array.isArray(value))
+      return new Problem('parameter_invalid', `The parameter "${name}" is given more than once.`)
     if (property.type === 'integer' && !/^-?\d{1,15}$/.test(value as string)) {
-      throw new Problem('parameter_invalid', `"${name}" must be a whole number, not "${String(value).slice(0, 50)}".`)
+      return new Problem('parameter_invalid', `"${name}" must be a whole number, not "${String(value).slice(0, 50)}".`)
     }
   }
+  return undefined
 }
