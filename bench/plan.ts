@@ -1,7 +1,7 @@
 /** How much is measured: enough to see through the noise of a shared machine, or just enough to see that it runs. */
 
 export interface Plan {
-  /** Rounds of each throughput, ours and BullMQ's in turn; one more goes before to warm up and is not counted. */
+  /** Rounds of each throughput, ours and BullMQ's in turn; what goes before to warm up is not counted. */
   readonly rounds: number
   readonly jobsPerRound: number
   readonly idleSamples: number
@@ -9,11 +9,11 @@ export interface Plan {
   readonly hashRounds: number
 }
 
-export const fullPlan: Plan = { rounds: 5, jobsPerRound: 10_000, idleSamples: 300, halfLoadMs: 8000, hashRounds: 5 }
+export const fullPlan: Plan = { rounds: 7, jobsPerRound: 10_000, idleSamples: 300, halfLoadMs: 8000, hashRounds: 5 }
 
 export const quickPlan: Plan = { rounds: 3, jobsPerRound: 3000, idleSamples: 100, halfLoadMs: 3000, hashRounds: 3 }
 
-/** The same for both, so that plans differ in noise only. */
+/** The same in both plans, so that they differ in noise only. */
 export const shape = {
   connections: 64,
   bodyBytes: 256,

@@ -20,14 +20,14 @@ export class Processes {
     return this.#keep(() => fork(file, { ...options, detached: true }))
   }
 
-  /** SIGTERM to one after the other; SIGKILL to the group of one that does not end within 20 s. Safe to call again. */
+  /** Ends them one after the other. Safe to call again. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
     return this.#stopping
   }
 
   async #stop(): Promise<void> {
-    for (let child = this.#children.pop(); child !== undefined; child = this.#children.pop()) await end(child)
+    for (let child = this.#children.pop(); child !== undefined; child = this.#children.pop()) await endProcess(child)
   }
 
   #keep(start: () => ChildProcess): ChildProcess {
@@ -38,7 +38,8 @@ export class Processes {
   }
 }
 
-async function end(child: ChildProcess): Promise<void> {
+/** SIGTERM, and SIGKILL to its group when it does not end within 20 s; returns when it is gone. */
+export async function endProcess(child: ChildProcess): Promise<void> {
   const { pid } = child
   if (pid === undefined || child.exitCode !== null || child.signalCode !== null) return
   const gone = once(child, 'exit')

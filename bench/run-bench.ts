@@ -1,10 +1,8 @@
 /**
- * The measurements, one after the other.
+ * The measurements, one after the other. Ours and BullMQ's take turns, and who goes first changes with every round.
  *
- *   start ─▶ warm-up round, with memory ─▶ rounds ─▶ pass-through ─▶ latency ─▶ hashing
- *
- * A round, with the queue paused: enqueue ours, add and addBulk BullMQ's; then let go and work off ours, work off BullMQ's.
- * Every second round BullMQ goes first.
+ *   start ─▶ warm-up with a worker, for memory ─▶ enqueue, without workers ─▶ end to end, with a worker
+ *         ─▶ pass-through ─▶ latency ─▶ hashing
  */
 import { randomBytes } from 'node:crypto'
 import type { Figures } from './figures.ts'
@@ -29,51 +27,58 @@ export interface Bench {
 
 /** @throws Error when a part fails; whoever started the processes ends them */
 export async function runBench({ processes, stack, plan, say }: Bench): Promise<Figures> {
-  await stack.startWorker()
   const client = new TaskProcess<ClientTasks>(processes, 'client')
   const bull = new TaskProcess<BullTasks>(processes, 'bull')
   const sides = makeSides(client, bull, stack, plan.jobsPerRound)
+  const rounds = async (what: string, round: (turn: Turn) => Promise<void>): Promise<void> => {
+    for (let count = 1; count <= plan.rounds; count++) {
+      say(`${what}, round ${count} of ${plan.rounds}`)
+      await round(turnOf(count, stack))
+    }
+  }
 
   say('warm-up, and memory per job')
+  const stopFirstWorker = await stack.startWorker()
   const bytes = await measureMemory(sides, stack, plan.jobsPerRound)
+  await stopFirstWorker()
 
-  const elapsedMs = {
-    enqueue: [] as number[],
-    bullAdd: [] as number[],
-    bullAddBulk: [] as number[],
-    endToEnd: [] as number[],
-    bullWork: [] as number[],
-    passThrough: [] as number[],
-  }
-  for (let round = 1; round <= plan.rounds; round++) {
-    say(`throughput, round ${round} of ${plan.rounds}`)
+  const enqueue: number[] = []
+  const bullAdd: number[] = []
+  await sides.pause()
+  await rounds('enqueue', async turn => {
+    await turn(
+      async () => enqueue.push(await sides.enqueue()),
+      async () => bullAdd.push(await sides.add()),
+    )
+  })
+
+  say('working off what was enqueued')
+  await stack.startWorker()
+  await sides.drain(plan.rounds * plan.jobsPerRound)
+  await sides.work(plan.rounds * plan.jobsPerRound)
+
+  const bullAddBulk: number[] = []
+  const endToEnd: number[] = []
+  const bullWork: number[] = []
+  await rounds('end to end', async turn => {
     await sides.pause()
-    const enqueue = async (): Promise<unknown> => elapsedMs.enqueue.push(await sides.enqueue())
-    const add = async (): Promise<unknown> => elapsedMs.bullAdd.push(await sides.add())
-    const drain = async (): Promise<unknown> => elapsedMs.endToEnd.push(await sides.drain())
-    const work = async (): Promise<unknown> => elapsedMs.bullWork.push(await sides.work(plan.jobsPerRound))
-    const inTurn = async (ours: typeof add, theirs: typeof add): Promise<void> => {
-      for (const part of round % 2 === 1 ? [ours, theirs] : [theirs, ours]) {
-        await untilQuiet(stack.redis)
-        await part()
-      }
-    }
-    await inTurn(enqueue, add)
-    await inTurn(drain, work)
-    elapsedMs.bullAddBulk.push(await sides.addBulk())
-    await sides.work(plan.jobsPerRound)
-  }
+    await sides.enqueue()
+    bullAddBulk.push(await sides.addBulk())
+    await turn(
+      async () => endToEnd.push(await sides.drain(plan.jobsPerRound)),
+      async () => bullWork.push(await sides.work(plan.jobsPerRound)),
+    )
+  })
 
-  say('jobs put, run and pulled at once')
-  for (let round = 1; round <= plan.rounds; round++) {
-    await untilQuiet(stack.redis)
-    elapsedMs.passThrough.push(await sides.passThrough())
-  }
+  const passThrough: number[] = []
+  await rounds('put, run and pulled at once', async turn => {
+    await turn(async () => passThrough.push(await sides.passThrough()))
+  })
 
   say('latency, idle')
   const latency = { url: stack.url, bodyBytes: shape.bodyBytes }
   const idle = await client.run('latency', { ...latency, jobs: plan.idleSamples, jobsPerSecond: 0 })
-  const jobsPerSecond = Math.round((plan.jobsPerRound / spreadOf(elapsedMs.passThrough).median) * 500)
+  const jobsPerSecond = Math.round((plan.jobsPerRound / spreadOf(passThrough).median) * 500)
   say(`latency at half load: ${jobsPerSecond} jobs/s`)
   const jobs = Math.round((jobsPerSecond * plan.halfLoadMs) / 1000)
   const half = await client.run('latency', { ...latency, jobs, jobsPerSecond })
@@ -81,13 +86,25 @@ export async function runBench({ processes, stack, plan, say }: Bench): Promise<
   say('sha512')
   return {
     jobsPerRound: plan.jobsPerRound,
-    elapsedMs,
+    elapsedMs: { enqueue, bullAdd, bullAddBulk, endToEnd, bullWork, passThrough },
     bytes,
     idleLatenciesMs: idle.latenciesMs,
     halfLoad: { jobsPerSecond, latenciesMs: half.latenciesMs },
     hash: await measureHash(processes, plan.hashRounds),
   }
 }
+
+type Turn = (...parts: (() => Promise<unknown>)[]) => Promise<void>
+
+/** Runs the parts one after the other, in every second round the other way round, each on a quiet Redis. */
+const turnOf =
+  (round: number, { redis }: Stack): Turn =>
+  async (...parts) => {
+    for (const part of round % 2 === 1 ? parts : parts.toReversed()) {
+      await untilQuiet(redis)
+      await part()
+    }
+  }
 
 type Sides = ReturnType<typeof makeSides>
 
@@ -105,7 +122,7 @@ function makeSides(client: TaskProcess<ClientTasks>, bull: TaskProcess<BullTasks
     add: () => timed(bull.run('add', { socketPath, jobs, bodyBytes, inFlight: connections })),
     addBulk: () => timed(bull.run('addBulk', { socketPath, jobs, bodyBytes, bulk })),
     passThrough: () => timed(client.run('passThrough', { url, jobs, connections, bodyBytes })),
-    drain: () => timed(client.run('drain', { url, jobs })),
+    drain: (count: number) => timed(client.run('drain', { url, jobs: count })),
     work: (count: number) => timed(bull.run('work', { socketPath, jobs: count, concurrency: workerConcurrency })),
   }
 }
@@ -116,7 +133,7 @@ async function measureMemory(sides: Sides, { redis }: Stack, jobs: number): Prom
   const before = await dataBytes(redis)
   await sides.enqueue()
   const waiting = await perJob(before)
-  await sides.drain()
+  await sides.drain(jobs)
   const finished = await perJob(before)
   const between = await dataBytes(redis)
   await sides.add()

@@ -6,15 +6,15 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { embeddedFiles } from '../src/redis/embedded-config.ts'
-import type { Processes } from './processes.ts'
+import { endProcess, type Processes } from './processes.ts'
 
 export interface Stack {
   readonly url: string
   /** Of the node's Redis. */
   readonly socketPath: string
   readonly redis: Redis
-  /** Starts a worker with a slot for each CPU; resolves when the node has heard of it. */
-  startWorker(): Promise<void>
+  /** Starts a worker with a slot for each CPU. @returns when the node has heard of it, what stops it */
+  startWorker(): Promise<() => Promise<void>>
 }
 
 const readyWithinMs = 30_000
@@ -43,8 +43,9 @@ export async function startStack(processes: Processes, dataDir: string, profile:
     redis,
     async startWorker() {
       const env = { ...environmentFor(dataDir), MUSTER_NODE_URLS: url }
-      processes.spawn(command('worker'), { env, stdio: ['ignore', 'ignore', 'inherit'] })
+      const worker = processes.spawn(command('worker'), { env, stdio: ['ignore', 'ignore', 'inherit'] })
       await untilWorkers(url)
+      return async () => await endProcess(worker)
     },
   }
 }

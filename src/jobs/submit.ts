@@ -1,11 +1,12 @@
 /**
- * Submission with group commit: jobs that arrive while others are being written go to Redis together, in one pipeline.
- * Every submitter waits for its own job; a group that fails in part fails only those.
+ * Submission with group commit: jobs that arrive while others are being written go to Redis together, in one call for
+ * each of BullMQ's kinds of jobs. Every submitter waits for its own job.
  */
 import type { JobJson } from 'bullmq'
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
 import { isRedisFull } from '../redis/redis-errors.ts'
+import { type BullCall, BullRecorder, runBullBatch } from './bull-batch.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
 import { newWorkId, workIdOfKey } from './work-id.ts'
@@ -25,7 +26,9 @@ export interface Submission {
   readonly fingerprint?: string
 }
 
-/** More in one pipeline would hold up everybody else's commands (1,000 take 45 ms). */
+/** BullMQ's scripts that add a job take the packed fields, the data and the packed options. */
+const scriptArguments = 3
+/** More in one call would hold up everybody else's commands (1,000 take 45 ms). */
 const maxGroup = 250
 /** A second group is built and sent while Redis works on the first. */
 const maxGroupsInFlight = 2
@@ -75,54 +78,58 @@ export class Submitter {
   }
 
   async #commit(group: readonly Pending[]): Promise<void> {
-    try {
-      const backend = this.#queue.backend
-      const client = await backend.client
-      const pipeline = client.pipeline()
-      const timestamp = Date.now()
-      const replies: { index: number; fingerprintIndex?: number }[] = []
-      let commands = 0
-      for (const { submission } of group) {
-        // On a pipeline this only queues the command; its outcome is read from exec below.
-        void backend.addJobToTransaction(pipeline, toJobJson(submission, timestamp), submission.workId)
-        if (submission.fingerprint === undefined) {
-          replies.push({ index: commands++ })
-        } else {
-          ;(pipeline as unknown as { hget(key: string, field: string): void }).hget(
-            this.#queue.jobKey(submission.workId),
-            'data',
-          )
-          replies.push({ index: commands++, fingerprintIndex: commands++ })
-        }
-      }
-      const outcomes = (await pipeline.exec()) as [Error | null, unknown][]
-      let added = false
-      group.forEach((pending, position) => {
-        const { index, fingerprintIndex } = replies[position] as { index: number; fingerprintIndex?: number }
-        const [error] = outcomes[index] ?? [new Error('no reply')]
-        if (error !== null) {
-          pending.reject(translate(error))
-          return
-        }
-        const stored = fingerprintIndex === undefined ? undefined : outcomes[fingerprintIndex]?.[1]
-        const data = typeof stored === 'string' ? (JSON.parse(stored) as JobData) : undefined
-        if (data !== undefined && data.fingerprint !== pending.submission.fingerprint) {
-          pending.reject(
-            new Problem(
-              'idempotency_key_reused',
-              `The key already stands for the job ${pending.submission.workId}, which was another request.`,
-            ),
-          )
-          return
-        }
-        added = true
-        pending.resolve(data === undefined || data.payload.blob?.key === pending.submission.payload.blob?.key)
-      })
-      if (added) this.#bell.ring(`jobs:${this.#queue.name}`)
-      if (added) this.#bell.ring('backlog')
-    } catch (error) {
-      for (const pending of group) pending.reject(translate(error))
+    const byCommand = this.#prepare(group)
+    const outcomes = await Promise.allSettled([...byCommand.values()].map(part => this.#add(part)))
+    if (!outcomes.some(({ status, value }: { status: string; value?: boolean }) => status === 'fulfilled' && value))
+      return
+    this.#bell.ring(`jobs:${this.#queue.name}`)
+    this.#bell.ring('backlog')
+  }
+
+  /** What BullMQ would send for each job, by its script: there is one for plain jobs, for delayed and for prioritised ones. */
+  #prepare(group: readonly Pending[]): Map<string, { pending: Pending; call: BullCall }[]> {
+    const recorder = new BullRecorder(scriptArguments)
+    const timestamp = Date.now()
+    const byCommand = new Map<string, { pending: Pending; call: BullCall }[]>()
+    for (const [index, pending] of group.entries()) {
+      const { submission } = pending
+      void this.#queue.backend.addJobToTransaction(
+        recorder as never,
+        toJobJson(submission, timestamp),
+        submission.workId,
+      )
+      const call = recorder.calls[index] as BullCall
+      const part = byCommand.get(call.command)
+      if (part === undefined) byCommand.set(call.command, [{ pending, call }])
+      else part.push({ pending, call })
     }
+    return byCommand
+  }
+
+  /** @returns whether anything was added; all of it has been answered then */
+  async #add(part: readonly { pending: Pending; call: BullCall }[]): Promise<boolean> {
+    try {
+      await runBullBatch(
+        this.#queue.redis,
+        part.map(({ call }) => call),
+      )
+      await Promise.all(part.map(({ pending }) => this.#answer(pending)))
+      return true
+    } catch (error) {
+      for (const { pending } of part) pending.reject(translate(error))
+      return false
+    }
+  }
+
+  /** A job without a key is new; with one, it may have been there, from the same request or from another. */
+  async #answer({ submission, resolve, reject }: Pending): Promise<void> {
+    if (submission.fingerprint === undefined) return resolve(true)
+    const stored = await this.#queue.redis.hget(this.#queue.jobKey(submission.workId), 'data')
+    const data = stored === null ? undefined : (JSON.parse(stored) as JobData)
+    if (data === undefined || data.fingerprint === submission.fingerprint)
+      return resolve(data === undefined || data.payload.blob?.key === submission.payload.blob?.key)
+    const detail = `The key already stands for the job ${submission.workId}, which was another request.`
+    return reject(new Problem('idempotency_key_reused', detail))
   }
 }
 

@@ -2,12 +2,19 @@
  * Wakes whoever waits for something to happen, on this node at once and on the others by Redis pub/sub.
  * A ring may get lost (Redis away): a waiter always has a time limit and looks for itself when it passes.
  */
+import { randomUUID } from 'node:crypto'
 import { EventEmitter } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
 
 /** What the bell needs of Redis; a publish that fails means that the other nodes find out for themselves, later. */
 export type Publish = (message: string) => Promise<unknown>
 
+/** Rings within this time of the last message go out together: a node under load says so at most so often. */
+const gatherMs = 5
+
 export class Bell {
+  /** At the head of every message, so that a node passes over its own. */
+  readonly #id = randomUUID()
   readonly #emitter = new EventEmitter().setMaxListeners(0)
   readonly #outgoing = new Set<string>()
   #publish: Publish | undefined
@@ -29,7 +36,9 @@ export class Bell {
 
   /** A message that another node published. */
   receive(message: string): void {
-    for (const topic of message.split('\n')) this.#emitter.emit(topic)
+    const [sender, ...topics] = message.split('\n')
+    if (sender === this.#id) return
+    for (const topic of topics) this.#emitter.emit(topic)
   }
 
   /** Calls `listener` on every ring of `topic`; the returned function ends that. */
@@ -42,9 +51,10 @@ export class Bell {
 
   async #send(): Promise<void> {
     while (this.#outgoing.size > 0) {
-      const message = [...this.#outgoing].join('\n')
+      const message = [this.#id, ...this.#outgoing].join('\n')
       this.#outgoing.clear()
       await this.#publish?.(message).catch(() => undefined)
+      await delay(gatherMs)
     }
     this.#sending = false
   }

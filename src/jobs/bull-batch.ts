@@ -1,0 +1,65 @@
+/**
+ * Runs one of BullMQ's own scripts many times in one call to Redis. A pipeline sends the same calls one by one, and costs
+ * the node and Redis more than the work itself. The text of the script is BullMQ's, loaded by it into the client; what is
+ * added is a loop around it. All runs are one atomic step: an error fails all of them.
+ */
+import type { Redis } from 'ioredis'
+import { Script } from '../redis/script.ts'
+
+/** What a script gets: BullMQ's methods put it together and hand it to a client. */
+export interface BullCall {
+  /** With its version, as BullMQ registers it: "addStandardJob:6.7.0". */
+  readonly command: string
+  readonly keys: readonly string[]
+  readonly args: readonly (string | Buffer)[]
+}
+
+type Argument = string | Buffer
+
+/** Takes the place of a client, and notes what BullMQ would have sent. */
+export class BullRecorder {
+  readonly calls: BullCall[] = []
+  readonly #argCount: number
+
+  /** @param argCount how many arguments of the script are ARGV; those before them are KEYS */
+  constructor(argCount: number) {
+    this.#argCount = argCount
+  }
+
+  runCommand(command: string, args: readonly Argument[]): undefined {
+    const keyCount = args.length - this.#argCount
+    this.calls.push({ command, keys: args.slice(0, keyCount) as string[], args: args.slice(keyCount) })
+  }
+}
+
+const scripts = new Map<string, Script<unknown[]>>()
+
+/**
+ * Runs the calls, which must be of one command, in their order.
+ * @returns what the script returned for each
+ */
+export async function runBullBatch(redis: Redis, calls: readonly BullCall[]): Promise<unknown[]> {
+  const [first] = calls
+  if (first === undefined) return []
+  const flat: Argument[] = []
+  for (const { args } of calls) for (const argument of args) flat.push(argument)
+  return await scriptOf(redis, first).run(redis, first.keys, flat)
+}
+
+function scriptOf(redis: Redis, { command, args }: BullCall): Script<unknown[]> {
+  const known = scripts.get(command)
+  if (known !== undefined) return known
+  const loaded = (redis as unknown as { scriptsSet: Record<string, { lua: string } | undefined> }).scriptsSet[command]
+  if (loaded === undefined) throw new Error(`BullMQ has not loaded its script ${command}`)
+  const script = new Script<unknown[]>(
+    `batch_${command}`,
+    `local function call(KEYS, ARGV)
+${loaded.lua}
+end
+local out = {}
+for i = 1, #ARGV, ${args.length} do out[#out + 1] = call(KEYS, { unpack(ARGV, i, i + ${args.length - 1}) }) end
+return out`,
+  )
+  scripts.set(command, script)
+  return script
+}
