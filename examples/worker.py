@@ -7,11 +7,13 @@ nodes = os.environ.get("MUSTER_NODE_URLS", "http://127.0.0.1:5000").split(",")
 token = os.environ.get("MUSTER_WORKER_TOKEN", "")
 headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + token} if token else {})}
 who = {"workerId": uuid.uuid4().hex, "queue": os.environ.get("MUSTER_QUEUE", "default")}
+orphan_s = float(os.environ.get("MUSTER_WORKER_ORPHAN_MS", "300000")) / 1000
 me = {**who, "slots": 1, "types": ["wordCount"], "pid": os.getpid()}
 held, draining, done = {}, threading.Event(), threading.Event()  # the leases by token; whether to stop; whether it has
 
 def call(path, body=None, wait_ms=0):
-    """One request, tried for good: any call may be repeated. Raises HTTPError for a 4xx."""
+    """One request, tried for long: any call may be repeated. Raises HTTPError for a 4xx."""
+    started = time.monotonic()
     while True:
         try:
             request = urllib.request.Request(nodes[0] + path, json.dumps(body).encode() if body else None, headers)
@@ -20,6 +22,8 @@ def call(path, body=None, wait_ms=0):
         except OSError as error:
             if 400 <= getattr(error, "code", 503) < 500:
                 raise
+            if time.monotonic() - started > orphan_s:
+                os._exit(0)  # nobody is there: a machine that nobody can reach must not run for ever
             nodes.append(nodes.pop(0))  # out of reach, or it cannot now: the next one
             time.sleep(0.5)
 

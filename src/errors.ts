@@ -42,6 +42,11 @@ export const catalogue = {
     title: 'The request carries no data',
     action: 'Send the bytes raw, as the multipart file or form field "data", or as {"data": "<base64>"}.',
   },
+  decision_not_found: {
+    status: 404,
+    title: 'No such decision is in the journal',
+    action: 'See GET /fleet/decisions for the newest 1,000; a pool has one once the autoscaler has looked at it.',
+  },
   drained_worker: {
     status: 409,
     title: 'This worker was told to go and may not claim',
@@ -52,10 +57,15 @@ export const catalogue = {
     title: 'The pool has as many instances as it may have',
     action: 'Wait for one to end, or raise MUSTER_MAX_WORKERS (or maxWorkers of the queue in muster.yaml).',
   },
+  fleet_launch_failed: {
+    status: 503,
+    title: 'No instance could be launched',
+    action: 'See detail for what was refused and why; ask again when that is mended, or there is room again.',
+  },
   fleet_none: {
     status: 409,
     title: 'This node has no fleet',
-    action: 'Start workers yourself with "muster worker", or start the node with MUSTER_FLEET=local.',
+    action: 'Start workers yourself with "muster worker", or start the node with MUSTER_FLEET=local or ec2.',
   },
   idempotency_key_invalid: {
     status: 400,

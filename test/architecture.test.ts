@@ -12,7 +12,7 @@ const rooms: Record<string, readonly string[]> = {
   version: [],
   settings: [],
   index: ['handlers'],
-  cli: ['node', 'worker'],
+  cli: ['node', 'worker', 'fleet'],
   node: ['api', 'fleet', 'jobs', 'payloads', 'redis', 'handlers', 'worker'],
   api: ['fleet', 'jobs', 'payloads', 'redis', 'contract'],
   fleet: ['jobs', 'payloads', 'redis', 'contract'],

@@ -35,6 +35,8 @@ const contextWith = (params: Record<string, JsonValue>): HandlerContext => ({
   signal: new AbortController().signal,
   progress: () => undefined,
   log: () => undefined,
+  checkpoint: () => Promise.resolve(),
+  lastCheckpoint: undefined,
 })
 
 serveTasks(tasks)

@@ -14,6 +14,7 @@ import { addJobs } from './routes/jobs.ts'
 import { addPullCompleted } from './routes/pull-completed.ts'
 import { addQueues } from './routes/queues.ts'
 import { addStatus } from './routes/status.ts'
+import { addWorkerBundle } from './routes/worker-bundle.ts'
 import { addWorkers } from './routes/workers.ts'
 
 /** Longest time for a request to arrive whole: a large payload over a slow line. */
@@ -63,6 +64,7 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
   addQueues(app, api)
   addFleet(app, api)
   addWorkers(app, api)
+  addWorkerBundle(app, api)
   addHealth(app, api)
   await addDocsPage(app as never)
   return app

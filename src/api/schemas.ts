@@ -53,7 +53,20 @@ export const JobSchema = Type.Object(
     priority: Type.Integer(),
     attemptsMade: Type.Integer({ description: 'Attempts that ended' }),
     attempts: Type.Integer({ description: 'Attempts that there may be' }),
-    lostLeases: Type.Integer({ description: 'How often the worker under the job was lost; that spends no attempt' }),
+    lostLeases: Type.Integer({ description: 'How many workers were lost under the job; that spends no attempt' }),
+    lostWorkers: Type.Optional(
+      Type.Array(
+        Type.Object({
+          workerId: Type.String(),
+          at: Time,
+          reason: Type.Enum(['lease ran out', 'worker lost']),
+        }),
+        {
+          description:
+            'Those workers: from two on the job runs alone, with as many as MUSTER_MAX_LOST_LEASES it is dead',
+        },
+      ),
+    ),
     createdAt: Time,
     dueAt: Type.Optional(Time),
     startedAt: Type.Optional(Type.String({ description: 'Start of the latest attempt' })),

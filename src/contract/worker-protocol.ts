@@ -46,6 +46,21 @@ export const WorkerDescription = Type.Object({
 })
 export type WorkerDescription = Static<typeof WorkerDescription>
 
+/** What a worker hears of the end of its instance, told with every heartbeat from then on. */
+export const Interruption = Type.Object(
+  {
+    kind: Type.Enum(['interruption', 'rebalance'], {
+      description: 'interruption: the instance ends at that time; rebalance: it may be interrupted before long',
+    }),
+    at: Type.String({
+      pattern: '^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d{1,9})?Z$',
+      description: 'ISO 8601, UTC: the end, or when the rebalance was advised',
+    }),
+  },
+  { description: 'The instance under the worker is to end' },
+)
+export type Interruption = Static<typeof Interruption>
+
 export const HeartbeatRequest = Type.Object({
   worker: WorkerDescription,
   state: Type.Enum(['ready', 'draining', 'stopped']),
@@ -68,6 +83,7 @@ export const HeartbeatRequest = Type.Object({
   waitMs: Type.Optional(
     Type.Integer({ minimum: 0, maximum: 30_000, description: 'How long the reply may wait for news' }),
   ),
+  interruption: Type.Optional(Interruption),
 })
 export type HeartbeatRequest = Static<typeof HeartbeatRequest>
 
@@ -90,6 +106,10 @@ export const Lease = Type.Object({
   payload: Content,
   params: Type.Record(Type.String(), Type.Unknown(), { description: 'iterations for sha512; else empty' }),
   timeoutMs: Type.Integer({ minimum: 1, description: 'Run-time limit of this attempt; the worker enforces it' }),
+  checkpoint: Type.Optional(Content),
+  alone: Type.Optional(
+    Type.Boolean({ description: 'Workers were lost under this job: run it with no other job beside it' }),
+  ),
 })
 export type Lease = Static<typeof Lease>
 
@@ -168,3 +188,7 @@ export type ReturnReply = Static<typeof ReturnReply>
 /** `PUT /workers/results/{workId}?token=…&kind=bytes|json`, body raw: the reply is the Content to put into the completion. */
 export const UploadReply = Type.Object({ value: Content })
 export type UploadReply = Static<typeof UploadReply>
+
+/** `PUT /workers/checkpoints/{workId}?token=…`, body raw: kept for the next attempt, in place of the one before. */
+export const CheckpointReply = Type.Object({ bytes: Type.Integer({ description: 'How many were kept' }) })
+export type CheckpointReply = Static<typeof CheckpointReply>

@@ -13,12 +13,42 @@ export interface HandlerContext {
   readonly attempts: number
   /** What was submitted beside the payload: `{ iterations }` for sha512, else empty. */
   readonly params: Readonly<Record<string, JsonValue>>
-  /** Aborts when the job is cancelled, its time is up or the worker must go. Soon after, the slot is killed. */
+  /**
+   * Aborts when the job is cancelled, its time is up or the worker must go; its `reason` is an AttemptAborted. The slot is
+   * killed 3 s later: time enough for a last checkpoint.
+   */
   readonly signal: AbortSignal
+  /** What an earlier attempt left by `checkpoint`; undefined when there is nothing. */
+  readonly lastCheckpoint: Buffer | undefined
+  /**
+   * Leaves bytes for the next attempt, whoever runs it, in place of those before. They are kept over failures and returns,
+   * and dropped when the job has succeeded. Of several at once the newest counts.
+   * @returns when a node has kept these bytes or newer ones
+   * @throws Error (rejects) when nobody will keep them: the lease is gone, they are too large, or the attempt is over
+   */
+  checkpoint(bytes: Uint8Array): Promise<void>
   /** How far the job is, from 0 to 1, and a word about it. Cheap: the latest value is sent now and then. */
   progress(fraction: number, note?: string): void
   /** Adds a line to the log of the job. */
   log(line: string): void
+}
+
+/**
+ * Why an attempt is ended from outside. `timeout`: its time is up, the attempt has failed. `stopped`: the job was cancelled
+ * or its lease is lost, nothing of it counts any more. `worker-leaves`: the worker must go (a drain); `interruption`: so
+ * must its instance. The job then goes on elsewhere, from its last checkpoint; no attempt is spent.
+ */
+export type AbortWhy = 'timeout' | 'stopped' | 'worker-leaves' | 'interruption'
+
+/** The reason of an aborted signal. */
+export class AttemptAborted extends Error {
+  override readonly name = 'AbortError'
+  readonly why: AbortWhy
+
+  constructor(why: AbortWhy, message: string) {
+    super(message)
+    this.why = why
+  }
 }
 
 export interface Handler<Payload = unknown> {

@@ -9,8 +9,10 @@
 import type { JobJson } from 'bullmq'
 import type { Content, Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
+import { parseCheckpoint } from './checkpoints.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
+import { aloneAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
 
 export interface ClaimOptions {
   readonly workerId: string
@@ -35,8 +37,8 @@ export interface ClaimLimits {
   readonly maxLostLeases: number
 }
 
-/** Buries a job that took down too many workers; resolves when it is dead. */
-export type Bury = (job: JobJson, token: string) => Promise<void>
+/** Buries a job under which too many workers were lost; resolves when it is dead. */
+export type Bury = (lease: { workId: string; token: string }, lost: readonly LostWorker[]) => Promise<void>
 
 export class Claims {
   readonly #queue: JobQueue
@@ -77,8 +79,9 @@ export class Claims {
 
   /** A job as BullMQ handed it out, as a lease for a worker; undefined (and buried) when it lost too many workers. */
   async toLease(job: JobJson, token: string): Promise<Lease | undefined> {
-    if ((job.stalledCounter ?? 0) > this.#limits.maxLostLeases) {
-      await this.#bury(job, token)
+    const { lost, checkpoint } = await this.#past(job)
+    if (lost.length >= this.#limits.maxLostLeases) {
+      await this.#bury({ workId: job.id, token }, lost)
       return undefined
     }
     const data = JSON.parse(job.data) as JobData
@@ -89,10 +92,20 @@ export class Claims {
       type: job.name,
       attempt,
       attempts: Math.max(attempt, job.opts.attempts ?? 1),
-      payload: toContent(data.payload, job.id, token),
+      payload: toContent(data.payload, 'payloads', job.id, token),
       params: data.params ?? {},
       timeoutMs: data.timeoutMs ?? this.#limits.timeoutMs,
+      ...(checkpoint !== undefined && { checkpoint: toContent(checkpoint, 'checkpoints', job.id, token) }),
+      ...(lost.length >= aloneAfterCount && { alone: true }),
     }
+  }
+
+  /** Of several leases one that must run alone comes alone: all others go back. */
+  async apart(leases: Lease[]): Promise<Lease[]> {
+    const alone = leases.length > 1 ? leases.find(lease => lease.alone) : undefined
+    if (alone === undefined) return leases
+    await this.giveBack(leases.filter(lease => lease !== alone))
+    return [alone]
   }
 
   /**
@@ -121,6 +134,16 @@ export class Claims {
     this.#stopListening()
     clearTimeout(this.#timer)
     for (const waiter of this.#waiters.splice(0)) waiter.settle([])
+  }
+
+  /** What earlier starts of a job left; a job that starts for the first time is not asked for it. */
+  async #past({
+    id,
+    attemptsStarted,
+  }: JobJson): Promise<{ lost: LostWorker[]; checkpoint: StoredContent | undefined }> {
+    if (attemptsStarted <= 1) return { lost: [], checkpoint: undefined }
+    const [lost, checkpoint] = await this.#queue.redis.hmget(this.#queue.jobKey(id), 'lost', 'checkpoint')
+    return { lost: parseLostWorkers(lost), checkpoint: parseCheckpoint(checkpoint) }
   }
 
   #wait(options: ClaimOptions): Promise<Lease[]> {
@@ -193,16 +216,16 @@ export class Claims {
         if (leases.length === 0 && index === count - 1)
           return nextDelayedAt ? { leases, nextDelayedAt: Number(nextDelayedAt) } : { leases }
       }
-      if (missed) break
+      if (missed || leases.some(lease => lease.alone)) break
     }
-    return { leases }
+    return { leases: await this.apart(leases) }
   }
 }
 
-function toContent(stored: StoredContent, workId: string, token: string): Content {
+function toContent(stored: StoredContent, place: 'payloads' | 'checkpoints', workId: string, token: string): Content {
   if (stored.blob !== undefined) {
     const { kind, bytes, sha256 } = stored.blob
-    return { blob: { url: `/workers/payloads/${workId}?token=${encodeURIComponent(token)}`, kind, bytes, sha256 } }
+    return { blob: { url: `/workers/${place}/${workId}?token=${encodeURIComponent(token)}`, kind, bytes, sha256 } }
   }
   return stored.base64 === undefined ? { json: stored.json ?? null } : { base64: stored.base64 }
 }

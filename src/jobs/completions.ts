@@ -5,13 +5,16 @@
  * job is not finished yet is skipped, so a node that dies between the two loses nothing. The entry is only added while
  * the token still holds the lease; a late completion under an old token cannot bring a collected result back.
  */
-import { type Job, type JobJson, UnrecoverableError } from 'bullmq'
+import { type JobJson, UnrecoverableError } from 'bullmq'
 import type { Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
 import { Script } from '../redis/script.ts'
+import type { Checkpoints } from './checkpoints.ts'
 import { type Claims, withId } from './claims.ts'
 import type { StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
+import type { LeaseRef } from './leases.ts'
+import { describeLostWorkers, type LostWorker } from './lost-workers.ts'
 
 export interface Outcome {
   readonly workId: string
@@ -40,7 +43,7 @@ const keepLogLines = 1000
 /**
  * Adds Work IDs to the index of uncollected results, in order, if their lease is held by the token given.
  * KEYS: index to add to, the other index, sequence. ARGV: prefix of job keys, then Work ID and token in turn.
- * Returns 1 or 0 for each.
+ * Returns for each: 0 when it is not held, 1 when it is, 2 when it also has a checkpoint.
  */
 const markFinished = new Script<number[]>(
   'mark_finished',
@@ -49,7 +52,7 @@ for i = 2, #ARGV, 2 do
   if redis.call('GET', ARGV[1] .. ARGV[i] .. ':lock') == ARGV[i + 1] then
     redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[3]), ARGV[i])
     redis.call('ZREM', KEYS[2], ARGV[i])
-    held[#held + 1] = 1
+    held[#held + 1] = 1 + redis.call('HEXISTS', ARGV[1] .. ARGV[i], 'checkpoint')
   else
     held[#held + 1] = 0
   end
@@ -60,12 +63,14 @@ return held`,
 export class Completions {
   readonly #queue: JobQueue
   readonly #claims: Claims
+  readonly #checkpoints: Checkpoints
   readonly #bell: Bell
   readonly #backoffMs: number
 
-  constructor(queue: JobQueue, claims: Claims, bell: Bell, backoffMs: number) {
+  constructor(queue: JobQueue, claims: Claims, checkpoints: Checkpoints, bell: Bell, backoffMs: number) {
     this.#queue = queue
     this.#claims = claims
+    this.#checkpoints = checkpoints
     this.#bell = bell
     this.#backoffMs = backoffMs
   }
@@ -88,15 +93,17 @@ export class Completions {
     let claimsLeft = claim
     await Promise.all([
       ...successes.map(async (outcome, index) => {
-        if (held[index] !== 1) {
+        if (held[index] === 0) {
           kinds.set(outcome, 'stale')
           return
         }
         // The next job inherits the token: one that succeeded is never leased again, so no two attempts share it.
         const fetchNext = claimsLeft-- > 0
-        const next = await this.#succeed(outcome, fetchNext)
+        const next = await this.#succeed(outcome, workerId, fetchNext)
         kinds.set(outcome, next === 'stale' ? 'stale' : 'succeeded')
-        if (next === 'stale' || next === undefined) return
+        if (next === 'stale') return
+        if (held[index] === 2) await this.#checkpoints.drop(outcome.workId)
+        if (next === undefined) return
         const lease = await this.#claims.toLease(next, outcome.token)
         if (lease !== undefined) leases.push(lease)
       }),
@@ -111,7 +118,10 @@ export class Completions {
         ...(await this.#claims.claim({ workerId, max: wanted, waitMs: 0, signal: new AbortController().signal })),
       )
     }
-    return { kinds: outcomes.map(outcome => kinds.get(outcome) ?? 'stale'), leases }
+    return {
+      kinds: outcomes.map(outcome => kinds.get(outcome) ?? 'stale'),
+      leases: await this.#claims.apart(leases),
+    }
   }
 
   /** Ends an attempt that failed: back to the queue after a delay, or dead. */
@@ -120,7 +130,7 @@ export class Completions {
     const job = await this.#queue.job(outcome.workId)
     if (job === undefined) return 'stale'
     const retry = failure.retryable !== false && job.attemptsMade + 1 < (job.opts.attempts ?? 1)
-    if (!retry && (await this.#mark('uncollectedDead', [outcome]))[0] !== 1) return 'stale'
+    if (!retry && (await this.#mark('uncollectedDead', [outcome]))[0] === 0) return 'stale'
     // BullMQ computes the delay (Backoffs.exponential): round(2^(attempt-1) × backoffMs), the upper half of it random.
     job.opts.backoff = { type: 'exponential', delay: this.#backoffMs, jitter: 0.5 }
     try {
@@ -133,15 +143,10 @@ export class Completions {
     return retry ? 'retrying' : 'dead'
   }
 
-  /** Ends a job that lost its worker too often; `job` was just leased under `token`. */
-  async bury(job: JobJson, token: string): Promise<void> {
-    const message = `the worker under it was lost ${job.stalledCounter ?? 0} times`
-    await this.fail({
-      workId: job.id,
-      token,
-      durationMs: 0,
-      error: { code: 'workers_lost', message, retryable: false },
-    })
+  /** Ends a job that lost too many workers, with the evidence; it was just leased under this token. */
+  async bury({ workId, token }: LeaseRef, lost: readonly LostWorker[]): Promise<void> {
+    const error = { code: 'workers_lost', message: describeLostWorkers(lost), retryable: false }
+    await this.fail({ workId, token, durationMs: 0, error })
     this.#bell.ring(`results:${this.#queue.name}`)
   }
 
@@ -153,17 +158,9 @@ export class Completions {
     return await markFinished.run(redis, [keys[index], other, keys.sequence], [bullPrefix, ...pairs])
   }
 
-  async #succeed(outcome: Outcome, fetchNext: boolean): Promise<JobJson | 'stale' | undefined> {
-    const job = { id: outcome.workId, opts: {} } as Job
+  async #succeed(outcome: Outcome, workerId: string, fetchNext: boolean): Promise<JobJson | 'stale' | undefined> {
     try {
-      const { result } = await this.#queue.backend.moveToCompleted(
-        job as never,
-        outcome.value,
-        false,
-        outcome.token,
-        fetchNext,
-      )
-      const [next, workId] = (result ?? []) as [(JobJson | null)?, unknown?]
+      const [next, workId] = (await this.#queue.finish(outcome, outcome.value, workerId, fetchNext)) ?? []
       return next ? withId(next, workId) : undefined
     } catch (error) {
       if (isStale(error)) return 'stale'

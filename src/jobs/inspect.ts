@@ -3,6 +3,7 @@ import { Problem } from '../errors.ts'
 import { type CancelledJob, readCancelled } from './cancel.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
+import { type LostWorker, parseLostWorkers } from './lost-workers.ts'
 import { jobNotFound } from './queues.ts'
 import { parseFailure } from './results.ts'
 
@@ -18,8 +19,10 @@ export interface JobView {
   /** How many attempts ended, and how many there may be. */
   readonly attemptsMade: number
   readonly attempts: number
-  /** How often the worker under it was lost; no attempt was spent on that. */
+  /** How many workers were lost under it; no attempt was spent on that. */
   readonly lostLeases: number
+  /** Those workers, oldest first, when there are any. */
+  readonly lostWorkers?: { workerId: string; at: string; reason: LostWorker['reason'] }[]
   readonly createdAt: string
   /** When a delayed job (or its next attempt) is due. */
   readonly dueAt?: string
@@ -93,6 +96,7 @@ function toView(
 ): JobView {
   const opts = JSON.parse(hash.opts ?? '{}') as { attempts?: number }
   const data = JSON.parse(hash.data ?? '{}') as JobData
+  const lost = parseLostWorkers(hash.lost)
   const stack = (JSON.parse(hash.stacktrace ?? '[]') as string[] | null)?.at(-1)
   const progress = hash.progress === undefined ? undefined : (JSON.parse(hash.progress) as JobView['progress'] | number)
   return {
@@ -103,7 +107,10 @@ function toView(
     priority: Number(hash.priority ?? 0),
     attemptsMade: Number(hash.atm ?? 0),
     attempts: opts.attempts ?? 1,
-    lostLeases: Number(hash.stc ?? 0),
+    lostLeases: lost.length,
+    ...(lost.length > 0 && {
+      lostWorkers: lost.map(({ workerId, at, reason }) => ({ workerId, at: iso(at), reason })),
+    }),
     createdAt: iso(Number(hash.timestamp)),
     ...(delayed !== null && { dueAt: iso(Math.floor(Number(delayed) / 4096)) }),
     ...(hash.processedOn !== undefined && { startedAt: iso(Number(hash.processedOn)) }),

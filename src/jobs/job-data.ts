@@ -32,3 +32,6 @@ export const payloadKey = (workId: string): string => `${workId}/payload-${nanoi
 /** An attempt has a place of its own, so that a stale worker cannot overwrite the value of the one that counts. */
 export const resultKey = (workId: string, token: string): string =>
   `${workId}/result-${token.replace(/[^A-Za-z0-9_-]/g, '-')}`
+
+/** Every upload has a place of its own: the one before must stay whole until the new one is recorded. */
+export const checkpointKey = (workId: string): string => `${workId}/checkpoint-${nanoid()}`

@@ -2,7 +2,7 @@
  * One queue: the BullMQ queue that holds its jobs, and the keys beside it. BullMQ's manual processing (moveToActive,
  * moveToCompleted, extendLocks) makes a worker's lease BullMQ's own lock.
  */
-import { type Job, Queue, type QueueOptions } from 'bullmq'
+import { type Job, type JobJson, Queue, type QueueOptions } from 'bullmq'
 import type { Redis } from 'ioredis'
 import { prefixOf, queueKey } from '../redis/keys.ts'
 import type { JobData } from './job-data.ts'
@@ -39,6 +39,8 @@ export class JobQueue {
     readonly stats: string
     /** hash: draining */
     readonly control: string
+    /** set, one a worker: Work IDs of jobs under which it was thought to be lost */
+    readonly lostBy: (workerId: string) => string
   }
 
   constructor(name: string, redis: Redis, leaseMs: number) {
@@ -52,7 +54,7 @@ export class JobQueue {
       // Nobody reads BullMQ's event stream here: nodes tell each other by the bell.
       streams: { events: { maxLen: 100 } },
       lockDuration: leaseMs,
-      // A lost lease is counted (stalledCounter) and judged when the job is claimed again, not by BullMQ.
+      // Lost workers are counted by us (lost-workers.ts) and judged when the job is claimed again, not by BullMQ.
       maxStalledCount: Number.MAX_SAFE_INTEGER,
       stalledInterval: 1,
     }
@@ -69,6 +71,7 @@ export class JobQueue {
       cancelledData: key('cancelled-data'),
       stats: key('stats'),
       control: key('control'),
+      lostBy: workerId => key(`lost-by:${workerId}`),
     }
   }
 
@@ -95,6 +98,25 @@ export class JobQueue {
     if (active.length === 0) return []
     const tokens = await this.redis.mget(active.map(workId => `${this.jobKey(workId)}:lock`))
     return active.map((workId, index) => ({ workId, token: tokens[index] ?? undefined }))
+  }
+
+  /**
+   * Finishes a job under its token; with `fetchNext` the next one in line is leased under the same token, to this worker.
+   * @returns the next job, as BullMQ hands it out, and its id
+   * @throws what isStale() knows, when the token does not hold the job
+   */
+  async finish(
+    { workId, token }: { workId: string; token: string },
+    value: unknown,
+    workerId: string,
+    fetchNext: boolean,
+  ): Promise<[JobJson | null, unknown] | undefined> {
+    // BullMQ takes the name for `pb` (processed by) from the options here, and reads them before it first waits.
+    const options = this.bull.opts as { name?: string }
+    options.name = workerId
+    const finished = this.backend.moveToCompleted({ id: workId, opts: {} } as never, value, false, token, fetchNext)
+    const { result } = await finished
+    return result as [JobJson | null, unknown] | undefined
   }
 
   async close(): Promise<void> {

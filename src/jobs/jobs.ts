@@ -8,6 +8,7 @@ import type { PayloadStore } from '../payloads/payload-store.ts'
 import type { Bell } from '../redis/bell.ts'
 import type { Settings } from '../settings.ts'
 import { type CancelledJob, cancelJob } from './cancel.ts'
+import { Checkpoints } from './checkpoints.ts'
 import { Claims } from './claims.ts'
 import { Completions } from './completions.ts'
 import { Control, type QueueCounts, type QueueLoad } from './control.ts'
@@ -28,6 +29,7 @@ export interface QueueParts {
   readonly submitter: Submitter
   readonly claims: Claims
   readonly completions: Completions
+  readonly checkpoints: Checkpoints
   readonly leases: Leases
   readonly results: Results
   readonly control: Control
@@ -57,7 +59,7 @@ export class Jobs {
   constructor({ settings, redis, bell, store, log }: JobsOptions) {
     this.#bell = bell
     this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs)
-    for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, settings, bell, log))
+    for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, settings, bell, store, log))
     this.room = new Room(redis, log)
     this.retention = new Retention(this.queues, store, settings, log)
     const recover = async (): Promise<void> => {
@@ -143,14 +145,16 @@ export class Jobs {
   }
 }
 
-function makeParts(queue: JobQueue, settings: Settings, bell: Bell, log: Logger): QueueParts {
-  const claims: Claims = new Claims(queue, bell, settings, (job, token) => completions.bury(job, token))
-  const completions = new Completions(queue, claims, bell, settings.backoffMs)
+function makeParts(queue: JobQueue, settings: Settings, bell: Bell, store: PayloadStore, log: Logger): QueueParts {
+  const claims: Claims = new Claims(queue, bell, settings, (lease, lost) => completions.bury(lease, lost))
+  const checkpoints = new Checkpoints(queue, store, settings, log)
+  const completions = new Completions(queue, claims, checkpoints, bell, settings.backoffMs)
   return {
     queue,
     submitter: new Submitter(queue, bell),
     claims,
     completions,
+    checkpoints,
     leases: new Leases(queue, claims, bell),
     results: new Results(queue, bell),
     control: new Control(queue, bell, log),

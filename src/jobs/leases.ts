@@ -1,9 +1,9 @@
 /** Leases of running jobs: extended by heartbeats, put back when they ran out or their worker is known to be gone. */
 import type { Bell } from '../redis/bell.ts'
-import { Script } from '../redis/script.ts'
 import { isCancelled } from './cancel.ts'
 import type { Claims } from './claims.ts'
 import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
+import { noteRunOut, noteWorkerLost, takeBackLosses } from './lost-workers.ts'
 
 export interface LeaseRef {
   readonly workId: string
@@ -13,15 +13,6 @@ export interface LeaseRef {
 export interface LostLease extends LeaseRef {
   readonly reason: 'cancelled' | 'lost'
 }
-
-/** Counts a lost worker for those jobs that still exist. KEYS: jobs. */
-const countLoss = new Script<number>(
-  'count_loss',
-  `for _, job in ipairs(KEYS) do
-  if redis.call('EXISTS', job) == 1 then redis.call('HINCRBY', job, 'stc', 1) end
-end
-return #KEYS`,
-)
 
 export class Leases {
   readonly #queue: JobQueue
@@ -54,6 +45,11 @@ export class Leases {
     )
   }
 
+  /** A worker is alive: what it was thought to have been lost under is not counted any more. */
+  async heardFrom(workerId: string): Promise<void> {
+    await takeBackLosses(this.#queue, workerId)
+  }
+
   /** True while this token holds the job. */
   async holds({ workId, token }: LeaseRef): Promise<boolean> {
     return (await this.#queue.redis.get(`${this.#queue.jobKey(workId)}:lock`)) === token
@@ -79,8 +75,8 @@ export class Leases {
   }
 
   /**
-   * Puts back all that a worker holds, for one that is gone; no attempt is spent. When it was lost under its jobs, each
-   * of them counts that, as it does when a lease runs out.
+   * Puts back all that a worker holds, for one that is gone; no attempt is spent. When it was lost under its jobs, that
+   * is noted for each of them, as it is when a lease runs out.
    * @returns how many
    */
   async returnAllOf(workerId: string, wasLost: boolean): Promise<number> {
@@ -88,16 +84,14 @@ export class Leases {
       (job): job is LeaseRef => job.token !== undefined && workerOfToken(job.token) === workerId,
     )
     // Before they go back, so that whoever claims them next sees it.
-    if (wasLost)
-      await countLoss.run(
-        this.#queue.redis,
-        held.map(({ workId }) => this.#queue.jobKey(workId)),
-      )
+    if (wasLost) await noteWorkerLost(this.#queue, held)
     return await this.#claims.giveBack(held)
   }
 
   /** Puts back what nobody holds any more: its lease ran out without a completion. No attempt is spent. */
   async recoverLost(): Promise<string[]> {
+    // First, while it still says who held it: whoever claims it next is to see it.
+    await noteRunOut(this.#queue)
     const recovered = await this.#queue.backend.moveStalledJobsToWait()
     if (recovered.length > 0) this.#bell.ring(`jobs:${this.#queue.name}`)
     return recovered

@@ -12,14 +12,15 @@ export async function retryJob(queue: JobQueue, bell: Bell, workId: string): Pro
   // First out of the index: were it still there when the job succeeds, its result would be handed out as a failure too.
   const { uncollectedDead, leased, leases } = queue.keys
   await queue.redis.multi().zrem(uncollectedDead, workId).zrem(leased, workId).hdel(leases, workId).exec()
+  // Lost workers count anew as well; before it can be claimed again.
+  await queue.redis.hdel(queue.jobKey(workId), 'lost')
   try {
-    await job.retry('failed', { resetAttemptsMade: true, resetAttemptsStarted: true })
+    // Starts count on: each is told from all others by its number (lost-workers.ts).
+    await job.retry('failed', { resetAttemptsMade: true })
   } catch (error) {
     if (isStale(error)) throw notDead(workId)
     throw error
   }
-  // Lost workers count anew as well.
-  await queue.redis.hdel(queue.jobKey(workId), 'stc')
   bell.ring(`jobs:${queue.name}`)
   bell.ring('backlog')
 }

@@ -1,32 +1,38 @@
 /**
  * The worker: puts its actors together and walks them through their life.
  *
- *   starting ──▶ ready ──▶ draining ──▶ stopped
+ *   starting ──▶ ready ──told to go, or the instance is to end──▶ draining ──▶ stopped
  *                  └── no node for long, or not let in ──▶ stopped
  *
  * Actors: NodeClient (calls), ClaimLoop (jobs in), SlotPool (jobs run), Reporter (outcomes out), HeartbeatLoop (leases held,
- * orders in), UpdateLoop (progress and logs out), Returns (jobs back).
+ * orders in), UpdateLoop (progress and logs out), CheckpointUploads (checkpoints out), Returns (jobs back),
+ * InterruptionWatch (on EC2: what is known of the end of the machine).
  */
 import { hostname } from 'node:os'
 import { nanoid } from 'nanoid'
 import type { Logger } from 'pino'
-import type { HeartbeatReply, Lease } from '../contract/worker-protocol.ts'
+import type { HeartbeatReply, Interruption, Lease } from '../contract/worker-protocol.ts'
 import type { Settings } from '../settings.ts'
 import { version } from '../version.ts'
 import { Attempt } from './attempt.ts'
 import { pause } from './backoff.ts'
+import { CheckpointUploads } from './checkpoint-uploads.ts'
 import { ClaimLoop } from './claim-loop.ts'
 import { HeartbeatLoop } from './heartbeat-loop.ts'
 import { HeldLeases } from './held-leases.ts'
+import { InterruptionWatch } from './interruption-watch.ts'
 import { NodeClient } from './node-client.ts'
-import { fetchPayload } from './payload-fetch.ts'
+import { fetchBlobs } from './payload-fetch.ts'
 import { Reporter } from './reporter.ts'
 import { Returns } from './returns.ts'
 import { SlotPool } from './slot-pool.ts'
 import { UpdateLoop } from './update-loop.ts'
 
-/** Why a worker ended: asked by `drain()`, ordered by a node, alone for too long, or not let in by the nodes. */
-export type StopReason = 'asked' | 'ordered' | 'orphaned' | 'refused'
+/**
+ * Why a worker ended: asked by `drain()`, ordered by a node, its instance is to end, alone for too long, or not let in by
+ * the nodes.
+ */
+export type StopReason = 'asked' | 'ordered' | 'interrupted' | 'orphaned' | 'refused'
 
 export interface WorkerOptions {
   readonly settings: Settings
@@ -35,6 +41,8 @@ export interface WorkerOptions {
   readonly instanceId?: string
   /** Made up when left out. */
   readonly workerId?: string
+  /** Of the metadata service of EC2; left out: this is no EC2 instance. */
+  readonly metadataUrl?: string
   readonly log: Logger
 }
 
@@ -43,7 +51,11 @@ const claimGraceMs = 500
 /** How long the last results may take to get through when the worker stops. */
 const lastResultsMs = 10_000
 /** After the grace of a slot: it is dead by then. */
-const abortedWithinMs = 3000
+const abortedWithinMs = 4000
+/** How long the last checkpoints may take to get through before their jobs go back. */
+const lastCheckpointsMs = 5000
+/** An interrupted instance stops its jobs this long before its end: for checkpoints, returns and results. */
+const beforeEndMs = 10_000
 const goodbyeMs = 3000
 const lookEveryMs = 25
 
@@ -56,6 +68,8 @@ export class Worker {
   readonly #leases = new HeldLeases()
   readonly #pool: SlotPool
   readonly #returns: Returns
+  readonly #checkpoints: CheckpointUploads
+  readonly #watch: InterruptionWatch | undefined
   readonly #slots: number
   #heartbeat: HeartbeatLoop | undefined
   #updates: UpdateLoop | undefined
@@ -64,6 +78,8 @@ export class Worker {
   #orphanTimer: NodeJS.Timeout | undefined
   #settleStopped: (reason: StopReason) => void = () => undefined
   #ending: Promise<void> | undefined
+  /** performance.now() of the end of the instance, as far as it is known. */
+  #instanceEndsAtMs = Number.POSITIVE_INFINITY
   readonly #hurry = new AbortController()
 
   constructor(options: WorkerOptions) {
@@ -76,22 +92,27 @@ export class Worker {
     this.#slots = settings.workerSlots
     this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token: settings.workerToken, log })
     this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log })
+    this.#checkpoints = new CheckpointUploads(this.#client)
+    const { metadataUrl } = options
+    this.#watch =
+      metadataUrl === undefined
+        ? undefined
+        : new InterruptionWatch({ url: metadataUrl, log, onNotice: notice => this.#onInterruption(notice) })
     this.#pool = new SlotPool({
       slots: this.#slots,
       heapMb: settings.workerHeapMb,
       handlersFile: settings.handlers === '' ? undefined : settings.handlers,
       log,
       isLeaseGood: attempt => this.#leases.isGood(attempt),
-      fetchPayload: async (attempt, slot, signal) => {
-        if (!('blob' in attempt.lease.payload)) return { kind: 'ready' }
-        return await fetchPayload(this.#client, attempt.lease.payload.blob, slot, signal)
-      },
+      isOnlyLease: attempt => this.#leases.size === 1 && this.#leases.has(attempt) && this.#returns.isSettled,
+      fetchBlobs: async (attempt, slot, signal) => await fetchBlobs(this.#client, attempt, slot, signal),
       events: {
         onOutcome: (attempt, outcome) => this.#reporter?.report(attempt, outcome),
         onReturn: attempts => this.#giveBack(attempts),
         onForgotten: attempts => this.#forget(attempts),
         onRoom: () => this.#claims?.poke(),
         onUpdate: attempt => this.#updates?.note(attempt),
+        onCheckpoint: (attempt, bytes, answer) => this.#checkpoints.keep(attempt, bytes, answer),
       },
     })
   }
@@ -170,6 +191,7 @@ export class Worker {
     })
     heartbeat.start()
     this.#claims.start()
+    this.#watch?.start()
     const orphanMs = settings.workerOrphanMs
     this.#orphanTimer = setInterval(() => this.#checkOrphaned(orphanMs), Math.min(1000, orphanMs / 4))
     log.info(
@@ -224,6 +246,14 @@ export class Worker {
     this.#pool.end(attempt, 'stopped')
   }
 
+  /** What has not started goes back at once, and the nodes hear of it at once. */
+  #onInterruption(notice: Interruption): void {
+    if (this.#heartbeat !== undefined) this.#heartbeat.interruption = notice
+    if (notice.kind === 'interruption') this.#instanceEndsAtMs = performance.now() + Date.parse(notice.at) - Date.now()
+    if (this.#ending !== undefined) this.#heartbeat?.renew()
+    void this.#end('interrupted')
+  }
+
   #forget(attempts: readonly Attempt[]): void {
     this.#leases.remove(attempts)
     for (const attempt of attempts) this.#updates?.forget(attempt)
@@ -260,14 +290,28 @@ export class Worker {
     this.#heartbeat?.renew()
     this.#pool.drain()
     await this.#claims?.stop(this.#hurry.signal.aborted ? 0 : claimGraceMs)
-    await this.#until(() => this.#pool.isEmpty, settings.workerDrainMs, this.#hurry.signal)
+    const drainedByMs = performance.now() + settings.workerDrainMs
+    // An interruption may come in the middle: then it says how long there is.
+    const finishByMs = (): number =>
+      this.#instanceEndsAtMs === Number.POSITIVE_INFINITY ? drainedByMs : this.#instanceEndsAtMs - beforeEndMs
+    await this.#until(() => this.#pool.isEmpty, finishByMs, this.#hurry.signal)
     const running = this.#pool.running
-    for (const attempt of running) this.#pool.end(attempt, 'returned')
+    for (const attempt of running) this.#pool.end(attempt, reason === 'interrupted' ? 'interrupted' : 'returned')
     if (this.#hurry.signal.aborted) this.#pool.stop()
-    await this.#until(() => this.#pool.isEmpty, abortedWithinMs, this.#hurry.signal)
+    const abortedByMs = performance.now() + abortedWithinMs
+    await this.#until(
+      () => this.#pool.isEmpty,
+      () => abortedByMs,
+      this.#hurry.signal,
+    )
+    const keptByMs = performance.now() + lastCheckpointsMs
+    const areKept = (): boolean => running.every(({ checkpointing }) => checkpointing === undefined)
+    await this.#until(areKept, () => keptByMs, this.#hurry.signal)
     // Not before they have ended here: another worker may start them at once.
     this.#giveBack(running)
-    await this.#until(() => this.#reporter?.isEmpty !== false, lastResultsMs, AbortSignal.timeout(lastResultsMs))
+    const deliveredByMs = performance.now() + lastResultsMs
+    const areDelivered = (): boolean => this.#reporter?.isEmpty !== false
+    await this.#until(areDelivered, () => deliveredByMs, AbortSignal.timeout(lastResultsMs))
     await this.#returns.settled()
     await this.#shutDown(reason)
   }
@@ -276,10 +320,12 @@ export class Worker {
     clearInterval(this.#orphanTimer)
     this.#pool.stop()
     this.#reporter?.stop()
+    this.#checkpoints.stop()
+    await this.#watch?.stop()
     await this.#claims?.stop(0)
     await this.#updates?.stop()
     await this.#heartbeat?.stop()
-    if (this.#heartbeat !== undefined && (reason === 'asked' || reason === 'ordered')) {
+    if (this.#heartbeat !== undefined && reason !== 'orphaned' && reason !== 'refused') {
       this.#heartbeat.state = 'stopped'
       await this.#heartbeat
         .beat({ waitMs: 0 }, { rounds: 1, signal: AbortSignal.timeout(goodbyeMs) })
@@ -291,8 +337,8 @@ export class Worker {
     this.#settleStopped(reason)
   }
 
-  async #until(isDone: () => boolean, limitMs: number, signal: AbortSignal): Promise<void> {
-    const untilMs = performance.now() + limitMs
-    while (!isDone() && performance.now() < untilMs && !signal.aborted) await pause(lookEveryMs, signal)
+  /** Looks until it is done, its time is over, or the signal aborts. */
+  async #until(isDone: () => boolean, byMs: () => number, signal: AbortSignal): Promise<void> {
+    while (!isDone() && performance.now() < byMs() && !signal.aborted) await pause(lookEveryMs, signal)
   }
 }

@@ -9,7 +9,7 @@ import type { AttemptError, Lease, LeaseRef } from '../contract/worker-protocol.
 import { droppedNotice, maxLogLines } from './log-lines.ts'
 
 /** Why an attempt is being ended from outside; what it still says is then ignored. */
-export type Verdict = 'timeout' | 'stopped' | 'returned'
+export type Verdict = 'timeout' | 'stopped' | 'returned' | 'interrupted'
 
 /** What an attempt left behind. */
 export type Outcome =
@@ -30,6 +30,8 @@ export class Attempt {
   progress: { fraction: number; note?: string } | undefined
   /** Settles when log lines that are on their way have arrived or come back; later lines must not overtake them. */
   logsInFlight: Promise<void> | undefined
+  /** Settles when its newest checkpoint has been kept or given up; never rejects. */
+  checkpointing: Promise<void> | undefined
   /** A node did not accept its completion. */
   isRefused = false
   /** It has left its slot for good; only its outcome remains to be told. */
@@ -54,6 +56,12 @@ export class Attempt {
       this.#lineCount += kept.length
     }
     this.#droppedCount += droppedCount + lines.length - kept.length
+  }
+
+  /** Something of it has to be streamed into the slot before it can start. */
+  get hasBlobs(): boolean {
+    const { payload, checkpoint } = this.lease
+    return 'blob' in payload || (checkpoint !== undefined && 'blob' in checkpoint)
   }
 
   get hasLogs(): boolean {

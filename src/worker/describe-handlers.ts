@@ -14,7 +14,14 @@ export async function describeHandlers(file: string | undefined): Promise<Handle
     onDeath = resolve
   })
   const nothing = (): void => undefined
-  const events = { onOutcome: nothing, onChange: nothing, onUnstarted: nothing, onUpdate: nothing, onDeath }
+  const events = {
+    onOutcome: nothing,
+    onChange: nothing,
+    onUnstarted: nothing,
+    onUpdate: nothing,
+    onCheckpoint: nothing,
+    onDeath,
+  }
   const slot = new Slot({ handlersFile: file === '' ? undefined : file, heapMb, events })
   try {
     return await slot.ready

@@ -3,7 +3,7 @@
  * and it is over early enough for the next one to extend the leases in time.
  */
 import type { Logger } from 'pino'
-import type { HeartbeatReply, HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
+import type { HeartbeatReply, HeartbeatRequest, Interruption, WorkerDescription } from '../contract/worker-protocol.ts'
 import { Backoff, pause } from './backoff.ts'
 import type { HeldLeases } from './held-leases.ts'
 import type { CallOptions, NodeClient } from './node-client.ts'
@@ -42,6 +42,8 @@ export class HeartbeatLoop {
   #registered = false
   #ended: Promise<void> | undefined
   state: HeartbeatRequest['state'] = 'ready'
+  /** What the machine has said of its end, if anything. */
+  interruption: Interruption | undefined
 
   constructor(options: HeartbeatOptions) {
     this.#options = options
@@ -76,7 +78,9 @@ export class HeartbeatLoop {
   ): Promise<HeartbeatReply> {
     const { client, leases, worker, events } = this.#options
     const sentAtMs = performance.now()
-    const reply = await client.heartbeat({ worker, state: this.state, leases: leases.refs(), ...extra }, options)
+    const { state, interruption } = this
+    const request = { worker, state, leases: leases.refs(), ...extra }
+    const reply = await client.heartbeat(interruption === undefined ? request : { ...request, interruption }, options)
     leases.leaseMs = reply.leaseMs
     leases.extended(sentAtMs)
     if (!this.#registered) {

@@ -1,6 +1,7 @@
 /**
  * Jobs that wait for a slot, in order, and what is known of how long they will take: short ones go to a slot together.
  */
+import type { Content } from '../contract/worker-protocol.ts'
 import type { Attempt } from './attempt.ts'
 import { DurationEstimate } from './duration-estimate.ts'
 
@@ -83,13 +84,12 @@ export class JobBuffer {
   }
 
   #isShort(attempt: Attempt | undefined): boolean {
-    return (
-      attempt !== undefined &&
-      !('blob' in attempt.lease.payload) &&
-      this.#durations.ofTypeMs(attempt.lease.type) <= batchMs
-    )
+    return attempt !== undefined && !attempt.hasBlobs && this.#durations.ofTypeMs(attempt.lease.type) <= batchMs
   }
 }
 
 /** Base64 is by far the longest of what can stand in a lease; JSON has a limit of its own. */
-const sizeOf = ({ lease: { payload } }: Attempt): number => ('base64' in payload ? payload.base64.length : 0)
+const sizeOf = ({ lease: { payload, checkpoint } }: Attempt): number =>
+  charsOf(payload) + (checkpoint === undefined ? 0 : charsOf(checkpoint))
+
+const charsOf = (content: Content): number => ('base64' in content ? content.base64.length : 0)

@@ -5,6 +5,7 @@
 import type { Logger } from 'pino'
 import { type Dispatcher, Pool } from 'undici'
 import type {
+  CheckpointReply,
   ClaimReply,
   ClaimRequest,
   CompleteReply,
@@ -119,6 +120,20 @@ export class NodeClient {
       contentType: 'application/octet-stream',
     })
     return ((await this.#json(response)) as { value: Content }).value
+  }
+
+  /**
+   * Leaves a checkpoint for the next attempt at a job.
+   * @throws NodeError
+   */
+  async keepCheckpoint(
+    ref: { workId: string; token: string },
+    bytes: Uint8Array,
+    options: CallOptions = {},
+  ): Promise<CheckpointReply> {
+    const path = `/workers/checkpoints/${encodeURIComponent(ref.workId)}?token=${encodeURIComponent(ref.token)}`
+    const upload = { method: 'PUT', path, body: bytes, contentType: 'application/octet-stream' } as const
+    return (await this.#json(await this.#request({ ...options, ...upload }))) as CheckpointReply
   }
 
   /**

@@ -1,10 +1,12 @@
-/** Streams a blob from a node into a slot; the agent itself keeps no more than a chunk of it. */
+/** Streams the blobs of a job from a node into a slot; the agent itself keeps no more than a chunk of them. */
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AttemptError, Content } from '../contract/worker-protocol.ts'
+import type { Attempt } from './attempt.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, NodeError } from './node-error.ts'
 import type { Slot } from './slot.ts'
+import type { BlobPart } from './slot-protocol.ts'
 
 type Blob = Extract<Content, { blob: unknown }>['blob']
 
@@ -20,54 +22,72 @@ export type FetchOutcome =
 const tries = 3
 const betweenTriesMs = 200
 
-/** Fetches a payload into the slot and checks it. Never throws. */
-export async function fetchPayload(
+/**
+ * Fetches payload and checkpoint of an attempt into the slot, those that are blobs, and checks them. Never throws.
+ * A checkpoint that cannot be read is left out, with a line in the log: starting from the beginning is right, too.
+ */
+export async function fetchBlobs(
   client: NodeClient,
-  blob: Blob,
+  attempt: Attempt,
   slot: Slot,
   signal: AbortSignal,
 ): Promise<FetchOutcome> {
-  let outcome: FetchOutcome = { kind: 'away' }
-  for (let tried = 1; tried <= tries && !slot.isDead; tried++) {
-    if (tried > 1)
-      await sleep(betweenTriesMs * (tried - 1 + Math.random()), undefined, { signal }).catch(() => undefined)
-    if (signal.aborted) return { kind: 'lost' }
-    outcome = await fetchOnce(client, blob, slot, signal)
+  const { payload, checkpoint } = attempt.lease
+  for (let tried = 1; ; tried++) {
+    const outcome = await fetchBoth()
     if (outcome.kind === 'ready' || outcome.kind === 'lost') return outcome
-    slot.discardPayload()
+    slot.discardBlobs()
+    if (tried === tries || slot.isDead) return outcome
+    await sleep(betweenTriesMs * (tried + Math.random()), undefined, { signal }).catch(() => undefined)
+    if (signal.aborted) return { kind: 'lost' }
   }
-  return outcome
+
+  async function fetchBoth(): Promise<FetchOutcome> {
+    // First, so that it can still be left out.
+    if (checkpoint !== undefined && 'blob' in checkpoint) {
+      const outcome = await fetchOnce(client, checkpoint.blob, 'checkpoint', slot, signal)
+      if (outcome.kind === 'failed') {
+        slot.discardBlobs()
+        attempt.addLog([`Starting from the beginning: the checkpoint cannot be read (${outcome.error.message})`])
+      } else if (outcome.kind !== 'ready') {
+        return outcome
+      }
+    }
+    return 'blob' in payload ? await fetchOnce(client, payload.blob, 'payload', slot, signal) : { kind: 'ready' }
+  }
 }
 
 async function fetchOnce(
   client: NodeClient,
   { url, kind, bytes, sha256 }: Blob,
+  part: BlobPart,
   slot: Slot,
   signal: AbortSignal,
 ): Promise<FetchOutcome> {
   try {
     const body = await client.openBlob(url, { signal })
-    slot.openPayload(bytes, kind)
+    slot.openBlob(part, bytes, kind)
     const hash = createHash('sha256')
     let count = 0
     for await (const chunk of body as AsyncIterable<Buffer>) {
       count += chunk.length
       if (count > bytes) break
       hash.update(chunk)
-      await slot.writePayload(chunk)
+      await slot.writeBlob(chunk)
     }
     if (count === bytes && hash.digest('hex') === sha256) return { kind: 'ready' }
     return unreadable(
-      `The payload is not what was submitted: ${count === bytes ? 'its SHA-256 differs' : `${count} of ${bytes} bytes came`}`,
+      part,
+      `The ${part} is not what was stored: ${count === bytes ? 'its SHA-256 differs' : `${count} of ${bytes} bytes came`}`,
     )
   } catch (error) {
     if (signal.aborted || hasCode(error, 'lease_lost')) return { kind: 'lost' }
-    if (error instanceof NodeError && !error.isPassing) return unreadable(error.message)
+    if (error instanceof NodeError && !error.isPassing) return unreadable(part, error.message)
     return { kind: 'away' }
   }
 }
 
-const unreadable = (message: string): FetchOutcome => ({
+const unreadable = (part: BlobPart, message: string): FetchOutcome => ({
   kind: 'failed',
-  error: { code: 'payload_unreadable', message },
+  error: { code: `${part}_unreadable`, message },
 })

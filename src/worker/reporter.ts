@@ -8,7 +8,7 @@
 import type { Logger } from 'pino'
 import type { CompleteReply } from '../contract/worker-protocol.ts'
 import type { Attempt, Outcome } from './attempt.ts'
-import { Backoff } from './backoff.ts'
+import { Backoff, pause } from './backoff.ts'
 import { completionText, type Value } from './completion-text.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, isPassing, NodeError } from './node-error.ts'
@@ -46,6 +46,8 @@ const batchChars = 1024 * 1024
 /** How long a completion may linger while another call is in flight, unless many have gathered. */
 const lingerMs = 4
 const enoughCount = 100
+/** A failed attempt's last checkpoint goes ahead of its outcome, which ends the lease; but not for longer than this. */
+const checkpointWithinMs = 10_000
 /** Undelivered values above this stop the claims. */
 const mostHeldChars = 64 * 1024 * 1024
 
@@ -86,7 +88,8 @@ export class Reporter {
   report(attempt: Attempt, outcome: Outcome): void {
     this.#options.updates.forget(attempt)
     const isLarge = 'value' in outcome && outcome.value.bytes.length > this.#options.inlineBytes
-    if (isLarge || attempt.logsInFlight !== undefined || attempt.hasLogs) void this.#prepare(attempt, keep(outcome))
+    const mustWait = attempt.logsInFlight !== undefined || attempt.hasLogs || attempt.checkpointing !== undefined
+    if (isLarge || mustWait) void this.#prepare(attempt, keep(outcome))
     else this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
   }
 
@@ -102,6 +105,8 @@ export class Reporter {
     this.#preparingCount += 1
     const { updates, inlineBytes, isHeld, onForgotten } = this.#options
     await updates.settle(attempt)
+    if ('error' in outcome && attempt.checkpointing !== undefined)
+      await Promise.race([attempt.checkpointing, pause(checkpointWithinMs, this.#stopping.signal)])
     if ('error' in outcome || outcome.value.bytes.length <= inlineBytes) {
       this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
     } else {

@@ -29,6 +29,11 @@ export class Returns {
     }
   }
 
+  /** Nothing is on its way. */
+  get isSettled(): boolean {
+    return this.#open.size === 0
+  }
+
   /** Resolves when nothing is on its way any more. Never rejects. */
   async settled(): Promise<void> {
     await Promise.all(this.#open)

@@ -7,8 +7,11 @@
  *               └─ waited too long, or draining ──▶ onReturn
  *
  * Short jobs are sent several at once. A slot that died is replaced; one that keeps failing to start, ever later.
+ * A job that must run alone has its turn (alone-turn.ts): what has not started goes out by onReturn, what runs may finish,
+ * then it runs with nothing beside it.
  */
 import type { Logger } from 'pino'
+import { AloneTurn } from './alone-turn.ts'
 import { appetite, longRunMs } from './appetite.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
 import { Backoff, pause } from './backoff.ts'
@@ -26,6 +29,7 @@ export interface SlotPoolEvents {
   /** The appetite may have grown. */
   readonly onRoom: () => void
   readonly onUpdate: (attempt: Attempt) => void
+  readonly onCheckpoint: SlotEvents['onCheckpoint']
 }
 
 export interface SlotPoolOptions {
@@ -36,7 +40,9 @@ export interface SlotPoolOptions {
   readonly events: SlotPoolEvents
   /** False when the lease has run out, so that the job must not start. */
   readonly isLeaseGood: (attempt: Attempt) => boolean
-  readonly fetchPayload: (attempt: Attempt, slot: Slot, signal: AbortSignal) => Promise<FetchOutcome>
+  /** True when the worker holds nothing but this job, as far as the nodes know. */
+  readonly isOnlyLease: (attempt: Attempt) => boolean
+  readonly fetchBlobs: (attempt: Attempt, slot: Slot, signal: AbortSignal) => Promise<FetchOutcome>
 }
 
 /** A slot with fewer short jobs than this gets more. */
@@ -50,6 +56,7 @@ export class SlotPool {
   readonly #options: SlotPoolOptions
   readonly #slots = new Set<Slot>()
   readonly #buffer = new JobBuffer()
+  readonly #alone = new AloneTurn()
   readonly #fetching = new Map<Attempt, AbortController>()
   readonly #respawns = new Set<NodeJS.Timeout>()
   readonly #spawnBackoff = new Backoff(100, 30_000)
@@ -75,7 +82,7 @@ export class SlotPool {
 
   /** How many more jobs should come. */
   get appetite(): number {
-    if (this.#draining) return 0
+    if (this.#draining || this.#alone.isTaken) return 0
     let openSlots = 0
     let heldCount = this.#buffer.size
     for (const slot of this.#slots) {
@@ -83,7 +90,9 @@ export class SlotPool {
       openSlots += 1
       heldCount += slot.size + (slot.isReserved ? 1 : 0)
     }
-    return appetite({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
+    const wanted = appetite({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
+    // The next one may have to run alone as well: what came with it would only go back.
+    return this.#alone.wasLast ? Math.min(1, wanted) : wanted
   }
 
   /** A slot has nothing to do, and nothing waits for it. */
@@ -95,7 +104,7 @@ export class SlotPool {
 
   /** Nothing runs, waits or is fetched. */
   get isEmpty(): boolean {
-    return this.#buffer.size === 0 && this.#fetching.size === 0 && [...this.#slots].every(slot => slot.size === 0)
+    return this.#alone.waiting === undefined && this.#buffer.size === 0 && this.#isQuiet
   }
 
   get pids(): number[] {
@@ -105,19 +114,27 @@ export class SlotPool {
   /** Takes jobs in; each comes out again by exactly one of onOutcome, onReturn and onForgotten. */
   offer(attempts: readonly Attempt[]): void {
     if (this.#draining) {
-      this.#options.events.onReturn([...attempts])
+      this.#give([...attempts])
       return
     }
-    this.#buffer.append(attempts)
-    this.#dispatch()
+    const wasTaken = this.#alone.isTaken
+    const rest = this.#alone.admit(attempts)
+    if (!this.#alone.isTaken) {
+      this.#buffer.append(attempts)
+      this.#dispatch()
+      return
+    }
+    this.#give(rest)
+    if (!wasTaken) this.#clear()
+    this.#startAlone()
   }
 
   /** Ends an attempt wherever it is. */
   end(attempt: Attempt, verdict: Verdict): void {
     if (attempt.verdict !== undefined) return
-    if (this.#buffer.remove(attempt)) {
+    if (this.#buffer.remove(attempt) || this.#alone.waiting === attempt) {
       attempt.verdict = verdict
-      this.#options.events.onForgotten([attempt])
+      this.#forget([attempt])
     } else if (this.#fetching.has(attempt)) {
       attempt.verdict = verdict
       this.#fetching.get(attempt)?.abort()
@@ -129,9 +146,8 @@ export class SlotPool {
   /** From now on nothing starts: what waits goes out by onReturn, what runs may finish. */
   drain(): void {
     this.#draining = true
-    this.#give(this.#buffer.takeAll())
-    for (const controller of this.#fetching.values()) controller.abort()
-    for (const slot of this.#slots) if (slot.size > 0) slot.recall()
+    if (this.#alone.waiting !== undefined) this.#give([this.#alone.waiting])
+    this.#clear()
   }
 
   /** The attempts that run now. */
@@ -154,6 +170,32 @@ export class SlotPool {
     for (let look = 0; look < 40 && this.#slots.size > 0; look++) await pause(25, never)
   }
 
+  /** No slot has anything. */
+  get #isQuiet(): boolean {
+    return this.#fetching.size === 0 && [...this.#slots].every(slot => slot.size === 0)
+  }
+
+  /** What has not started goes back. */
+  #clear(): void {
+    this.#give(this.#buffer.takeAll())
+    for (const controller of this.#fetching.values()) controller.abort()
+    for (const slot of this.#slots) if (slot.size > 0) slot.recall()
+  }
+
+  /** Not before the nodes know that nothing else is here: else this job would not be blamed alone if the worker is lost. */
+  #startAlone(): void {
+    const attempt = this.#alone.waiting
+    if (attempt === undefined) return
+    const slot = [...this.#slots].find(isIdle)
+    if (slot !== undefined && this.#isQuiet && this.#options.isOnlyLease(attempt)) {
+      this.#alone.begin()
+      this.#buffer.append([attempt])
+      this.#feed(slot)
+    } else {
+      this.#keepLooking()
+    }
+  }
+
   #trySpawn(): void {
     try {
       this.#spawn()
@@ -171,6 +213,7 @@ export class SlotPool {
       onUnstarted: attempts => this.#takeBack(attempts),
       onDeath: (slot, reason, hadJob) => this.#onDeath(slot, reason, hadJob),
       onUpdate: this.#options.events.onUpdate,
+      onCheckpoint: this.#options.events.onCheckpoint,
     }
     const slot = new Slot({ handlersFile, heapMb, events })
     this.#slots.add(slot)
@@ -196,15 +239,17 @@ export class SlotPool {
 
   #onOutcome(attempt: Attempt, outcome: Outcome): void {
     if (attempt.verdict !== undefined && attempt.verdict !== 'timeout') {
-      this.#options.events.onForgotten([attempt])
+      this.#forget([attempt])
       return
     }
     this.#spawnBackoff.reset()
     this.#buffer.observe(attempt.lease.type, outcome.durationMs, performance.now())
+    this.#alone.left([attempt])
     this.#options.events.onOutcome(attempt, outcome)
   }
 
   #onChange(slot: Slot): void {
+    this.#startAlone()
     if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
     if (slot.size === 0) this.#options.events.onRoom()
   }
@@ -212,9 +257,9 @@ export class SlotPool {
   /** Jobs that did not start in their slot: to the head of the line again. */
   #takeBack(attempts: Attempt[]): void {
     const ended = attempts.filter(attempt => attempt.verdict !== undefined)
-    if (ended.length > 0) this.#options.events.onForgotten(ended)
+    this.#forget(ended)
     const rest = attempts.filter(attempt => attempt.verdict === undefined)
-    if (this.#draining) {
+    if (this.#draining || this.#alone.isTaken) {
       this.#give(rest)
       return
     }
@@ -223,7 +268,13 @@ export class SlotPool {
   }
 
   #give(attempts: Attempt[]): void {
+    this.#alone.left(attempts)
     if (attempts.length > 0) this.#options.events.onReturn(attempts)
+  }
+
+  #forget(attempts: Attempt[]): void {
+    this.#alone.left(attempts)
+    if (attempts.length > 0) this.#options.events.onForgotten(attempts)
   }
 
   #dispatch(): void {
@@ -253,7 +304,7 @@ export class SlotPool {
       if (this.#buffer.size > 0) this.#feed(slot)
       return
     }
-    if ('blob' in first.lease.payload) {
+    if (first.hasBlobs) {
       void this.#fetchInto(slot, first)
       return
     }
@@ -263,7 +314,7 @@ export class SlotPool {
 
   #isGood(attempt: Attempt): boolean {
     const isGood = this.#options.isLeaseGood(attempt)
-    if (!isGood) this.#options.events.onForgotten([attempt])
+    if (!isGood) this.#forget([attempt])
     return isGood
   }
 
@@ -271,19 +322,20 @@ export class SlotPool {
     const controller = new AbortController()
     slot.isReserved = true
     this.#fetching.set(attempt, controller)
-    const outcome = await this.#options.fetchPayload(attempt, slot, controller.signal)
+    const outcome = await this.#options.fetchBlobs(attempt, slot, controller.signal)
     this.#fetching.delete(attempt)
     slot.isReserved = false
-    if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !this.#draining) {
+    const mustGo = this.#draining || (this.#alone.isTaken && !this.#alone.isTurnOf(attempt))
+    if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !mustGo) {
       slot.takesMore = false
-      slot.run([attempt], true)
+      slot.run([attempt])
       return
     }
-    slot.discardPayload()
-    if (attempt.verdict !== undefined) this.#options.events.onForgotten([attempt])
-    else if (this.#draining || outcome.kind === 'away') this.#give([attempt])
-    else if (outcome.kind === 'failed') this.#options.events.onOutcome(attempt, { durationMs: 0, error: outcome.error })
-    else if (outcome.kind === 'lost') this.#options.events.onForgotten([attempt])
+    slot.discardBlobs()
+    if (attempt.verdict !== undefined) this.#forget([attempt])
+    else if (mustGo || outcome.kind === 'away') this.#give([attempt])
+    else if (outcome.kind === 'failed') this.#onOutcome(attempt, { durationMs: 0, error: outcome.error })
+    else if (outcome.kind === 'lost') this.#forget([attempt])
     else this.#takeBack([attempt])
     this.#onChange(slot)
   }
@@ -299,6 +351,7 @@ export class SlotPool {
 
   #look(): void {
     this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
+    this.#startAlone()
     let isWaiting = this.#buffer.size > 0
     for (const slot of this.#slots) {
       if (slot.size <= 1) continue

@@ -1,5 +1,6 @@
 /** What an agent and a slot (its child process) say to each other, as headers of frames. */
 import type { Content } from '../contract/worker-protocol.ts'
+import type { AbortWhy } from '../handlers/define-handler.ts'
 
 /** One type that a slot can run, with the JSON schema of its payload where it declares one. */
 export interface HandlerDescription {
@@ -15,19 +16,26 @@ export interface SlotJob {
   readonly attempt: number
   readonly attempts: number
   readonly params: Record<string, unknown>
-  /** Left out when it came before as `payload` and `chunk` frames. */
+  /** Left out when it came before as `blob` and `chunk` frames. */
   readonly payload?: Content
+  /** Likewise; or there is none. */
+  readonly checkpoint?: Content
 }
+
+/** What can be streamed into a slot ahead of its job. */
+export type BlobPart = 'payload' | 'checkpoint'
 
 export type ToSlot =
   | { readonly k: 'run'; readonly jobs: readonly SlotJob[] }
-  /** A payload of this size follows in `chunk` frames; the next `run` is for it, or `discard` forgets it. */
-  | { readonly k: 'payload'; readonly bytes: number; readonly kind: 'bytes' | 'json' }
+  /** This part of a job follows in `chunk` frames; the next `run` is for it, or `discard` forgets all parts. */
+  | { readonly k: 'blob'; readonly part: BlobPart; readonly bytes: number; readonly kind: 'bytes' | 'json' }
   | { readonly k: 'chunk' }
   | { readonly k: 'discard' }
   /** Give back what has not started: these, or all. */
   | { readonly k: 'recall'; readonly seq: number; readonly ids?: readonly number[] }
-  | { readonly k: 'abort'; readonly id: number; readonly reason: string }
+  | { readonly k: 'abort'; readonly id: number; readonly why: AbortWhy; readonly message: string }
+  /** What became of all checkpoints of a job up to this one; without `error` the newest of them is kept. */
+  | { readonly k: 'checkpointed'; readonly id: number; readonly seq: number; readonly error?: string }
 
 export interface SlotError {
   readonly message: string
@@ -57,6 +65,8 @@ export type FromSlot =
       readonly next?: number
     }
   | { readonly k: 'progress'; readonly id: number; readonly fraction: number; readonly note?: string }
+  /** The bytes are the body. */
+  | { readonly k: 'checkpoint'; readonly id: number; readonly seq: number }
   | { readonly k: 'log'; readonly id: number; readonly lines: readonly string[]; readonly dropped?: number }
   | { readonly k: 'recalled'; readonly seq: number; readonly ids: readonly number[] }
   /** Something was thrown outside of any handler; the slot ends itself after this. `id`: the job that ran then. */

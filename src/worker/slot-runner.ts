@@ -11,12 +11,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Handler } from '../handlers/define-handler.ts'
 import { JobContext } from './job-context.ts'
 import type { SlotOutput } from './slot-output.ts'
-import type { FromSlot, SlotError, SlotJob, ToSlot } from './slot-protocol.ts'
+import type { BlobPart, FromSlot, SlotError, SlotJob, ToSlot } from './slot-protocol.ts'
 
 /** The event loop gets a turn at least this often. */
 const turnEveryMs = 10
 
-interface IncomingPayload {
+interface IncomingBlob {
   readonly kind: 'bytes' | 'json'
   readonly bytes: Buffer
   filled: number
@@ -26,14 +26,16 @@ export class SlotRunner {
   readonly #handlers: ReadonlyMap<string, Handler>
   readonly #output: SlotOutput
   #queue: SlotJob[] = []
-  #incoming: IncomingPayload | undefined
+  /** Parts that came ahead of their job; the last one begun is being filled. */
+  readonly #incoming = new Map<BlobPart, IncomingBlob>()
+  #filling: IncomingBlob | undefined
   #current: { readonly context: JobContext; readonly startedMs: number } | undefined
   #running = false
   #lastTurnMs = 0
   /** The agent was told that this one starts: it cannot be given back any more. */
   #announced: number | undefined
   /** An abort that came for a job just before it started. */
-  #earlyAbort: { readonly id: number; readonly reason: string } | undefined
+  #earlyAbort: Extract<ToSlot, { k: 'abort' }> | undefined
 
   constructor(handlers: ReadonlyMap<string, Handler>, output: SlotOutput) {
     this.#handlers = handlers
@@ -46,15 +48,16 @@ export class SlotRunner {
         this.#queue.push(...message.jobs)
         if (!this.#running) void this.#runAll()
         break
-      case 'payload':
-        this.#incoming = { kind: message.kind, bytes: Buffer.allocUnsafeSlow(message.bytes), filled: 0 }
+      case 'blob':
+        this.#filling = { kind: message.kind, bytes: Buffer.allocUnsafeSlow(message.bytes), filled: 0 }
+        this.#incoming.set(message.part, this.#filling)
         break
       case 'chunk':
-        if (this.#incoming !== undefined)
-          this.#incoming.filled += body.copy(this.#incoming.bytes, this.#incoming.filled)
+        if (this.#filling !== undefined) this.#filling.filled += body.copy(this.#filling.bytes, this.#filling.filled)
         break
       case 'discard':
-        this.#incoming = undefined
+        this.#incoming.clear()
+        this.#filling = undefined
         break
       case 'recall': {
         const isMeant = (job: SlotJob): boolean =>
@@ -65,8 +68,11 @@ export class SlotRunner {
         break
       }
       case 'abort':
-        if (this.#current?.context.job.id === message.id) this.#current.context.abort(message.reason)
+        if (this.#current?.context.job.id === message.id) this.#current.context.abort(message)
         else this.#earlyAbort = message
+        break
+      case 'checkpointed':
+        if (this.#current?.context.job.id === message.id) this.#current.context.checkpointed(message)
         break
     }
   }
@@ -108,9 +114,9 @@ export class SlotRunner {
   /** @returns a promise only if the handler gave one */
   #runOne(job: SlotJob): Promise<void> | undefined {
     const startedMs = performance.now()
-    const context = new JobContext(job, this.#output)
+    const context = new JobContext(job, this.#checkpointOf(job), this.#output)
     this.#current = { context, startedMs }
-    if (this.#earlyAbort?.id === job.id) context.abort(this.#earlyAbort.reason)
+    if (this.#earlyAbort?.id === job.id) context.abort(this.#earlyAbort)
     try {
       const handler = this.#handlers.get(job.type)
       if (handler === undefined) {
@@ -137,13 +143,23 @@ export class SlotRunner {
 
   #payloadOf(job: SlotJob): unknown {
     if (job.payload === undefined) {
-      const incoming = this.#incoming
-      this.#incoming = undefined
+      const incoming = this.#takeIncoming('payload')
       if (incoming === undefined) throw new Error('The payload did not arrive')
       return incoming.kind === 'bytes' ? incoming.bytes : JSON.parse(incoming.bytes.toString())
     }
     if ('base64' in job.payload) return Buffer.from(job.payload.base64, 'base64')
     return 'json' in job.payload ? job.payload.json : null
+  }
+
+  #checkpointOf({ checkpoint }: SlotJob): Buffer | undefined {
+    if (checkpoint === undefined) return this.#takeIncoming('checkpoint')?.bytes
+    return 'base64' in checkpoint ? Buffer.from(checkpoint.base64, 'base64') : undefined
+  }
+
+  #takeIncoming(part: BlobPart): IncomingBlob | undefined {
+    const incoming = this.#incoming.get(part)
+    this.#incoming.delete(part)
+    return incoming
   }
 
   #succeed(job: SlotJob, startedMs: number, value: unknown): void {

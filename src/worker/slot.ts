@@ -10,10 +10,11 @@ import { StartupError } from '../errors.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
 import { Deadline } from './deadline.ts'
 import { SlotProcess } from './slot-process.ts'
-import type { FromSlot, HandlerDescription, SlotError, SlotJob } from './slot-protocol.ts'
+import type { BlobPart, FromSlot, HandlerDescription } from './slot-protocol.ts'
+import { aborts, timedOut, toAttemptError, toSlotJob } from './slot-words.ts'
 
-/** Between the abort of a job and the kill of its slot. */
-const killGraceMs = 2000
+/** Between the abort of a job and the kill of its slot: time for a last checkpoint. */
+const killGraceMs = 3000
 /** A little more than handlers may take to load, so that what they say about it is heard. */
 const readyWithinMs = 40_000
 /** A slot that does not answer a recall is in a tight loop; it obeys before it starts another job. */
@@ -30,6 +31,8 @@ export interface SlotEvents {
   readonly onDeath: (slot: Slot, reason: string, hadJob: boolean) => void
   /** The attempt has new log lines or progress. */
   readonly onUpdate: (attempt: Attempt) => void
+  /** The attempt leaves these bytes for the next one; they are the receiver's. `answer` is to be called once it is known. */
+  readonly onCheckpoint: (attempt: Attempt, bytes: Buffer, answer: (error?: string) => void) => void
 }
 
 export interface SlotOptions {
@@ -61,7 +64,7 @@ export class Slot {
   #recallsOverdue = 0
   readonly #readyTimer: NodeJS.Timeout
   #fault: Extract<FromSlot, { k: 'fault' }> | undefined
-  /** A payload is being streamed into it. */
+  /** A payload or a checkpoint is being streamed into it. */
   isReserved = false
   /** What is in it is short: it may get more before it is empty. */
   takesMore = false
@@ -119,22 +122,22 @@ export class Slot {
     return this.#recallTimer !== undefined
   }
 
-  /** Gives it jobs; a payload that was streamed in before belongs to the first one. */
-  run(attempts: readonly Attempt[], payloadCameBefore = false): void {
+  /** Gives it jobs; blobs that were streamed in before belong to the first one. */
+  run(attempts: readonly Attempt[]): void {
     for (const attempt of attempts) this.#held.set(attempt.id, attempt)
-    this.#process.send({ k: 'run', jobs: attempts.map(attempt => toSlotJob(attempt, payloadCameBefore)) })
+    this.#process.send({ k: 'run', jobs: attempts.map(toSlotJob) })
   }
 
-  openPayload(bytes: number, kind: 'bytes' | 'json'): void {
-    this.#process.send({ k: 'payload', bytes, kind })
+  openBlob(part: BlobPart, bytes: number, kind: 'bytes' | 'json'): void {
+    this.#process.send({ k: 'blob', part, bytes, kind })
   }
 
   /** Resolves when there is room for more; also when the slot died. */
-  async writePayload(chunk: Uint8Array): Promise<void> {
+  async writeBlob(chunk: Uint8Array): Promise<void> {
     await this.#process.sendChunk(chunk)
   }
 
-  discardPayload(): void {
+  discardBlobs(): void {
     this.#process.send({ k: 'discard' })
   }
 
@@ -194,6 +197,9 @@ export class Slot {
       case 'log':
         this.#update(this.#held.get(message.id), attempt => attempt.addLog(message.lines, message.dropped))
         break
+      case 'checkpoint':
+        this.#keepCheckpoint(message, body)
+        break
       case 'recalled':
         if (message.seq > this.#recallsOverdue) this.#giveBack(message.ids.flatMap(id => this.#held.get(id) ?? []))
         break
@@ -207,6 +213,16 @@ export class Slot {
     if (attempt === undefined || attempt.verdict !== undefined) return
     change(attempt)
     this.#events.onUpdate(attempt)
+  }
+
+  /** Also of an attempt that is being ended: this is what the time until its kill is for. */
+  #keepCheckpoint({ id, seq }: { id: number; seq: number }, body: Buffer): void {
+    const attempt = this.#held.get(id)
+    if (attempt === undefined || attempt.verdict === 'stopped') return
+    // The frame's bytes are used again.
+    this.#events.onCheckpoint(attempt, Buffer.from(body), error =>
+      this.#process.send({ k: 'checkpointed', id, seq, ...(error === undefined ? {} : { error }) }),
+    )
   }
 
   #settle({ id, next }: { id: number; next?: number }, outcome: Outcome): void {
@@ -232,12 +248,7 @@ export class Slot {
   }
 
   #abortCurrent(attempt: Attempt): void {
-    const reasons = {
-      timeout: `The run-time limit of ${attempt.lease.timeoutMs} ms is over`,
-      stopped: 'The job was stopped',
-      returned: 'The worker must go',
-    }
-    this.#process.send({ k: 'abort', id: attempt.id, reason: reasons[attempt.verdict ?? 'stopped'] })
+    this.#process.send({ k: 'abort', id: attempt.id, ...aborts[attempt.verdict ?? 'stopped'](attempt) })
     clearTimeout(this.#killTimer)
     this.#killTimer = setTimeout(() => this.kill(), killGraceMs)
   }
@@ -269,27 +280,5 @@ export class Slot {
     if (attempt.verdict === 'timeout') return timedOut(attempt, durationMs)
     if (this.#fault?.id === attempt.id) return { durationMs, error: toAttemptError(this.#fault.error) }
     return { durationMs, error: death }
-  }
-}
-
-function toSlotJob({ id, lease }: Attempt, payloadCameBefore: boolean): SlotJob {
-  const { workId, type, attempt, attempts, params, payload } = lease
-  const job = { id, workId, type, attempt, attempts, params }
-  return payloadCameBefore ? job : { ...job, payload }
-}
-
-function toAttemptError({ code, message, stack, final }: SlotError): Extract<Outcome, { error: unknown }>['error'] {
-  return {
-    code: code ?? 'handler_error',
-    message,
-    ...(stack === undefined ? {} : { stack }),
-    ...(final === true ? { retryable: false } : {}),
-  }
-}
-
-function timedOut({ lease }: Attempt, durationMs: number): Outcome {
-  return {
-    durationMs,
-    error: { code: 'timeout', message: `The attempt ran longer than its limit of ${lease.timeoutMs} ms` },
   }
 }

@@ -296,7 +296,7 @@ t.test('queues: pause, drain, resume; leases that run out', async t => {
   })
 
   await t.test('a job that loses its worker again and again is dead', async t => {
-    const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_MAX_LOST_LEASES: '1' })
+    const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_MAX_LOST_LEASES: '2' })
     const worker = api.worker()
     await worker.heartbeat()
     const workId = await put(api, 'type=noop')

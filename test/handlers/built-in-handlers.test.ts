@@ -37,6 +37,33 @@ t.test('primes: known counts, and the largest prime', async t => {
   for (const [below, count, largest] of known) t.same(await primesBelow(below), { count, largest }, `below ${below}`)
 })
 
+t.test('primes: goes on from a checkpoint to the same answer', async t => {
+  const whole = { count: 78_498, largest: 999_983 }
+  for (const from of [1, 5, 1000, 32_768, 400_000, 499_999]) {
+    // Odd numbers with an index below `from` are those below 2 × from.
+    const found = (await primesBelow(2 * from)) as { count: number; largest: number | null }
+    const counted = from === 1 ? { count: 1, largest: 2 } : found
+    const context = new RecordingContext()
+    context.lastCheckpoint = Buffer.from(JSON.stringify({ from, ...counted }))
+    t.same(await primes.handle({ below: 1_000_000 }, context), whole, `from ${from}`)
+    t.ok((context.fractions[0] ?? 1) > (2 * from) / 1_000_000, 'and does not begin again')
+  }
+  // Time flies, so that it leaves some.
+  const { now } = performance
+  t.teardown(() => {
+    performance.now = now
+  })
+  performance.now = () => now.call(performance) * 100
+  const busy = new RecordingContext()
+  t.same(await primes.handle({ below: 20_000_000 }, busy), { count: 1_270_607, largest: 19_999_999 })
+  t.ok(busy.checkpoints.length > 0)
+  for (const left of busy.checkpoints) {
+    const next = new RecordingContext()
+    next.lastCheckpoint = left
+    t.same(await primes.handle({ below: 20_000_000 }, next), { count: 1_270_607, largest: 19_999_999 })
+  }
+})
+
 t.test('primes: agrees with trial division for every small limit and around the edges of segments', async t => {
   const isPrime = (number: number): boolean => {
     for (let divisor = 2; divisor * divisor <= number; divisor += 1) if (number % divisor === 0) return false

@@ -12,6 +12,8 @@ export class RecordingContext implements HandlerContext {
   /** When each progress came, in ms of performance.now(). */
   readonly progressedAtMs: number[] = []
   readonly lines: string[] = []
+  readonly checkpoints: Buffer[] = []
+  lastCheckpoint: Buffer | undefined
 
   constructor(params: Readonly<Record<string, JsonValue>> = {}, signal: AbortSignal = new AbortController().signal) {
     this.params = params
@@ -25,6 +27,10 @@ export class RecordingContext implements HandlerContext {
 
   log(line: string): void {
     this.lines.push(line)
+  }
+
+  async checkpoint(bytes: Uint8Array): Promise<void> {
+    this.checkpoints.push(Buffer.from(bytes))
   }
 
   /** Undefined, or what is wrong with the progress of a finished job: it must rise from 0 to 1, and end there. */

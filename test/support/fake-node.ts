@@ -22,6 +22,8 @@ export interface FakeJob {
   readonly payload?: Content
   readonly params?: Record<string, unknown>
   readonly timeoutMs?: number
+  readonly checkpoint?: Content
+  readonly alone?: boolean
 }
 
 const leaseMs = 3000
@@ -35,6 +37,12 @@ export class FakeNode {
   readonly logs = new Map<string, string[]>()
   readonly progress = new Map<string, { fraction: number; note?: string }[]>()
   readonly uploads = new Map<string, { kind: string; bytes: Buffer }>()
+  /** All that were kept, oldest first. */
+  readonly checkpoints = new Map<string, Buffer[]>()
+  /** Work IDs of everything that came back, in order: completions, returns and checkpoints. */
+  readonly events: string[] = []
+  /** Answers 503 to checkpoints. */
+  keepsNoCheckpoints = false
   /** Answers 503 to everything. */
   isAway = false
   /** How often each path was answered so. */
@@ -102,6 +110,7 @@ export class FakeNode {
       const { jobs } = request.body as ReturnRequest
       for (const { workId } of jobs) {
         this.returned.push(workId)
+        this.events.push(`return ${workId}`)
         this.#leased.delete(workId)
       }
       this.ring()
@@ -110,6 +119,22 @@ export class FakeNode {
     app.get('/workers/payloads/:workId', async (request, reply) => {
       const { workId } = request.params as { workId: string }
       return await reply.type('application/octet-stream').send(this.#blobs.get(workId))
+    })
+    app.get('/workers/checkpoints/:workId', async (request, reply) => {
+      const { workId } = request.params as { workId: string }
+      const bytes = this.#blobs.get(`checkpoint of ${workId}`)
+      if (bytes === undefined) return await reply.code(404).send({ code: 'job_not_found', detail: 'no such thing' })
+      return await reply.type('application/octet-stream').send(bytes)
+    })
+    app.put('/workers/checkpoints/:workId', async (request, reply) => {
+      const { workId } = request.params as { workId: string }
+      if (this.keepsNoCheckpoints) return await reply.code(503).send({ code: 'redis_unavailable', detail: 'away' })
+      if (!this.#leased.has(workId)) return await reply.code(409).send({ code: 'lease_lost', detail: 'not yours' })
+      const bytes = request.body as Buffer
+      this.checkpoints.set(workId, [...(this.checkpoints.get(workId) ?? []), bytes])
+      this.events.push(`checkpoint ${workId}`)
+      this.ring()
+      return { bytes: bytes.length }
     })
     app.put('/workers/results/:workId', async request => {
       const { workId } = request.params as { workId: string }
@@ -132,7 +157,7 @@ export class FakeNode {
 
   /** Puts jobs in; returns their Work IDs. */
   add(...jobs: FakeJob[]): string[] {
-    const ids = jobs.map(({ type, payload, params, timeoutMs }) => {
+    const ids = jobs.map(({ type, payload, params, timeoutMs, checkpoint, alone }) => {
       const workId = `w${++this.#count}`
       const token = `t${this.#count}`
       this.#waiting.push({
@@ -144,6 +169,8 @@ export class FakeNode {
         payload: payload ?? { json: null },
         params: params ?? {},
         timeoutMs: timeoutMs ?? 60_000,
+        ...(checkpoint === undefined ? {} : { checkpoint }),
+        ...(alone === undefined ? {} : { alone }),
       })
       return workId
     })
@@ -157,6 +184,19 @@ export class FakeNode {
     this.#blobs.set(workId, broken ? Buffer.alloc(bytes.length) : bytes)
     const blob = { url: `/workers/payloads/${workId}?token=t`, kind, bytes: bytes.length, sha256: sha256(bytes) }
     return this.add({ type, payload: { blob } })[0] as string
+  }
+
+  /** A job with a checkpoint that has to be fetched (`isThere` false: it cannot be), and a payload likewise if in bytes. */
+  addWithCheckpointBlob(type: string, bytes: Buffer, payload: Content | Buffer, isThere = true): string {
+    const workId = `w${this.#count + 1}`
+    const blobOf = (place: string, bytes: Buffer, kind: 'bytes' | 'json') => ({
+      blob: { url: `/workers/${place}/${workId}?token=t`, kind, bytes: bytes.length, sha256: sha256(bytes) },
+    })
+    if (isThere) this.#blobs.set(`checkpoint of ${workId}`, bytes)
+    if (Buffer.isBuffer(payload)) this.#blobs.set(workId, payload)
+    const checkpoint = blobOf('checkpoints', bytes, 'bytes')
+    const content = Buffer.isBuffer(payload) ? blobOf('payloads', payload, 'json') : payload
+    return this.add({ type, payload: content, checkpoint })[0] as string
   }
 
   cancel(workId: string): void {
@@ -229,6 +269,7 @@ export class FakeNode {
   #complete(completion: Completion): 'succeeded' | 'dead' | 'stale' {
     const isHeld = this.#leased.get(completion.workId)?.token === completion.token
     this.#leased.delete(completion.workId)
+    this.events.push(`complete ${completion.workId}`)
     if (isHeld) this.completions.push(completion)
     else this.stale.push(completion)
     this.#addLogs(completion.workId, completion.logs ?? [])

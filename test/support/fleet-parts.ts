@@ -34,6 +34,8 @@ export class FakeQueues implements FleetQueues {
   paused = false
   readonly leases = new Map<string, number>()
   readonly returned: string[] = []
+  /** Those of them under whose jobs they were lost. */
+  readonly lost: string[] = []
 
   async load(): Promise<QueueLoad> {
     const running = [...this.leases.values()].reduce((sum, count) => sum + count, 0)
@@ -45,10 +47,11 @@ export class FakeQueues implements FleetQueues {
     return new Map(this.leases)
   }
 
-  async returnLeasesOf(_queue: string, workerId: string): Promise<number> {
+  async returnLeasesOf(_queue: string, workerId: string, wasLost: boolean): Promise<number> {
     const count = this.leases.get(workerId) ?? 0
     this.leases.delete(workerId)
     if (count > 0) this.returned.push(workerId)
+    if (count > 0 && wasLost) this.lost.push(workerId)
     this.waiting += count
     return count
   }

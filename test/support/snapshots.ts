@@ -22,6 +22,7 @@ export interface Given {
   instances?: readonly InstanceView[]
   failures?: PoolSnapshot['failures']
   hearingSince?: number
+  bootMs?: number
 }
 
 export const pool = (given: Given): PoolSnapshot => ({
@@ -30,6 +31,7 @@ export const pool = (given: Given): PoolSnapshot => ({
   load: { waiting: 0, dueDelayed: 0, running: 0, paused: false, ...given.load },
   instances: given.instances ?? [],
   failures: given.failures ?? { count: 0, lastAt: 0 },
+  ...(given.bootMs === undefined ? {} : { bootMs: given.bootMs }),
   silentAfterMs: 30_000,
   hearingSince: given.hearingSince ?? t0 - 10_000_000,
 })
@@ -51,3 +53,13 @@ export const ready = (id: string, more: Partial<InstanceView> = {}): InstanceVie
   leases: 0,
   ...more,
 })
+
+/** Its worker has said that its host is being taken away: it drains. */
+export const interrupted = (id: string, more: Partial<InstanceView> = {}): InstanceView =>
+  ready(id, {
+    state: 'draining',
+    drainingSince: t0,
+    interrupted: { kind: 'interruption', at: t0 + 120_000 },
+    leases: 1,
+    ...more,
+  })

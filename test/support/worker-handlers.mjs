@@ -123,3 +123,64 @@ export const parent = defineHandler({
     spin()
   },
 })
+
+/** Tells what it was given; leaves `leave` (text, or a number of bytes), then does as it is told. */
+export const relay = defineHandler({
+  type: 'relay',
+  handle: async ({ leave, end }, context) => {
+    const found = context.lastCheckpoint?.toString('latin1').slice(0, 40) ?? null
+    const bytes = typeof leave === 'number' ? Buffer.alloc(leave, 'c') : Buffer.from(leave ?? '')
+    if (leave !== undefined) await context.checkpoint(bytes)
+    if (end === 'throw') throw new Error('not yet')
+    return { found, size: context.lastCheckpoint?.length ?? 0 }
+  },
+})
+
+/** Does not wait for its checkpoints; the last one counts. */
+export const hasty = defineHandler({
+  type: 'hasty',
+  handle: async (count, { checkpoint }) => {
+    const bytes = Buffer.alloc(100_000)
+    for (let seq = 1; seq <= count; seq++) {
+      bytes.fill(seq)
+      void checkpoint(bytes)
+      await delay(0)
+    }
+    throw new Error('not yet')
+  },
+})
+
+/** Works until it is aborted; leaves then, by a checkpoint, why. `deaf`: hears nothing. */
+export const parting = defineHandler({
+  type: 'parting',
+  handle: async (deaf, { signal, checkpoint }) => {
+    if (deaf) spin()
+    try {
+      await delay(60_000, undefined, { signal })
+    } catch {
+      await delay(500)
+      await checkpoint(Buffer.from(`${signal.reason.name} ${signal.reason.why}`))
+    }
+    return 'never counts'
+  },
+})
+
+/** Writes into a file when it begins and when it ends. */
+export const span = defineHandler({
+  type: 'span',
+  handle: async ({ file, name, ms }) => {
+    appendFileSync(file, `+${name}\n`)
+    await delay(ms)
+    appendFileSync(file, `-${name}\n`)
+    return name
+  },
+})
+
+/** Takes the whole worker down, as a job that kills its host would; at once, or as soon as the file is there. */
+export const killer = defineHandler({
+  type: 'killer',
+  handle: async () => {
+    process.kill(process.ppid, 'SIGKILL')
+    await delay(60_000)
+  },
+})

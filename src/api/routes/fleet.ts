@@ -1,7 +1,9 @@
 /** /fleet: who works, why there are so many, and what an operator may ask of the fleet. */
 import { Type } from 'typebox'
 import { Problem } from '../../errors.ts'
-import type { InstanceView, PoolLoad } from '../../fleet/snapshot.ts'
+import type { JournalEntry } from '../../fleet/journal.ts'
+import type { WorkerRecord } from '../../fleet/registry.ts'
+import type { InstanceView, Interruption as InterruptionView, PoolLoad } from '../../fleet/snapshot.ts'
 import type { Api, App } from '../api.ts'
 import { problems } from '../schemas.ts'
 
@@ -14,7 +16,13 @@ const Load = Type.Object({
   running: Type.Integer(),
   paused: Type.Boolean(),
   serviceMs: Type.Optional(Type.Number({ description: 'Recent mean run time of a job' })),
+  arrivalsPerSecond: Type.Optional(Type.Number({ description: 'Recent mean of jobs that came in' })),
 })
+
+const Interruption = Type.Object(
+  { kind: Type.Enum(['interruption', 'rebalance']), at: Time },
+  { description: 'Its host is being taken away, at that time; or was announced then to be at risk' },
+)
 
 const Instance = Type.Object({
   instanceId: Type.String(),
@@ -23,6 +31,11 @@ const Instance = Type.Object({
   slots: Type.Integer(),
   leases: Type.Integer({ description: 'Jobs that its worker holds' }),
   idleSince: Type.Optional(Time),
+  market: Type.Optional(Type.Enum(['spot', 'on-demand'])),
+  instanceType: Type.Optional(Type.String()),
+  zone: Type.Optional(Type.String()),
+  hourlyUsd: Type.Optional(Type.Number()),
+  interruption: Type.Optional(Interruption),
 })
 
 const Worker = Type.Object({
@@ -39,6 +52,7 @@ const Worker = Type.Object({
   lastSeenAt: Time,
   idleSince: Type.Optional(Time),
   drainReason: Type.Optional(Type.String()),
+  interruption: Type.Optional(Interruption),
 })
 
 const Pool = Type.Object({
@@ -63,28 +77,39 @@ const DecisionsQuery = Type.Object({
   cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'nextCursor of the page before' })),
 })
 
-const Decision = Type.Object(
-  {
-    id: Type.String(),
-    at: Time,
-    queue: Type.String(),
-    wanted: Type.Integer(),
-    reason: Type.String(),
-    sentence: Type.String(),
-    actions: Type.Array(Type.Record(Type.String(), Type.Unknown()), {
-      description: 'launch, drain or terminate, each with its reason',
+const decisionFields = {
+  at: Time,
+  queue: Type.String({ description: '* for what concerns no queue' }),
+  wanted: Type.Integer(),
+  reason: Type.String(),
+  sentence: Type.String(),
+  actions: Type.Array(Type.Record(Type.String(), Type.Unknown()), {
+    description: 'launch, drain, terminate or sweep, each with its reason',
+  }),
+  epoch: Type.Optional(Type.Integer({ description: "Of the autoscaler's lease; absent for what somebody asked for" })),
+  decisionId: Type.Optional(
+    Type.String({ description: 'Under which its instances were launched, as their tags name it' }),
+  ),
+  evidence: Type.Optional(
+    Type.Record(Type.String(), Type.String(), {
+      description: 'By instance that never came up: the end of what it said while it booted',
     }),
-    epoch: Type.Optional(
-      Type.Integer({ description: "Of the autoscaler's lease; absent for what somebody asked for" }),
-    ),
-    inputs: Type.Optional(
-      Type.Record(Type.String(), Type.Unknown(), {
-        description: 'All that the decision saw; times in ms since the epoch',
-      }),
-    ),
-  },
-  { description: 'A scaling decision' },
-)
+  ),
+  inputs: Type.Optional(
+    Type.Record(Type.String(), Type.Unknown(), {
+      description: 'All that the decision saw; times in ms since the epoch',
+    }),
+  ),
+}
+const Decision = Type.Object({ id: Type.String(), ...decisionFields }, { description: 'A scaling decision' })
+const LatestDecision = Type.Object(decisionFields, { description: 'The latest scaling decision about a pool' })
+
+const EndQuery = Type.Object({
+  force: Type.Optional(
+    Type.Boolean({ description: 'Now, without waiting for what it runs: that goes back, and no attempt is spent' }),
+  ),
+})
+const EndBody = Type.Union([EndQuery, Type.Null()])
 
 const SpawnBody = Type.Object(
   {
@@ -111,32 +136,7 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
         ...(decidedAt !== undefined && { decidedAt: iso(decidedAt) }),
         ...(load !== undefined && { load: load as PoolLoad }),
         instances: instances.map(renderInstance),
-        workers: workers.map(
-          ({
-            drain,
-            queue: _,
-            firstSeenAt,
-            lastSeenAt,
-            idleSince,
-            types,
-            instanceId,
-            host,
-            pid,
-            version,
-            ...worker
-          }) => ({
-            ...worker,
-            ...(instanceId !== undefined && { instanceId }),
-            ...(host !== undefined && { host }),
-            ...(pid !== undefined && { pid }),
-            ...(version !== undefined && { version }),
-            types: [...types],
-            firstSeenAt: iso(firstSeenAt),
-            lastSeenAt: iso(lastSeenAt),
-            ...(idleSince !== undefined && { idleSince: iso(idleSince) }),
-            ...(drain !== undefined && { drainReason: drain.reason }),
-          }),
-        ),
+        workers: workers.map(renderWorker),
       })),
     }),
   )
@@ -164,14 +164,48 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
         ...(queue !== undefined && { queue }),
       })
       return {
-        decisions: page.decisions.map(({ at, actions, inputs, ...decision }) => ({
-          ...decision,
-          at: iso(at),
-          actions: actions.map(action => ({ ...action })),
-          ...(inputs !== undefined && { inputs: { ...inputs } }),
-        })),
+        decisions: page.decisions.map(({ id, ...decision }) => ({ id, ...renderDecision(decision) })),
         ...(page.nextBefore !== undefined && { nextCursor: page.nextBefore }),
       }
+    },
+  )
+
+  app.get(
+    '/fleet/decisions/:decisionId',
+    {
+      schema: {
+        operationId: 'getDecision',
+        summary: 'One decision, and all that it saw: enough to take it again',
+        tags: ['fleet'],
+        params: Type.Object({ decisionId: Type.String({ maxLength: 64 }) }),
+        response: { 200: Decision, ...problems('decision_not_found', 'parameter_invalid') },
+      },
+    },
+    async ({ params: { decisionId } }) => {
+      const entry = await fleet.decision(decisionId)
+      if (entry === undefined) throw new Problem('decision_not_found')
+      const { id, ...decision } = entry
+      return { id, ...renderDecision(decision) }
+    },
+  )
+
+  app.get(
+    '/fleet/pools/:queue/decision',
+    {
+      schema: {
+        operationId: 'getLatestDecision',
+        summary: 'The latest decision about a pool, also one that changed nothing',
+        tags: ['fleet'],
+        params: Type.Object({ queue: Type.String({ maxLength: 64 }) }),
+        response: { 200: LatestDecision, ...problems('decision_not_found', 'queue_unknown', 'parameter_invalid') },
+      },
+    },
+    async ({ params: { queue } }) => {
+      jobs.queues.get(queue)
+      const latest = await fleet.latestDecision(queue)
+      if (latest === undefined) throw new Problem('decision_not_found', `Nothing was decided about "${queue}" yet.`)
+      const { at, epoch, inputs, decision } = latest
+      return renderDecision({ queue, at, epoch, inputs, ...decision })
     },
   )
 
@@ -192,16 +226,19 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
             'queue_unknown',
             'fleet_none',
             'fleet_at_ceiling',
+            'fleet_launch_failed',
           ),
         },
       },
     },
-    async ({ body: { queue = 'default', count = 1 } }) => {
+    async ({ body: { queue = 'default', count = 1 }, ip, log }) => {
       jobs.queues.get(queue)
+      log.info({ audit: 'spawn', queue, count, ip }, 'somebody asks for instances')
       const spawned = await fleet.spawn(queue, count)
       if (spawned.outcome === 'launched') return { instanceIds: [...spawned.instanceIds] }
       if (spawned.outcome === 'at-ceiling')
         throw new Problem('fleet_at_ceiling', `The pool "${queue}" may have ${spawned.max} instances, and has them.`)
+      if (spawned.outcome === 'launch-failed') throw new Problem('fleet_launch_failed', spawned.message)
       throw new Problem(spawned.outcome === 'no-provider' ? 'fleet_none' : 'queue_unknown')
     },
   )
@@ -211,28 +248,84 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
     {
       schema: {
         operationId: 'terminateInstance',
-        summary: 'End an instance (or a worker, by its id) once it has finished what it runs',
+        summary: 'End an instance (or a worker, by its id) once it has finished what it runs; with force, now',
         tags: ['fleet'],
-        params: Type.Object({ instanceId: Type.String() }),
+        params: Type.Object({ instanceId: Type.String({ maxLength: 128 }) }),
+        querystring: EndQuery,
+        body: Type.Optional(EndBody),
         response: {
-          200: Type.Object({ instanceId: Type.String(), state: Type.Literal('draining') }),
-          ...problems('instance_not_found'),
+          200: Type.Object({
+            instanceId: Type.String(),
+            state: Type.Enum(['draining', 'terminating'], {
+              description: 'draining: it finishes what it runs, and goes. terminating: it was told to end',
+            }),
+            returned: Type.Integer({ description: 'Jobs that were taken from it and went back' }),
+          }),
+          ...problems(
+            'instance_not_found',
+            'request_invalid',
+            'json_invalid',
+            'parameter_invalid',
+            'parameter_unknown',
+          ),
         },
       },
     },
-    async ({ params: { instanceId } }) => {
-      const { outcome } = await fleet.drainInstance(instanceId)
-      if (outcome === 'unknown-instance') throw new Problem('instance_not_found')
-      return { instanceId, state: 'draining' as const }
+    async ({ params: { instanceId }, query, body, ip, log }) => {
+      const force = query.force ?? body?.force ?? false
+      log.info({ audit: 'terminate', instanceId, force, ip }, 'somebody asks to end an instance')
+      const ended = await fleet.endInstance(instanceId, { force })
+      if (ended.outcome === 'unknown-instance') throw new Problem('instance_not_found')
+      return { instanceId: ended.instanceId, state: ended.outcome, returned: ended.returned }
     },
   )
 }
 
-const renderInstance = ({ id, state, launchedAt, slots, leases, idleSince }: InstanceView) => ({
-  instanceId: id,
-  state,
-  launchedAt: iso(launchedAt),
-  slots,
-  leases,
-  ...(idleSince !== undefined && { idleSince: iso(idleSince) }),
+const renderInterruption = ({ kind, at }: InterruptionView) => ({ kind, at: iso(at) })
+
+function renderInstance(instance: InstanceView) {
+  const { id, state, launchedAt, slots, leases, idleSince, market, instanceType, zone, hourlyUsd, interrupted } =
+    instance
+  return {
+    instanceId: id,
+    state,
+    launchedAt: iso(launchedAt),
+    slots,
+    leases,
+    ...(idleSince !== undefined && { idleSince: iso(idleSince) }),
+    ...(market !== undefined && { market }),
+    ...(instanceType !== undefined && { instanceType }),
+    ...(zone !== undefined && { zone }),
+    ...(hourlyUsd !== undefined && { hourlyUsd }),
+    ...(interrupted !== undefined && { interruption: renderInterruption(interrupted) }),
+  }
+}
+
+function renderWorker(worker: WorkerRecord) {
+  const { workerId, state, slots, leases, types, firstSeenAt, lastSeenAt } = worker
+  const { idleSince, instanceId, host, pid, version, drain, interruption } = worker
+  return {
+    workerId,
+    state,
+    slots,
+    leases,
+    types: [...types],
+    firstSeenAt: iso(firstSeenAt),
+    lastSeenAt: iso(lastSeenAt),
+    ...(idleSince !== undefined && { idleSince: iso(idleSince) }),
+    ...(instanceId !== undefined && { instanceId }),
+    ...(host !== undefined && { host }),
+    ...(pid !== undefined && { pid }),
+    ...(version !== undefined && { version }),
+    ...(drain !== undefined && { drainReason: drain.reason }),
+    ...(interruption !== undefined && { interruption: renderInterruption(interruption) }),
+  }
+}
+
+const renderDecision = ({ at, actions, evidence, inputs, ...decision }: JournalEntry) => ({
+  ...decision,
+  at: iso(at),
+  actions: actions.map(action => ({ ...action })),
+  ...(evidence !== undefined && { evidence: { ...evidence } }),
+  ...(inputs !== undefined && { inputs: { ...inputs } }),
 })
