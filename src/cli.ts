@@ -3,7 +3,6 @@
 import { Command, Option } from 'commander'
 import { pino } from 'pino'
 import { StartupError } from './errors.ts'
-import { startNode } from './node.ts'
 import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
 import { version } from './version.ts'
 
@@ -43,6 +42,19 @@ program
     for (const { name, value, help } of lines) print(`${`${name}=${value}`.padEnd(44)} # ${help}`)
   })
 
+program
+  .command('fleet')
+  .description('look at the fleet')
+  .command('explain')
+  .description('say why the fleet has its size: the latest decision of each pool, or the one with this id')
+  .argument('[decisionId]', 'the id of a decision, as GET /fleet/decisions lists it')
+  .option('--url <url>', 'the node to ask (MUSTER_NODE_URLS)')
+  .action(async (id: string | undefined, { url }: { url?: string }) => {
+    const { nodeUrls } = settingsWith({ nodeUrls: url })
+    const { runExplain } = await import('./fleet/explain-command.ts')
+    process.exitCode = await runExplain({ urls: nodeUrls, print, ...(id !== undefined && { id }) })
+  })
+
 function print(line: string): void {
   process.stdout.write(`${line}\n`)
 }
@@ -73,6 +85,8 @@ async function runNode(settings: Settings): Promise<void> {
   const log = makeLog(settings)
   for (const name of unknownVariables(process.env))
     log.warn(`${name} is set but is no setting; "muster settings" lists them`)
+  // Only now: a worker needs none of a node's parts, nor the packages beneath them.
+  const { startNode } = await import('./node.ts')
   const node = await startNode(settings, log)
   process.stdout.write(welcome(node.url))
   await untilSignalled()

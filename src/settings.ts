@@ -7,57 +7,25 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import { StartupError } from './errors.ts'
+import { faultsOfEc2 } from './settings/faults-of-ec2.ts'
+import { integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
 interface Field<T> {
   readonly help: string
-  readonly fallback: string | (() => string)
+  /** May depend on the settings above it. */
+  readonly fallback: Fallback
   /** Throws an Error whose message completes "NAME …". */
   readonly parse: (text: string) => T
   readonly secret?: true
   /** Another variable that is read when this one is unset. */
   readonly also?: string
+  /** The variable, when it is a standard one and not MUSTER_…. */
+  readonly variable?: string
 }
 
-const text = (text: string): string => text
-
-const integer =
-  (min: number, max: number) =>
-  (text: string): number => {
-    const value = Number(text)
-    if (!/^-?\d+$/.test(text) || value < min || value > max)
-      throw new Error(`must be a whole number from ${min} to ${max}`)
-    return value
-  }
-
-const oneOf =
-  <T extends string>(...values: readonly T[]) =>
-  (text: string): T => {
-    const found = values.find(value => value === text)
-    if (found === undefined) throw new Error(`must be one of ${values.join(', ')}`)
-    return found
-  }
-
-const list = (text: string): string[] =>
-  text
-    .split(',')
-    .map(item => item.trim())
-    .filter(item => item !== '')
-
-const redisUrl = (text: string): string => {
-  if (text !== '' && !/^rediss?:\/\/[^/]/.test(text))
-    throw new Error('must look like redis://host:6379 or rediss://user:password@host:6380/0')
-  return text
-}
-
-const urls = (text: string): string[] => {
-  const all = list(text)
-  for (const url of all)
-    if (!/^https?:\/\/[^/]/.test(url))
-      throw new Error(`must be URLs like http://127.0.0.1:5000, separated by commas, not "${url}"`)
-  return all.map(url => url.replace(/\/+$/, ''))
-}
+type Fallback = string | ((above: Readonly<Record<string, unknown>>) => string)
 
 const minute = 60_000
 const hour = 60 * minute
@@ -67,9 +35,9 @@ const mebibyte = 1024 * 1024
 
 const field = <T>(
   parse: (text: string) => T,
-  fallback: string | number | (() => string),
+  fallback: Fallback | number,
   help: string,
-  extra: { secret?: true; also?: string } = {},
+  extra: { secret?: true; also?: string; variable?: string } = {},
 ): Field<T> => ({ help, parse, fallback: typeof fallback === 'number' ? String(fallback) : fallback, ...extra })
 
 export const fields = {
@@ -97,9 +65,9 @@ export const fields = {
   maxLostLeases: field(integer(1, 1000), 3, 'A job under which this many workers were lost is dead'),
 
   fleet: field(
-    oneOf('local', 'none'),
+    oneOf('local', 'ec2', 'none'),
     'local',
-    'Who runs the workers: local (processes here) or none (you start them)',
+    'Who runs the workers: local (processes here), ec2 (instances) or none (you start them)',
   ),
   minWorkers: field(integer(0, 10_000), 0, 'Workers kept when there is no work'),
   maxWorkers: field(integer(0, 10_000), 4, 'Most workers at once'),
@@ -108,7 +76,7 @@ export const fields = {
   idleTimeoutMs: field(integer(0, week), 60_000, 'A worker without work for this long is ended'),
   bootTimeoutMs: field(
     integer(1000, day),
-    60_000,
+    ({ fleet }) => String(fleet === 'ec2' ? 5 * minute : minute),
     'An instance whose worker has not appeared after this long is ended',
   ),
   policy: field(oneOf('target-wait', 'jobs-per-worker', 'fixed'), 'target-wait', 'How the number of workers is chosen'),
@@ -119,7 +87,25 @@ export const fields = {
   ),
   fixedWorkers: field(integer(0, 10_000), 1, 'With policy fixed: the number of workers'),
 
-  nodeUrls: field(urls, 'http://127.0.0.1:5000', 'Nodes that a worker talks to, separated by commas'),
+  deployment: field(word, 'muster', 'Name in the tags of what is launched: whose it is'),
+  awsRegion: field(text, '', 'With fleet ec2: the region', { variable: 'AWS_REGION', also: 'AWS_DEFAULT_REGION' }),
+  awsEndpointUrl: field(optionalUrl, '', 'Where AWS is, for an emulator', { variable: 'AWS_ENDPOINT_URL' }),
+  ec2LaunchTemplate: field(text, '', 'With fleet ec2: id or name of the launch template of the workers'),
+  ec2InstanceTypes: field(list, '', "Instance types to choose from, separated by commas; unset: the launch template's"),
+  ec2Subnets: field(list, '', "Subnets to launch into, separated by commas; unset: the launch template's"),
+  ec2SpotPercent: field(integer(0, 100), 0, 'Share of a pool that is Spot; what Spot has no room for is On-Demand'),
+  ec2VolumeGraceMs: field(
+    integer(1000, week),
+    10 * minute,
+    'A volume that a worker left is deleted when it is this old',
+  ),
+  bundleUrl: field(optionalUrl, '', 'Where new instances get the code of the worker; unset: from the nodes'),
+
+  nodeUrls: field(
+    urls,
+    ({ port }) => `http://127.0.0.1:${port || 5000}`,
+    'Nodes that a worker talks to, separated by commas',
+  ),
   workerToken: field(text, '', 'Sent by a worker as its bearer token', { secret: true }),
   workerSlots: field(integer(1, 1024), () => String(availableParallelism()), 'Jobs that one worker runs at once'),
   workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
@@ -146,17 +132,26 @@ export interface PoolSettings {
   readonly slots: number
 }
 
+/** What instances a queue's pool is made of. No part of the decision how many. */
+export interface PlacementSettings {
+  readonly instanceTypes: readonly string[]
+  readonly spotPercent: number
+}
+
 export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['parse']> } & {
   /** By queue name; `default` is always there. */
   readonly pools: Readonly<Record<string, PoolSettings>>
+  /** What a queue's instances are; by queue name, like pools. */
+  readonly placements: Readonly<Record<string, PlacementSettings>>
 }
 
 /** `dataDir` → `MUSTER_DATA_DIR` */
 export const variableName = (key: string): string =>
+  (fields as Record<string, Field<unknown>>)[key]?.variable ??
   `MUSTER_${key.replace(/[A-Z]/g, letter => `_${letter}`).toUpperCase()}`
 
-const fallbackOf = (definition: Field<unknown>): string =>
-  typeof definition.fallback === 'function' ? definition.fallback() : definition.fallback
+const fallbackOf = ({ fallback }: Field<unknown>, above: Readonly<Record<string, unknown>>): string =>
+  typeof fallback === 'function' ? fallback(above) : fallback
 
 /** The fields of a pool in muster.yaml, and the setting whose rule (and default) each one follows. */
 const poolFields = {
@@ -170,6 +165,14 @@ const poolFields = {
   bootTimeoutMs: 'bootTimeoutMs',
   slots: 'workerSlots',
 } as const satisfies Record<keyof PoolSettings, keyof Fields>
+
+/** The same for its placement. */
+const placementFields = {
+  instanceTypes: 'ec2InstanceTypes',
+  spotPercent: 'ec2SpotPercent',
+} as const satisfies Record<keyof PlacementSettings, keyof Fields>
+
+const queueFields: Readonly<Record<string, keyof Fields>> = { ...poolFields, ...placementFields }
 
 export const queueNamePattern = /^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$/
 
@@ -185,19 +188,24 @@ export function readSettings(environment: Environment): Settings {
     const name = variableName(key)
     const given = environment[name] ?? (definition.also === undefined ? undefined : environment[definition.also])
     try {
-      values[key] = definition.parse(given === undefined || given === '' ? fallbackOf(definition) : given.trim())
+      values[key] = definition.parse(
+        given === undefined || given === '' ? fallbackOf(definition, values) : given.trim(),
+      )
     } catch (error) {
       faults.push(
         `${name} ${(error as Error).message} (it is ${definition.secret ? 'set to something else' : `"${given}"`})`,
       )
     }
   }
-  const pools = faults.length > 0 ? {} : readPools(values, faults)
+  if (faults.length === 0) faults.push(...faultsOfEc2(values as unknown as Settings))
+  const queues = faults.length > 0 ? {} : readQueues(values, faults)
   if (faults.length > 0)
     throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
   values.dataDir = resolve(values.dataDir as string)
   if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
-  return { ...values, pools } as unknown as Settings
+  const pools = mapValues(queues, queue => only(queue, poolFields))
+  const placements = mapValues(queues, queue => only(queue, placementFields))
+  return { ...values, pools, placements } as unknown as Settings
 }
 
 /** Variables that look like settings and are none: most are slips of the pen. */
@@ -209,29 +217,36 @@ export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE'] as const
 
 const knownVariables = new Set<string>([...Object.keys(fields).map(variableName), ...instanceVariables])
 
-function readPools(values: Record<string, unknown>, faults: string[]): Record<string, PoolSettings> {
-  const base = Object.fromEntries(
-    Object.entries(poolFields).map(([key, source]) => [key, values[source]]),
-  ) as unknown as PoolSettings
-  const pools: Record<string, PoolSettings> = { default: base }
+type Queue = PoolSettings & PlacementSettings
+
+/** The part of a queue's settings that a table of fields names. */
+const only = (queue: Queue, table: Readonly<Record<string, unknown>>): object =>
+  Object.fromEntries(Object.entries(queue).filter(([key]) => Object.hasOwn(table, key)))
+
+const mapValues = <V, R>(record: Readonly<Record<string, V>>, map: (value: V) => R): Record<string, R> =>
+  Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]))
+
+function readQueues(values: Record<string, unknown>, faults: string[]): Record<string, Queue> {
+  const base = mapValues(queueFields, source => values[source]) as unknown as Queue
+  const queues: Record<string, Queue> = { default: base }
   const file = resolve(values.configFile as string)
   if (existsSync(file)) {
-    for (const [queue, given] of Object.entries(readQueues(file, faults))) {
+    for (const [queue, given] of Object.entries(readQueuesOf(file, faults))) {
       if (!queueNamePattern.test(queue)) {
         faults.push(`${file}: queue "${queue}" needs a name of a-z, 0-9, - and _, at most 64 long`)
         continue
       }
-      pools[queue] = { ...base, ...readPool(`${file}: queues.${queue}`, given, faults) }
+      queues[queue] = { ...base, ...readQueue(`${file}: queues.${queue}`, given, faults) }
     }
   }
-  for (const [queue, pool] of Object.entries(pools)) {
-    if (pool.minWorkers > pool.maxWorkers)
-      faults.push(`queue ${queue}: minWorkers (${pool.minWorkers}) is above maxWorkers (${pool.maxWorkers})`)
+  for (const [queue, { minWorkers, maxWorkers }] of Object.entries(queues)) {
+    if (minWorkers > maxWorkers)
+      faults.push(`queue ${queue}: minWorkers (${minWorkers}) is above maxWorkers (${maxWorkers})`)
   }
-  return pools
+  return queues
 }
 
-function readQueues(file: string, faults: string[]): Record<string, unknown> {
+function readQueuesOf(file: string, faults: string[]): Record<string, unknown> {
   let document: unknown
   try {
     document = parseYaml(readFileSync(file, 'utf8')) ?? {}
@@ -251,26 +266,26 @@ function readQueues(file: string, faults: string[]): Record<string, unknown> {
   return {}
 }
 
-function readPool(where: string, given: unknown, faults: string[]): Partial<PoolSettings> {
+function readQueue(where: string, given: unknown, faults: string[]): Partial<Queue> {
   if (given === null) return {}
   if (!isMapping(given)) {
     faults.push(`${where} must be a mapping`)
     return {}
   }
-  const pool: Record<string, unknown> = {}
+  const queue: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(given)) {
-    const source = (poolFields as Record<string, keyof Fields | undefined>)[key]
+    const source = Object.hasOwn(queueFields, key) ? queueFields[key] : undefined
     if (source === undefined) {
-      faults.push(`${where}.${key} is not known; a queue takes ${Object.keys(poolFields).join(', ')}`)
+      faults.push(`${where}.${key} is not known; a queue takes ${Object.keys(queueFields).join(', ')}`)
       continue
     }
     try {
-      pool[key] = fields[source].parse(String(value))
+      queue[key] = fields[source].parse(String(value))
     } catch (error) {
       faults.push(`${where}.${key} ${(error as Error).message} (it is "${String(value)}")`)
     }
   }
-  return pool as Partial<PoolSettings>
+  return queue as Partial<Queue>
 }
 
 const isMapping = (value: unknown): value is Record<string, unknown> =>
@@ -291,7 +306,7 @@ export function describeSettings(settings: Settings): SettingLine[] {
       name: variableName(key),
       value: definition.secret && value !== '' ? '********' : value,
       help: definition.help,
-      fallback: fallbackOf(definition),
+      fallback: fallbackOf(definition, settings),
     }
   })
 }

@@ -2,25 +2,27 @@
  * The scaling loop: every tick reads the whole state, decides for each pool, and applies. Level-triggered: a lost event,
  * a crash or a failed call costs one tick. One node acts at a time, under a lease.
  *
- * Duties, in order: hold the lease; read one snapshot a pool; decide; journal; apply; publish the latest decision.
+ * Duties, in order: hold the lease; read one snapshot a pool; decide; journal; publish the latest decision; carry out.
+ * Pools are scaled side by side: a launch that takes long in one of them does not hold up the others' tick.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Redis } from 'ioredis'
 import type { PoolSettings } from '../settings.ts'
 import type { Contact } from './contact.ts'
 import { decide } from './decide.ts'
+import { readEvidence } from './evidence.ts'
+import { Executor } from './executor.ts'
 import type { FleetQueues } from './fleet-queues.ts'
 import type { Journal } from './journal.ts'
-import { keys } from './keys.ts'
-import { LaunchHistory } from './launch-history.ts'
+import type { LatestDecisions } from './latest-decisions.ts'
+import type { LaunchTicket, LaunchTickets } from './launch-tickets.ts'
 import type { LeaderLease } from './leader-lease.ts'
 import { Loop } from './loop.ts'
+import { PoolMeasures } from './pool-measures.ts'
 import type { Instance, Provider } from './providers/provider.ts'
-import { buildSnapshot, viewInstances } from './read-snapshot.ts'
+import { viewInstances, withUnlisted } from './read-snapshot.ts'
 import type { WorkerRecord, WorkerRegistry } from './registry.ts'
-import { ServiceTime } from './service-time.ts'
-import type { Action, Decision, PoolSnapshot } from './snapshot.ts'
-import { redisTimeoutMs, within } from './within.ts'
+import type { PoolSnapshot } from './snapshot.ts'
+import { providerTimeoutMs, redisTimeoutMs, within } from './within.ts'
 
 export interface AutoscalerOptions {
   readonly pools: Readonly<Record<string, PoolSettings>>
@@ -30,20 +32,13 @@ export interface AutoscalerOptions {
   readonly provider: Provider
   readonly registry: WorkerRegistry
   readonly queues: FleetQueues
-  readonly lease: LeaderLease
+  readonly lease: Pick<LeaderLease, 'hold'>
   readonly contact: Contact
+  readonly tickets: LaunchTickets
   readonly journal: Journal
-  readonly redis: Redis
+  readonly latest: LatestDecisions
   readonly log: FastifyBaseLogger
   readonly clock?: () => number
-}
-
-/** The latest decision about a pool, as all nodes see it. */
-export interface LatestDecision {
-  readonly at: number
-  readonly epoch: number
-  readonly decision: Decision
-  readonly inputs: PoolSnapshot
 }
 
 export interface TickCounts {
@@ -51,24 +46,29 @@ export interface TickCounts {
   readonly actions: number
 }
 
-/** Longest time that a tick waits for one call to the provider. */
-const providerTimeoutMs = 30_000
+/** What all pools of a tick share. Tickets are read first and workers last: see LaunchTickets, and below. */
+interface Reading {
+  readonly epoch: number
+  readonly tickets: ReadonlyMap<string, LaunchTicket>
+  readonly instances: readonly Instance[]
+  readonly workers: readonly WorkerRecord[]
+}
 
 export class Autoscaler {
   readonly #options: AutoscalerOptions
   readonly #clock: () => number
   readonly #loop: Loop<TickCounts>
-  readonly #service = new Map<string, ServiceTime>()
-  readonly #histories = new Map<string, LaunchHistory>()
+  readonly #executor: Executor
+  readonly #measures = new Map<string, PoolMeasures>()
   readonly #lastReasons = new Map<string, string>()
-  #ticks = 0
   #epoch: number | undefined
 
   constructor(options: AutoscalerOptions) {
     this.#options = options
     this.#clock = options.clock ?? Date.now
-    const { intervalMs, log } = options
+    const { intervalMs, log, provider, registry, tickets } = options
     this.#loop = new Loop({ name: 'autoscaler', intervalMs, log, run: () => this.#run() })
+    this.#executor = new Executor({ provider, registry, tickets, log, clock: this.#clock })
   }
 
   /** Begins to tick. Calling twice is safe. */
@@ -96,22 +96,28 @@ export class Autoscaler {
 
   /** Somebody tells the instance to end by hand: that is no failed launch. */
   expectEnd(queue: string, instanceId: string): void {
-    this.#historyOf(queue).ending(instanceId)
+    this.#measuresOf(queue).history.ending(instanceId)
   }
 
   async #run(): Promise<TickCounts> {
     const epoch = await this.#hold()
     if (epoch === undefined) return { decisions: 0, actions: 0 }
-    this.#ticks += 1
     const { provider, registry, pools } = this.#options
+    const tickets = await this.#readTickets()
     // Read before the workers: an instance that registers in between must not look like a stranger's.
     const instances = await within(providerTimeoutMs, 'The provider (list)', provider.list())
     const workers = await within(redisTimeoutMs, 'Redis (workers)', registry.all())
-    let actions = await this.#endStrays(instances, epoch)
-    for (const [queue, settings] of Object.entries(pools)) {
-      actions += await this.#scale(queue, settings, instances, workers, epoch)
+    const reading = { epoch, tickets, instances, workers }
+    const strays = await this.#endStrays(reading)
+    const outcomes = await Promise.allSettled(
+      Object.entries(pools).map(([queue, settings]) => this.#scale(queue, settings, reading)),
+    )
+    let actions = strays
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') throw outcome.reason
+      actions += outcome.value
     }
-    return { decisions: Object.keys(pools).length, actions }
+    return { decisions: outcomes.length, actions }
   }
 
   async #hold(): Promise<number | undefined> {
@@ -132,140 +138,76 @@ export class Autoscaler {
     if (epoch !== undefined) this.#options.log.info({ epoch }, 'this node scales the fleet')
     this.#epoch = epoch
     this.#lastReasons.clear()
-    this.#histories.clear()
+    for (const measures of this.#measures.values()) measures.takeOver()
+  }
+
+  async #readTickets(): Promise<Map<string, LaunchTicket>> {
+    const { pools, tickets } = this.#options
+    const read = Object.keys(pools).map(async queue => [queue, await tickets.current(queue)] as const)
+    return new Map(await within(redisTimeoutMs, 'Redis (launch tickets)', Promise.all(read)))
   }
 
   /** Instances of a queue that is not declared any more: nobody would ever scale them in. */
-  async #endStrays(instances: readonly Instance[], epoch: number): Promise<number> {
+  async #endStrays({ instances, epoch }: Reading): Promise<number> {
     const { pools, provider, journal, log } = this.#options
     const strays = instances.filter(({ pool, state }) => state === 'running' && !Object.hasOwn(pools, pool))
     for (const { id, pool } of strays) {
       const action = { kind: 'terminate', instanceId: id, force: false, reason: 'unknown-pool' } as const
       const sentence = `No queue "${pool}" is declared; terminates ${id}.`
-      const entry = {
-        queue: pool,
-        at: this.#clock(),
-        epoch,
-        wanted: 0,
-        reason: action.reason,
-        sentence,
-        actions: [action],
-      }
-      await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
+      const entry = { queue: pool, at: this.#clock(), epoch, wanted: 0, reason: action.reason, sentence }
+      await within(redisTimeoutMs, 'Redis (journal)', journal.write({ ...entry, actions: [action] }))
       log.info({ queue: pool, ...action }, sentence)
       await within(providerTimeoutMs, 'The provider (terminate)', provider.terminate([id]))
     }
     return strays.length
   }
 
-  async #scale(
-    queue: string,
-    settings: PoolSettings,
-    instances: readonly Instance[],
-    workers: readonly WorkerRecord[],
-    epoch: number,
-  ): Promise<number> {
-    const { journal, redis, log } = this.#options
+  async #scale(queue: string, settings: PoolSettings, reading: Reading): Promise<number> {
+    const { latest, journal, provider, log } = this.#options
+    const { epoch, workers } = reading
+    const ticket = reading.tickets.get(queue) as LaunchTicket
     const now = this.#clock()
-    const inputs = await this.#read(queue, settings, instances, workers, now)
+    const inputs = await this.#read(queue, settings, reading, ticket, now)
     const decision = decide(inputs, now)
     if (decision.actions.length > 0 || this.#lastReasons.get(queue) !== decision.reason) {
-      await within(redisTimeoutMs, 'Redis (journal)', journal.write({ queue, at: now, epoch, ...decision, inputs }))
+      const evidence = await readEvidence(provider, decision.actions, log)
+      const named = decision.actions.some(({ kind }) => kind === 'launch') ? { decisionId: ticket.id } : {}
+      const entry = { queue, at: now, epoch, ...decision, ...named, ...evidence, inputs }
+      await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
       log.info({ queue, wanted: decision.wanted, reason: decision.reason }, decision.sentence)
     }
     this.#lastReasons.set(queue, decision.reason)
-    const latest: LatestDecision = { at: now, epoch, decision, inputs }
-    await within(redisTimeoutMs, 'Redis (latest decision)', redis.hset(keys.latest, queue, JSON.stringify(latest)))
-    for (const action of decision.actions) {
-      // The lease may have run out during a slow call: then another node decides, and sees all that was done.
-      if ((await this.#hold()) !== epoch) break
-      await this.#apply(queue, settings, action, `${queue}-${epoch}-${this.#ticks}`, workers)
-    }
+    await within(redisTimeoutMs, 'Redis (latest decision)', latest.write(queue, { at: now, epoch, decision, inputs }))
+    const { history } = this.#measuresOf(queue)
+    const occasion = { queue, slots: settings.slots, ticket, workers, history }
+    await this.#executor.carryOut(decision.actions, occasion, async () => (await this.#hold()) === epoch)
     return decision.actions.length
   }
 
   async #read(
     queue: string,
     settings: PoolSettings,
-    instances: readonly Instance[],
-    workers: readonly WorkerRecord[],
+    reading: Reading,
+    ticket: LaunchTicket,
     now: number,
   ): Promise<PoolSnapshot> {
-    const { queues, silentAfterMs, contact } = this.#options
+    const { queues, silentAfterMs, contact, provider } = this.#options
     const load = await within(redisTimeoutMs, 'Redis (load)', queues.load(queue, settings.targetWaitMs))
+    // Read after the workers: whoever was seen to drain then takes no lease that this would miss.
     const leases = await within(redisTimeoutMs, 'Redis (leases)', queues.leasesByWorker(queue))
-    const views = viewInstances(queue, instances, workers, leases, now - silentAfterMs)
-    const history = this.#historyOf(queue)
+    const isShown = provider.endsWithNode || this.#executor.launchedLast(queue, ticket)
+    const instances = isShown ? reading.instances : withUnlisted(reading.instances, ticket, now)
+    const views = viewInstances(queue, instances, reading.workers, leases, now - silentAfterMs)
     const ours = instances.filter(({ pool }) => pool === queue)
-    history.observe(ours, views, now)
-    const serviceMs = this.#serviceOf(queue).observe(load, now)
-    return buildSnapshot(queue, settings, load, serviceMs, {
-      instances: views,
-      failures: history.failures,
-      silentAfterMs,
-      hearingSince: contact.since(now),
-    })
+    const measured = this.#measuresOf(queue).observe(load, ours, views, now)
+    return { queue, settings, ...measured, instances: views, silentAfterMs, hearingSince: contact.since(now) }
   }
 
-  async #apply(
-    queue: string,
-    settings: PoolSettings,
-    action: Action,
-    decisionId: string,
-    workers: readonly WorkerRecord[],
-  ): Promise<void> {
-    const { log } = this.#options
-    log.info({ queue, decisionId, ...action }, `${action.kind} because of ${action.reason}`)
-    if (action.kind === 'launch') return await this.#launch(queue, settings, action.count, decisionId)
-    if (action.kind === 'drain') return await this.#drain(queue, action.instanceId, action.reason, workers)
-    const history = this.#historyOf(queue)
-    if (action.reason === 'boot-timeout') history.neverBooted(action.instanceId, this.#clock())
-    history.ending(action.instanceId)
-    const { provider } = this.#options
-    await within(
-      providerTimeoutMs,
-      'The provider (terminate)',
-      provider.terminate([action.instanceId], { force: action.force }),
-    )
+  #measuresOf(queue: string): PoolMeasures {
+    const known = this.#measures.get(queue)
+    if (known !== undefined) return known
+    const created = new PoolMeasures()
+    this.#measures.set(queue, created)
+    return created
   }
-
-  /** A launch that fails is tried again by a later tick, at the pace of the launch-backoff rule. */
-  async #launch(queue: string, { slots }: PoolSettings, count: number, decisionId: string): Promise<void> {
-    const { provider, log } = this.#options
-    const history = this.#historyOf(queue)
-    try {
-      const launched = await within(
-        providerTimeoutMs,
-        'The provider (launch)',
-        provider.launch({ pool: queue, count, decisionId, slots }),
-      )
-      for (const { id, launchedAt } of launched) history.launched(id, decisionId, launchedAt)
-    } catch (error) {
-      history.failed(decisionId, this.#clock())
-      log.error({ queue, decisionId, err: error }, 'launch failed')
-    }
-  }
-
-  async #drain(queue: string, instanceId: string, reason: string, workers: readonly WorkerRecord[]): Promise<void> {
-    this.#historyOf(queue).ending(instanceId)
-    for (const worker of workers.filter(worker => worker.instanceId === instanceId)) {
-      await within(redisTimeoutMs, 'Redis (drain)', this.#options.registry.requestDrain(worker.workerId, reason))
-    }
-  }
-
-  #historyOf(queue: string): LaunchHistory {
-    return getOrCreate(this.#histories, queue, () => new LaunchHistory())
-  }
-
-  #serviceOf(queue: string): ServiceTime {
-    return getOrCreate(this.#service, queue, () => new ServiceTime())
-  }
-}
-
-function getOrCreate<V>(map: Map<string, V>, key: string, create: () => V): V {
-  const known = map.get(key)
-  if (known !== undefined) return known
-  const created = create()
-  map.set(key, created)
-  return created
 }

@@ -1,23 +1,25 @@
 /**
- * The fleet as the rest of a node sees it: the registry of workers, the two loops (autoscaler and reaper), and what
+ * The fleet as the rest of a node sees it: the registry of workers, the loops (autoscaler, reaper, sweeper), and what
  * operators may look at or ask for. Without a provider there is no autoscaler: workers are started by somebody else.
  */
-import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis } from 'ioredis'
 import type { Bell } from '../redis/bell.ts'
 import type { PoolSettings, Settings } from '../settings.ts'
-import { Autoscaler, type LatestDecision } from './autoscaler.ts'
+import { Autoscaler } from './autoscaler.ts'
+import { ByHand, type EndOutcome, type SpawnOutcome } from './by-hand.ts'
 import { Contact } from './contact.ts'
 import type { FleetQueues } from './fleet-queues.ts'
-import { Journal, type JournalPage } from './journal.ts'
-import { keys } from './keys.ts'
+import { Journal, type JournalPage, type RecordedEntry } from './journal.ts'
+import { type LatestDecision, LatestDecisions } from './latest-decisions.ts'
+import { LaunchTickets } from './launch-tickets.ts'
 import { LeaderLease } from './leader-lease.ts'
 import type { Provider } from './providers/provider.ts'
 import { Reaper } from './reaper.ts'
 import type { ReasonName } from './reasons.ts'
 import { type WorkerRecord, WorkerRegistry } from './registry.ts'
 import type { InstanceView, PoolLoad } from './snapshot.ts'
+import { Sweeper } from './sweeper.ts'
 import { within } from './within.ts'
 
 export interface FleetOptions {
@@ -47,15 +49,6 @@ export interface PoolStatus {
   readonly workers: readonly WorkerRecord[]
 }
 
-export type SpawnOutcome =
-  | { readonly outcome: 'launched'; readonly instanceIds: readonly string[] }
-  | { readonly outcome: 'unknown-queue' | 'no-provider' }
-  | { readonly outcome: 'at-ceiling'; readonly max: number }
-
-export type DrainOutcome =
-  | { readonly outcome: 'draining'; readonly workerIds: readonly string[] }
-  | { readonly outcome: 'unknown-instance' }
-
 export interface Fleet {
   readonly registry: WorkerRegistry
   /** Starts the loops. Calling twice is safe. */
@@ -66,10 +59,14 @@ export interface Fleet {
   status(): Promise<PoolStatus[]>
   /** What GET /fleet/decisions shows, newest first. @throws Problem cursor_invalid */
   decisions(query: { readonly limit: number; readonly before?: string; readonly queue?: string }): Promise<JournalPage>
-  /** Launches up to `count` instances on top of what there is, within the ceiling; they go when they are idle. */
+  /** One entry of them; undefined when there is none (any more). */
+  decision(id: string): Promise<RecordedEntry | undefined>
+  /** The latest decision about a queue's pool, also one that changed nothing; undefined when there was none yet. */
+  latestDecision(queue: string): Promise<LatestDecision | undefined>
+  /** See ByHand: more instances, within the ceiling. */
   spawn(queue: string, count: number): Promise<SpawnOutcome>
-  /** Fences the worker of an instance, which finishes and ends; a booting instance ends at once. Takes a worker's id, too. */
-  drainInstance(id: string): Promise<DrainOutcome>
+  /** See ByHand: ends an instance once it has finished what it runs, or now. Takes a worker's id, too. */
+  endInstance(id: string, options: { readonly force: boolean }): Promise<EndOutcome>
 }
 
 /** A lease that outlives some missed ticks, and yet is soon free after a node was killed. */
@@ -85,9 +82,12 @@ class LiveFleet implements Fleet {
   readonly registry: WorkerRegistry
   readonly #options: FleetOptions
   readonly #journal: Journal
+  readonly #latest: LatestDecisions
+  readonly #byHand: ByHand
   readonly #lease: LeaderLease
   readonly #reaper: Reaper
   readonly #autoscaler: Autoscaler | undefined
+  readonly #sweeper: Sweeper | undefined
   readonly #clock: () => number
   #unsubscribe: (() => void)[] = []
   #stopping: Promise<void> | undefined
@@ -100,21 +100,20 @@ class LiveFleet implements Fleet {
     const intervalMs = settings.autoscaleIntervalMs
     this.registry = new WorkerRegistry({ redis, bell, log, aliveMs: silentAfterMs, clock: this.#clock })
     this.#journal = new Journal(redis)
+    this.#latest = new LatestDecisions(redis)
     this.#lease = new LeaderLease(redis, leaseTtlMs(intervalMs))
     const contact = new Contact(Math.max(silentAfterMs / 2, 2 * intervalMs))
-    const shared = {
-      intervalMs,
-      silentAfterMs,
-      registry: this.registry,
-      queues,
-      lease: this.#lease,
-      contact,
-      log,
-      clock: this.#clock,
-    }
-    this.#reaper = new Reaper({ ...shared, queueNames: Object.keys(settings.pools), provider })
+    const { pools } = settings
+    const base = { registry: this.registry, queues, log, clock: this.#clock }
+    const shared = { ...base, intervalMs, silentAfterMs, lease: this.#lease, contact }
+    const records = { journal: this.#journal, latest: this.#latest }
+    this.#reaper = new Reaper({ ...shared, queueNames: Object.keys(pools), provider })
     this.#autoscaler =
-      provider && new Autoscaler({ ...shared, pools: settings.pools, provider, journal: this.#journal, redis })
+      provider && new Autoscaler({ ...shared, ...records, pools, provider, tickets: new LaunchTickets(redis) })
+    this.#sweeper =
+      provider && new Sweeper({ provider, lease: this.#lease, journal: this.#journal, log, clock: this.#clock })
+    const expectEnd = (queue: string, id: string): void => this.#autoscaler?.expectEnd(queue, id)
+    this.#byHand = new ByHand({ ...base, ...records, pools, provider, expectEnd })
   }
 
   start(): void {
@@ -129,6 +128,7 @@ class LiveFleet implements Fleet {
     )
     this.#autoscaler?.start()
     this.#reaper.start()
+    this.#sweeper?.start()
   }
 
   stop(): Promise<void> {
@@ -137,8 +137,8 @@ class LiveFleet implements Fleet {
   }
 
   async status(): Promise<PoolStatus[]> {
-    const { redis, settings } = this.#options
-    const [latest, workers] = await Promise.all([redis.hgetall(keys.latest), this.registry.list()])
+    const { settings } = this.#options
+    const [latest, workers] = await Promise.all([this.#latest.read(), this.registry.list()])
     return Object.entries(settings.pools).map(([queue, pool]) => {
       const base = {
         queue,
@@ -147,9 +147,9 @@ class LiveFleet implements Fleet {
         max: pool.maxWorkers,
         workers: workers.filter(worker => worker.queue === queue),
       }
-      const text = latest[queue]
-      if (text === undefined || this.#autoscaler === undefined) return { ...base, instances: [] }
-      const { at, decision, inputs } = JSON.parse(text) as LatestDecision
+      const known = latest.get(queue)
+      if (known === undefined || this.#autoscaler === undefined) return { ...base, instances: [] }
+      const { at, decision, inputs } = known
       const { wanted, reason, sentence } = decision
       return { ...base, wanted, reason, sentence, decidedAt: at, load: inputs.load, instances: inputs.instances }
     })
@@ -163,67 +163,25 @@ class LiveFleet implements Fleet {
     return this.#journal.read(query)
   }
 
-  async spawn(queue: string, count: number): Promise<SpawnOutcome> {
-    const { settings, provider, log } = this.#options
-    const pool = Object.hasOwn(settings.pools, queue) ? settings.pools[queue] : undefined
-    if (pool === undefined) return { outcome: 'unknown-queue' }
-    if (provider === undefined) return { outcome: 'no-provider' }
-    const present = (await provider.list()).filter(
-      instance => instance.pool === queue && instance.state === 'running',
-    ).length
-    const allowed = Math.min(count, pool.maxWorkers - present)
-    if (allowed < 1) return { outcome: 'at-ceiling', max: pool.maxWorkers }
-    const launch = { kind: 'launch', count: allowed, reason: 'manual' } as const
-    const sentence = `Somebody asked for ${count} more; has ${present}, the ceiling is ${pool.maxWorkers}; launches ${allowed}.`
-    await this.#journal.write({
-      queue,
-      at: this.#clock(),
-      wanted: present + allowed,
-      reason: 'manual',
-      sentence,
-      actions: [launch],
-    })
-    log.info({ queue, ...launch }, 'launch because somebody asked for it')
-    const launched = await provider.launch({
-      pool: queue,
-      count: allowed,
-      decisionId: `manual-${randomUUID()}`,
-      slots: pool.slots,
-    })
-    return { outcome: 'launched', instanceIds: launched.map(({ id }) => id) }
+  decision(id: string): Promise<RecordedEntry | undefined> {
+    return this.#journal.find(id)
   }
 
-  async drainInstance(id: string): Promise<DrainOutcome> {
-    const { provider, log } = this.#options
-    const instance = (await provider?.list())?.find(instance => instance.id === id)
-    const workers = (await this.registry.all()).filter(
-      ({ workerId, instanceId }) => workerId === id || instanceId === id,
-    )
-    const queue = instance?.pool ?? workers[0]?.queue
-    if (queue === undefined) return { outcome: 'unknown-instance' }
-    const action =
-      workers.length > 0
-        ? ({ kind: 'drain', instanceId: id, reason: 'manual' } as const)
-        : ({ kind: 'terminate', instanceId: id, force: false, reason: 'manual' } as const)
-    const wanted = (await this.status()).find(pool => pool.queue === queue)?.wanted ?? 0
-    await this.#journal.write({
-      queue,
-      at: this.#clock(),
-      wanted,
-      reason: 'manual',
-      sentence: `Somebody asked to ${action.kind} ${id}.`,
-      actions: [action],
-    })
-    log.info({ queue, ...action }, `${action.kind} because somebody asked for it`)
-    this.#autoscaler?.expectEnd(queue, id)
-    if (workers.length === 0) await provider?.terminate([id])
-    for (const { workerId } of workers) await this.registry.requestDrain(workerId, 'manual')
-    return { outcome: 'draining', workerIds: workers.map(({ workerId }) => workerId) }
+  async latestDecision(queue: string): Promise<LatestDecision | undefined> {
+    return (await this.#latest.read()).get(queue)
+  }
+
+  spawn(queue: string, count: number): Promise<SpawnOutcome> {
+    return this.#byHand.spawn(queue, count)
+  }
+
+  endInstance(id: string, { force }: { readonly force: boolean }): Promise<EndOutcome> {
+    return this.#byHand.end(id, force)
   }
 
   async #stop(): Promise<void> {
     for (const unsubscribe of this.#unsubscribe) unsubscribe()
-    await Promise.all([this.#autoscaler?.stop(), this.#reaper.stop()])
+    await Promise.all([this.#autoscaler?.stop(), this.#reaper.stop(), this.#sweeper?.stop()])
     const { provider, log } = this.#options
     await provider?.close({ stopInstances: provider.endsWithNode })
     try {

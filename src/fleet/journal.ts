@@ -5,14 +5,28 @@
 import type { Redis } from 'ioredis'
 import { Problem } from '../errors.ts'
 import { keys } from './keys.ts'
-import type { Decision, PoolSnapshot } from './snapshot.ts'
+import { packInputs, type RecordedInputs, unpackInputs } from './recorded-inputs.ts'
+import type { Action, Decision, PoolSnapshot } from './snapshot.ts'
 
-export interface JournalEntry extends Decision {
+/** Something that belonged to no instance any more was removed: no decision about a size, and journaled all the same. */
+export interface Sweep {
+  readonly kind: 'sweep'
+  readonly leftoverIds: readonly string[]
+  readonly reason: 'leftover'
+}
+
+export interface JournalEntry extends Omit<Decision, 'actions'> {
+  /** `*` for what concerns no queue. */
   readonly queue: string
   /** In ms since the epoch. */
   readonly at: number
+  readonly actions: readonly (Action | Sweep)[]
   /** Whose turn it was; absent for what somebody asked for by hand. */
   readonly epoch?: number
+  /** Under which id its launch goes; absent when it launches nothing. */
+  readonly decisionId?: string
+  /** By instance, what it said while it booted, at most 4 kB each: for those that never came up. */
+  readonly evidence?: Readonly<Record<string, string>>
   /** Absent for what somebody asked for by hand. */
   readonly inputs?: PoolSnapshot
 }
@@ -29,6 +43,7 @@ export interface JournalPage {
 
 const length = 1000
 const chunk = 100
+const idPattern = /^\d{1,15}-\d{1,15}$/
 
 export class Journal {
   readonly #redis: Redis
@@ -38,9 +53,16 @@ export class Journal {
   }
 
   /** @returns the id of the entry */
-  async write(entry: JournalEntry): Promise<string> {
-    const id = await this.#redis.xadd(keys.decisions, 'MAXLEN', length, '*', 'entry', JSON.stringify(entry))
-    return id ?? ''
+  async write({ inputs, ...entry }: JournalEntry): Promise<string> {
+    const text = JSON.stringify({ ...entry, ...(inputs !== undefined && { inputs: packInputs(inputs) }) })
+    return (await this.#redis.xadd(keys.decisions, 'MAXLEN', length, '*', 'entry', text)) ?? ''
+  }
+
+  /** One entry; undefined when there is none (any more). */
+  async find(id: string): Promise<RecordedEntry | undefined> {
+    if (!idPattern.test(id)) return undefined
+    const [row] = await this.#redis.xrange(keys.decisions, id, id)
+    return row === undefined ? undefined : toEntry(row)
   }
 
   /**
@@ -53,7 +75,7 @@ export class Journal {
     readonly before?: string
     readonly queue?: string
   }): Promise<JournalPage> {
-    if (query.before !== undefined && !/^\d{1,15}-\d{1,15}$/.test(query.before)) throw new Problem('cursor_invalid')
+    if (query.before !== undefined && !idPattern.test(query.before)) throw new Problem('cursor_invalid')
     const found: RecordedEntry[] = []
     let before = query.before
     while (found.length <= query.limit) {
@@ -64,9 +86,9 @@ export class Journal {
         'COUNT',
         chunk,
       )
-      for (const [id, [, text]] of rows) {
-        const entry = JSON.parse(text ?? '') as JournalEntry
-        if (query.queue === undefined || entry.queue === query.queue) found.push({ id, ...entry })
+      for (const row of rows) {
+        const entry = toEntry(row)
+        if (query.queue === undefined || entry.queue === query.queue) found.push(entry)
       }
       before = rows.at(-1)?.[0]
       if (rows.length < chunk) break
@@ -75,4 +97,9 @@ export class Journal {
     const last = decisions.at(-1)
     return found.length > query.limit && last !== undefined ? { decisions, nextBefore: last.id } : { decisions }
   }
+}
+
+function toEntry([id, [, text]]: [string, string[]]): RecordedEntry {
+  const { inputs, ...entry } = JSON.parse(text ?? '') as Omit<JournalEntry, 'inputs'> & { inputs?: RecordedInputs }
+  return { id, ...entry, ...(inputs !== undefined && { inputs: unpackInputs(inputs) }) }
 }

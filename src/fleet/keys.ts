@@ -12,6 +12,10 @@ export const keys = {
   leader: `${prefix}fleet:leader`,
   /** Counter: how often that lease changed hands. */
   epoch: `${prefix}fleet:epoch`,
+  /** Hash: by queue, the number of its next launch and what the last one brought. */
+  tickets: `${prefix}fleet:tickets`,
+  /** String with a time to live: the worker of this instance may not claim, whenever it registers. */
+  fence: (instanceId: string): string => `${prefix}fence:${instanceId}`,
   /** Stream: the journal of decisions. */
   decisions: `${prefix}fleet:decisions`,
   /** Hash: by queue, the latest decision and its time. */

@@ -8,6 +8,7 @@ import type { Instance } from './providers/provider.ts'
 import type { InstanceView, LaunchFailures } from './snapshot.ts'
 
 const lastingMs = 10_000
+const errorLength = 300
 
 interface Sighting {
   readonly decisionId: string
@@ -53,11 +54,12 @@ export class LaunchHistory {
     if (sighting !== undefined) sighting.expected = true
   }
 
-  /** The launch of this decision came to nothing. */
-  failed(decisionId: string, now: number): void {
+  /** The launch of this decision came to nothing. @param error what was said, cut to a line */
+  failed(decisionId: string, now: number, error?: string): void {
     if (this.#failedDecisions.has(decisionId)) return
     this.#failedDecisions.add(decisionId)
-    this.#failures = { count: this.#failures.count + 1, lastAt: now }
+    const said = error === undefined ? {} : { lastError: error.replaceAll(/\s+/g, ' ').slice(0, errorLength) }
+    this.#failures = { count: this.#failures.count + 1, lastAt: now, ...said }
   }
 
   /** The instance never got a worker: its launch failed. */

@@ -1,9 +1,17 @@
-/** Puts together what `decide` sees of one pool: what the provider lists, what the registry knows and what the queue holds. */
-import type { PoolSettings } from '../settings.ts'
-import type { QueueLoad } from './fleet-queues.ts'
+/** Puts together what `decide` sees of the instances of one pool: what the provider lists, what the registry knows and what the queue holds. */
+import type { LaunchTicket } from './launch-tickets.ts'
 import type { Instance } from './providers/provider.ts'
 import type { WorkerRecord } from './registry.ts'
-import type { InstanceView, PoolSnapshot } from './snapshot.ts'
+import type { InstanceView } from './snapshot.ts'
+
+/** How long a list may miss what another node has launched. */
+const unlistedMs = 15_000
+
+/** What is listed, and what the last launch of another node has brought and is not listed yet. */
+export function withUnlisted(listed: readonly Instance[], { last }: LaunchTicket, now: number): Instance[] {
+  const ids = new Set(listed.map(({ id }) => id))
+  return [...listed, ...last.filter(({ id, launchedAt }) => !ids.has(id) && now - launchedAt < unlistedMs)]
+}
 
 /** The instances of one pool, each with its worker, and the alive workers that somebody else started. */
 export function viewInstances(
@@ -41,39 +49,31 @@ function viewInstance(
   worker: WorkerRecord | undefined,
   leases: ReadonlyMap<string, number>,
 ): InstanceView {
-  const { id, launchedAt, slots } = instance
-  if (worker === undefined)
-    return { id, launchedAt, slots, leases: 0, state: instance.state === 'terminating' ? 'terminating' : 'booting' }
-  const view = viewWorker(worker, leases)
-  return { ...view, id, launchedAt, state: instance.state === 'terminating' ? 'terminating' : view.state }
+  const { id, launchedAt, slots, market, instanceType, zone, hourlyUsd } = instance
+  const kind = {
+    ...(market !== undefined && { market }),
+    ...(instanceType !== undefined && { instanceType }),
+    ...(zone !== undefined && { zone }),
+    ...(hourlyUsd !== undefined && { hourlyUsd }),
+  }
+  const view = worker === undefined ? { slots, leases: 0, state: 'booting' as const } : viewWorker(worker, leases)
+  return { ...view, ...kind, id, launchedAt, state: instance.state === 'terminating' ? 'terminating' : view.state }
 }
 
 function viewWorker(
   worker: WorkerRecord,
   leasesOf: ReadonlyMap<string, number>,
 ): Omit<InstanceView, 'id' | 'launchedAt'> {
+  const { drain, interruption, slots, firstSeenAt, lastSeenAt, idleSince } = worker
   const leases = leasesOf.get(worker.workerId) ?? 0
-  const idle = leases === 0 && worker.idleSince !== undefined
   return {
-    state: worker.drain === undefined ? 'ready' : 'draining',
-    slots: worker.slots,
+    state: drain === undefined ? 'ready' : 'draining',
+    slots,
     leases,
-    readyAt: worker.firstSeenAt,
-    lastSeenAt: worker.lastSeenAt,
-    ...(idle ? { idleSince: worker.idleSince } : {}),
-    ...(worker.drain === undefined ? {} : { drainingSince: worker.drain.since }),
+    readyAt: firstSeenAt,
+    lastSeenAt,
+    ...(leases === 0 && idleSince !== undefined && { idleSince }),
+    ...(drain !== undefined && { drainingSince: drain.since }),
+    ...(interruption !== undefined && { interrupted: interruption }),
   }
-}
-
-/** @param serviceMs the measured mean run time; undefined when there is none */
-export function buildSnapshot(
-  queue: string,
-  settings: PoolSettings,
-  load: QueueLoad,
-  serviceMs: number | undefined,
-  rest: Pick<PoolSnapshot, 'instances' | 'failures' | 'silentAfterMs' | 'hearingSince'>,
-): PoolSnapshot {
-  const { waiting, dueDelayed, running, paused } = load
-  const measured = serviceMs === undefined ? {} : { serviceMs: Math.round(serviceMs * 1000) / 1000 }
-  return { queue, settings, load: { waiting, dueDelayed, running, paused, ...measured }, ...rest }
 }

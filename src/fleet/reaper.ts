@@ -1,7 +1,7 @@
 /**
  * Takes the jobs of lost workers back at once, and forgets the workers. A worker is lost when its instance is gone, when
  * it was silent for too long, or when it holds jobs without being registered. It also forgets workers that have stopped.
- * Returned jobs spend no attempt; a worker that was only slow is told by its next heartbeat that its leases are gone.
+ * Returned jobs spend no attempt, and where the host was taken away with notice it is not held against them either; a worker that was only slow is told by its next heartbeat that its leases are gone.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Contact } from './contact.ts'
@@ -36,8 +36,10 @@ const listTimeoutMs = 30_000
 /** Longest time to wait for the jobs of one worker to go back. */
 const returnTimeoutMs = 10_000
 
-/** The one reason that is no loss: the worker ended in good order. */
+/** Reasons that are no loss: the worker ended in good order, or its host was taken away, which no job can help. */
 const hasStopped = 'it has stopped'
+const wasInterrupted = 'its host was taken away'
+const noLosses: readonly string[] = [hasStopped, wasInterrupted]
 
 export class Reaper {
   readonly #options: ReaperOptions
@@ -87,8 +89,9 @@ export class Reaper {
     let returned = await this.#returnOfUnknown(leases, new Set(workers.map(({ workerId }) => workerId)))
     let forgotten = 0
     for (const worker of workers) {
-      const why = this.#whyLost(worker, present, now)
-      if (why === undefined) continue
+      const lost = this.#whyLost(worker, present, now)
+      if (lost === undefined) continue
+      const why = worker.interruption === undefined || lost === hasStopped ? lost : wasInterrupted
       // A queue that is not declared any more has nothing to hand back to.
       if (this.#options.queueNames.includes(worker.queue))
         returned += await this.#return(worker.queue, worker.workerId, why)
@@ -149,7 +152,7 @@ export class Reaper {
     const returned = await within(
       returnTimeoutMs,
       'Redis (return of leases)',
-      queues.returnLeasesOf(queue, workerId, why !== hasStopped),
+      queues.returnLeasesOf(queue, workerId, !noLosses.includes(why)),
     )
     if (returned > 0) log.warn({ queue, workerId, returned }, `jobs of a worker went back: ${why}`)
     return returned

@@ -2,12 +2,16 @@
  * Who works for us: every worker that says it is there, kept in Redis so that all nodes see the same.
  * unknown → ready → draining → stopped → forgotten; whoever is silent for too long is no longer alive, and is forgotten
  * by the reaper. A worker that comes back after that registers anew with its next heartbeat.
+ *
+ * Here stands the fence as well: a worker that is to drain claims nothing any more, and neither does one that registers
+ * from an instance that was fenced before. "Fence, see zero leases, terminate" rests on it.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis } from 'ioredis'
 import type { HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
 import { keys } from './keys.ts'
+import type { Interruption } from './snapshot.ts'
 
 export type WorkerState = HeartbeatRequest['state']
 
@@ -29,11 +33,21 @@ export interface WorkerRecord {
   readonly idleSince: number | undefined
   /** Why it is to go, and since when; undefined as long as it may claim. */
   readonly drain: { readonly reason: string; readonly since: number } | undefined
+  /** Its host is being taken away, as the worker said: it drains for that. */
+  readonly interruption: Interruption | undefined
+}
+
+/** As a worker tells it; `at` is ISO 8601. */
+export interface InterruptionNotice {
+  readonly kind: Interruption['kind']
+  readonly at: string
 }
 
 /**
- * KEYS: worker, workers, types. ARGV: id, now, state, leases, description, type…
- * Records one sign of life; returns the reason to drain, or an empty string.
+ * KEYS: worker, workers, types, fence of its instance. ARGV: id, now, state, leases, description, kind and time of an
+ * interruption (or empty), type…
+ * Records one sign of life; returns the reason to drain, or an empty string, and whether an interruption is news.
+ * A rebalance may become an interruption, not the other way round.
  * A stopped worker has score 0: listed until it is forgotten, never alive.
  */
 const heartbeatScript = `
@@ -41,9 +55,17 @@ redis.call('HSETNX', KEYS[1], 'firstSeenAt', ARGV[2])
 redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', ARGV[3], 'leases', ARGV[4], 'description', ARGV[5])
 if ARGV[4] ~= '0' then redis.call('HSET', KEYS[1], 'workedAt', ARGV[2]) end
 if ARGV[3] ~= 'ready' then redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2]) end
+local known = redis.call('HGET', KEYS[1], 'interruption')
+local isNews = ARGV[6] ~= '' and known ~= 'interruption' and known ~= ARGV[6]
+if isNews then redis.call('HSET', KEYS[1], 'interruption', ARGV[6], 'interruptedAt', ARGV[7]) end
+local fence = redis.call('GET', KEYS[4]) or (isNews and 'interrupted')
+if fence then
+  redis.call('HSETNX', KEYS[1], 'drain', fence)
+  redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
+end
 redis.call('ZADD', KEYS[2], ARGV[3] == 'stopped' and 0 or ARGV[2], ARGV[1])
-for i = 6, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
-return redis.call('HGET', KEYS[1], 'drain') or ''`
+for i = 8, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
+return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`
 
 /** KEYS: worker. ARGV: reason, now. Marks a known worker; the first reason stays. Returns 1, or 0 when it is unknown. */
 const drainScript = `
@@ -56,6 +78,9 @@ return 1`
 const workedScript = `
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'workedAt', ARGV[1]) end
 return 0`
+
+/** A fence outlives the instance behind it by far. */
+const fenceMs = 3_600_000
 
 /** How often, at most, work of one worker is noted. */
 const workedEveryMs = 1000
@@ -79,12 +104,26 @@ export class WorkerRegistry {
 
   /**
    * Records that a worker is there (registering it when it is new). One call to Redis, atomic.
+   * @param interruption what it heard of the end of its host: from then on it is to drain, and the autoscaler is woken
    * @returns whether it is to drain
    */
-  async heartbeat(worker: WorkerDescription, state: WorkerState, leaseCount: number): Promise<{ drain: boolean }> {
-    const { workerId, types } = worker
-    const args = [workerId, this.#clock(), state, leaseCount, JSON.stringify(worker), ...types]
-    const drain = await this.#redis.eval(heartbeatScript, 3, keys.worker(workerId), keys.workers, keys.types, ...args)
+  async heartbeat(
+    worker: WorkerDescription,
+    state: WorkerState,
+    leaseCount: number,
+    interruption?: InterruptionNotice,
+  ): Promise<{ drain: boolean }> {
+    const { workerId, types, instanceId = workerId, queue } = worker
+    const now = this.#clock()
+    const notice = interruption === undefined ? ['', ''] : [interruption.kind, timeOf(interruption, now)]
+    const names = [keys.worker(workerId), keys.workers, keys.types, keys.fence(instanceId)]
+    const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...types]
+    const reply = await this.#redis.eval(heartbeatScript, names.length, ...names, ...args)
+    const [drain, isNews] = reply as [string, number]
+    if (isNews === 1) {
+      this.#log.warn({ queue, workerId, instanceId, ...interruption }, 'the host of a worker is being taken away')
+      this.#bell.ring('backlog')
+    }
     return { drain: drain !== '' }
   }
 
@@ -148,6 +187,24 @@ export class WorkerRegistry {
     return found === 1
   }
 
+  /**
+   * Fences an instance from which no worker has registered: whoever registers from it later claims nothing. Read the
+   * workers again afterwards: who is there then was there before the fence.
+   */
+  async fenceInstance(instanceId: string, reason: string): Promise<void> {
+    await this.#redis.set(keys.fence(instanceId), reason, 'PX', fenceMs)
+  }
+
+  /** Takes such a fence away. A worker that met it drains all the same. */
+  async unfenceInstance(instanceId: string): Promise<void> {
+    await this.#redis.del(keys.fence(instanceId))
+  }
+
+  /** The workers of one instance that are not forgotten: also silent and stopped ones. */
+  async ofInstance(instanceId: string): Promise<WorkerRecord[]> {
+    return (await this.all()).filter(worker => worker.instanceId === instanceId)
+  }
+
   /** Removes all trace of a worker but its types. Harmless when it is unknown. */
   async forget(workerId: string): Promise<void> {
     this.#workedAt.delete(workerId)
@@ -160,6 +217,12 @@ export class WorkerRegistry {
   }
 }
 
+/** A time that nobody can read is taken to be now. */
+function timeOf({ at }: InterruptionNotice, now: number): number {
+  const time = Date.parse(at)
+  return Number.isNaN(time) ? now : time
+}
+
 /** A worker that is forgotten between the two reads has no fields any more. */
 function toRecord(fields: Record<string, string>): WorkerRecord[] {
   const { description, state, drain } = fields
@@ -168,6 +231,7 @@ function toRecord(fields: Record<string, string>): WorkerRecord[] {
   const leases = Number(fields.leases)
   const firstSeenAt = Number(fields.firstSeenAt)
   const since = fields.drainSince
+  const kind = fields.interruption as Interruption['kind'] | undefined
   return [
     {
       workerId,
@@ -184,6 +248,7 @@ function toRecord(fields: Record<string, string>): WorkerRecord[] {
       lastSeenAt: Number(fields.lastSeenAt),
       idleSince: leases > 0 ? undefined : Number(fields.workedAt ?? firstSeenAt),
       drain: since === undefined ? undefined : { reason: drain ?? `worker is ${state}`, since: Number(since) },
+      interruption: kind === undefined ? undefined : { kind, at: Number(fields.interruptedAt) },
     },
   ]
 }

@@ -23,8 +23,21 @@ export interface InstanceView {
   readonly idleSince?: number
   readonly lastSeenAt?: number
   readonly drainingSince?: number
+  /** What it is and what it costs, as far as the provider knows. */
+  readonly market?: 'spot' | 'on-demand'
+  readonly instanceType?: string
+  readonly zone?: string
+  readonly hourlyUsd?: number
+  /** Its host is being taken away: it drains, and counts neither as capacity nor against the ceiling. */
+  readonly interrupted?: Interruption
   /** A worker that somebody else started: it counts as capacity, and is not ours to end. */
   readonly outside?: true
+}
+
+/** interruption: the host goes at that time. rebalance: announced at that time to be at risk; it may stay for long. */
+export interface Interruption {
+  readonly kind: 'interruption' | 'rebalance'
+  readonly at: number
 }
 
 export interface PoolLoad {
@@ -37,12 +50,18 @@ export interface PoolLoad {
   readonly paused: boolean
   /** Recent mean run time of a job; absent as long as none has ever been measured. */
   readonly serviceMs?: number
+  /** Recent mean of jobs that came in; absent until measured. */
+  readonly arrivalsPerSecond?: number
+  /** Since when every reading found jobs waiting that may be claimed; absent when none wait. */
+  readonly waitingSince?: number
 }
 
 /** Launches in a row that brought up no lasting worker. */
 export interface LaunchFailures {
   readonly count: number
   readonly lastAt: number
+  /** What the last refused launch said. */
+  readonly lastError?: string
 }
 
 export interface PoolSnapshot {
@@ -51,6 +70,8 @@ export interface PoolSnapshot {
   readonly load: PoolLoad
   readonly instances: readonly InstanceView[]
   readonly failures: LaunchFailures
+  /** Recent median from the launch of an instance to the first sign of life of its worker; absent until measured. */
+  readonly bootMs?: number
   /** A worker that was not heard of for this long is lost. */
   readonly silentAfterMs: number
   /** Since when heartbeats could be recorded without a break: nobody is blamed for silence before that. */

@@ -10,8 +10,18 @@ export interface ProviderUnderTest {
   crash(instanceId: string): Promise<void>
 }
 
+export interface ProviderTraits {
+  /** It hears of the end of an instance, and calls back. */
+  readonly tellsOfEnds: boolean
+}
+
 /** @param open makes a fresh, empty provider whose instances end soon after they are told to */
-export function testProviderContract(t: Test, name: string, open: (t: Test) => Promise<ProviderUnderTest>): void {
+export function testProviderContract(
+  t: Test,
+  name: string,
+  open: (t: Test) => Promise<ProviderUnderTest>,
+  { tellsOfEnds }: ProviderTraits = { tellsOfEnds: true },
+): void {
   t.test(`provider contract: ${name}`, async t => {
     const request = (count: number, decisionId: string = randomUUID(), pool = 'default') => ({
       pool,
@@ -88,14 +98,26 @@ export function testProviderContract(t: Test, name: string, open: (t: Test) => P
       })
       await crash(instance?.id ?? '')
       t.same(await provider.list(), [])
-      await told
+      if (tellsOfEnds) await told
     })
 
-    t.test('close with stopInstances leaves nothing, and may be called twice', async t => {
+    t.test('what an instance said may be asked for, also of one that nobody knows; nothing is left behind', async t => {
+      const { provider, crash } = await open(t)
+      const [instance] = await provider.launch(request(1))
+      const said = await provider.explainBoot(instance?.id ?? '')
+      t.ok(said === undefined || (said !== '' && Buffer.byteLength(said) <= 4096))
+      await crash(instance?.id ?? '')
+      t.equal(await provider.explainBoot('nobody'), undefined)
+      t.same(await provider.sweepLeftovers(Date.now()), [])
+    })
+
+    t.test('close ends what ends with the node, leaves the rest, and may be called twice', async t => {
       const { provider } = await open(t)
       await provider.launch(request(2))
-      await provider.close({ stopInstances: true })
-      await provider.close({ stopInstances: true })
+      const { endsWithNode } = provider
+      await provider.close({ stopInstances: endsWithNode })
+      await provider.close({ stopInstances: endsWithNode })
+      if (!endsWithNode) return
       await empty(provider)
       t.same(await provider.list(), [])
     })

@@ -198,9 +198,19 @@ const arbitraryInstance: fc.Arbitrary<Omit<InstanceView, 'id'>> = fc
     silentMs: fc.integer({ min: 0, max: 40_000 }),
     idleMs: fc.integer({ min: 0, max: 200_000 }),
     outside: fc.boolean(),
+    market: fc.constantFrom('spot', 'on-demand', undefined),
+    hourlyUsd: fc.option(fc.double({ min: 0, max: 5, noNaN: true }), { nil: undefined }),
+    notice: fc.option(
+      fc.record({
+        kind: fc.constantFrom('interruption', 'rebalance'),
+        inMs: fc.integer({ min: -90_000, max: 120_000 }),
+      }),
+      { nil: undefined },
+    ),
   })
-  .map(({ state, age, leases, silentMs, idleMs, outside }) => {
-    const base = { state, launchedAt: t0 - age, slots: 2 }
+  .map(({ state, age, leases, silentMs, idleMs, outside, market, hourlyUsd, notice }) => {
+    const bought = { ...(market && { market }), ...(hourlyUsd !== undefined && { hourlyUsd }) }
+    const base = { state, launchedAt: t0 - age, slots: 2, ...bought }
     if (state === 'booting') return { ...base, leases: 0 }
     return {
       ...base,
@@ -209,6 +219,7 @@ const arbitraryInstance: fc.Arbitrary<Omit<InstanceView, 'id'>> = fc
       lastSeenAt: t0 - silentMs,
       ...(leases === 0 ? { idleSince: t0 - idleMs } : {}),
       ...(state === 'draining' ? { drainingSince: t0 - idleMs } : {}),
+      ...(state === 'draining' && notice ? { interrupted: { kind: notice.kind, at: t0 + notice.inMs } } : {}),
       ...(outside && state !== 'terminating' ? { outside: true as const } : {}),
     }
   })
@@ -224,17 +235,29 @@ const arbitrarySnapshot: fc.Arbitrary<PoolSnapshot> = fc
     paused: fc.boolean(),
     failures: fc.record({ count: fc.integer({ min: 0, max: 8 }), lastAt: fc.integer({ min: t0 - 30_000, max: t0 }) }),
     instances: fc.array(arbitraryInstance, { maxLength: 12 }),
-    hearingMs: fc.integer({ min: 0, max: 100_000 }),
+    hearingMs: fc.integer({ min: 0, max: 500_000 }),
+    bootMs: fc.option(fc.integer({ min: 0, max: 200_000 }), { nil: undefined }),
+    arrivalsPerSecond: fc.option(fc.double({ min: 0, max: 50, noNaN: true }), { nil: undefined }),
+    waitingMs: fc.option(fc.integer({ min: 0, max: 500_000 }), { nil: undefined }),
   })
-  .map(({ floor, above, policy, waiting, running, serviceMs, paused, failures, instances, hearingMs }) =>
-    pool({
+  .map(({ floor, above, policy, waiting, running, paused, failures, instances, hearingMs, ...measured }) => {
+    const { serviceMs, bootMs, arrivalsPerSecond, waitingMs } = measured
+    return pool({
       settings: { minWorkers: floor, maxWorkers: floor + above, policy },
-      load: { waiting, running, paused, ...(serviceMs === undefined ? {} : { serviceMs }) },
+      load: {
+        waiting,
+        running,
+        paused,
+        ...(serviceMs !== undefined && { serviceMs }),
+        ...(arrivalsPerSecond !== undefined && { arrivalsPerSecond }),
+        ...(waitingMs !== undefined && { waitingSince: t0 - waitingMs }),
+      },
+      ...(bootMs !== undefined && { bootMs }),
       failures,
       hearingSince: t0 - hearingMs,
       instances: instances.map((instance, n) => ({ ...instance, id: `i${n}` })),
-    }),
-  )
+    })
+  })
 
 /** The pool after the actions were carried out: launched ones boot, drained ones drain, terminated ones go. */
 function after(snapshot: PoolSnapshot, { actions }: ReturnType<typeof decide>): PoolSnapshot {
@@ -252,7 +275,9 @@ function after(snapshot: PoolSnapshot, { actions }: ReturnType<typeof decide>): 
 }
 
 t.test('what holds for every snapshot', async t => {
-  const present = (snapshot: PoolSnapshot) => snapshot.instances.filter(({ state }) => state !== 'terminating').length
+  const there = (snapshot: PoolSnapshot) => snapshot.instances.filter(({ state }) => state !== 'terminating')
+  const interruptedIn = (snapshot: PoolSnapshot) => there(snapshot).filter(({ interrupted }) => interrupted).length
+  const present = (snapshot: PoolSnapshot) => there(snapshot).length - interruptedIn(snapshot)
   const serving = (snapshot: PoolSnapshot) =>
     snapshot.instances.filter(({ state }) => state === 'ready' || state === 'booting').length
   const launchesOf = ({ actions }: ReturnType<typeof decide>) =>
@@ -266,7 +291,8 @@ t.test('what holds for every snapshot', async t => {
         const launches = launchesOf(decision)
         if (decision.wanted < minWorkers || decision.wanted > maxWorkers)
           throw new Error('wants more or less than is allowed')
-        if (launches > 0 && present(next) > maxWorkers) throw new Error('launched above the ceiling')
+        if (launches > 0 && there(next).length > maxWorkers + interruptedIn(next))
+          throw new Error('launched above the ceiling and the interrupted ones')
         const full = present(next) >= maxWorkers
         const held = snapshot.failures.count > 0
         if (!full && !held && serving(next) < minWorkers) throw new Error('left below the floor')
@@ -277,7 +303,11 @@ t.test('what holds for every snapshot', async t => {
           const instance = snapshot.instances.find(({ id }) => id === action.instanceId)
           if (instance === undefined || instance.outside) throw new Error('ended what is not ours')
           if (action.kind === 'drain' && instance.leases > 0) throw new Error('drained a busy worker')
-          if (action.kind === 'drain' && launches > 0) throw new Error('drained and launched at once')
+          if (action.reason === 'idle' && launches > 0) throw new Error('shrank and grew at once')
+          const late = instance.interrupted?.kind === 'interruption' && instance.interrupted.at < t0 - 60_000
+          const silent = (instance.lastSeenAt ?? t0) < t0 - snapshot.silentAfterMs
+          if (action.kind === 'terminate' && instance.leases > 0 && !late && !silent)
+            throw new Error('ended a busy worker that is alive and may stay')
           if (action.reason === 'drained' && instance.leases > 0) throw new Error('ended a busy worker')
         }
         const ended = decision.actions.flatMap(action => (action.kind === 'launch' ? [] : [action.instanceId]))

@@ -74,7 +74,10 @@ t.test('from work to workers and back, each step with its reason', async t => {
   const actions = decisions.flatMap(decision => decision.actions).reverse()
   t.same(
     actions
-      .map(action => `${action.kind} ${action.kind === 'launch' ? action.count : action.instanceId} ${action.reason}`)
+      .map(action => {
+        const what = action.kind === 'launch' ? action.count : action.kind === 'sweep' ? '' : action.instanceId
+        return `${action.kind} ${what} ${action.reason}`
+      })
       .sort(),
     [
       'drain memory-2 idle',
@@ -84,7 +87,7 @@ t.test('from work to workers and back, each step with its reason', async t => {
       'terminate memory-3 drained',
     ],
   )
-  for (const { id, at, inputs, queue, epoch, ...decision } of decisions) {
+  for (const { id, at, inputs, queue, epoch, decisionId, ...decision } of decisions) {
     if (inputs === undefined) throw new Error('a decision without inputs')
     t.same(decide(inputs, at), decision, `decision ${id} gives the same answer again`)
     t.equal(epoch, 1)
@@ -273,13 +276,28 @@ t.test('by hand', async t => {
   t.same(await fleet.spawn('default', 3), { outcome: 'launched', instanceIds: ['memory-1', 'memory-2', 'memory-3'] })
   t.same(await fleet.spawn('default', 3), { outcome: 'launched', instanceIds: ['memory-4'] }, 'up to the ceiling')
   t.same(await fleet.spawn('default', 1), { outcome: 'at-ceiling', max: 4 })
-  t.same(await fleet.drainInstance('memory-9'), { outcome: 'unknown-instance' })
-  t.same(await fleet.drainInstance('memory-4'), { outcome: 'draining', workerIds: [] })
+  t.same(await fleet.endInstance('memory-9', { force: true }), { outcome: 'unknown-instance' })
+  t.same(await fleet.endInstance('memory-4', { force: false }), {
+    outcome: 'terminating',
+    instanceId: 'memory-4',
+    workerIds: [],
+    returned: 0,
+  })
   t.equal((await provider.list())[3]?.state, 'terminating', 'one that boots ends at once')
   provider.end('memory-4')
   await beat()
-  t.same(await fleet.drainInstance('memory-1'), { outcome: 'draining', workerIds: ['w-memory-1'] })
-  t.same(await fleet.drainInstance('w-memory-2'), { outcome: 'draining', workerIds: ['w-memory-2'] })
+  t.same(await fleet.endInstance('memory-1', { force: false }), {
+    outcome: 'draining',
+    instanceId: 'memory-1',
+    workerIds: ['w-memory-1'],
+    returned: 0,
+  })
+  t.same(await fleet.endInstance('w-memory-2', { force: false }), {
+    outcome: 'draining',
+    instanceId: 'memory-2',
+    workerIds: ['w-memory-2'],
+    returned: 0,
+  })
   t.equal(await fleet.registry.mayClaim('w-memory-1'), 'drain')
   t.equal(await fleet.registry.mayClaim('w-memory-3'), 'yes')
   const { decisions } = await fleet.decisions({ limit: 10 })
@@ -305,7 +323,12 @@ t.test('without a provider', async t => {
   t.same(pool?.instances, [])
   t.equal(pool?.wanted, undefined)
   t.equal(pool?.workers.length, 1)
-  t.same(await fleet.drainInstance('w1'), { outcome: 'draining', workerIds: ['w1'] })
+  t.same(await fleet.endInstance('w1', { force: false }), {
+    outcome: 'draining',
+    instanceId: 'w1',
+    workerIds: ['w1'],
+    returned: 0,
+  })
   t.same(
     (await fleet.decisions({ limit: 10 })).decisions.map(({ reason }) => reason),
     ['manual'],

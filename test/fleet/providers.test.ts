@@ -153,8 +153,12 @@ t.test('a worker that cannot start is no instance', async t => {
   await eventually(async () => (await provider.list()).length === 0)
   t.equal((await record(instance?.id ?? '')).endedWith, 7)
   t.equal(await readFile(join(dataDir, 'instances', `${instance?.id}.log`), 'utf8'), 'cannot start\n')
+  t.equal(await provider.explainBoot(instance?.id ?? ''), 'cannot start\n')
   const hopeless = open({ workerCommand: [join(dataDir, 'no-such-program')] })
-  await t.rejects(hopeless.launch(request('d2')), { message: 'No worker process could be started for queue default' })
+  await t.rejects(hopeless.launch(request('d2')), {
+    name: 'LaunchError',
+    message: /^No worker process could be started for queue default: ENOENT/,
+  })
 })
 
 t.test('records and logs of ended instances are kept for the newest twenty', async t => {

@@ -2,7 +2,18 @@
  * The records of local instances on disk, `<folder>/<id>.json` beside `<id>.log`, so that a node that was killed finds
  * its workers again. Records and logs of instances that have ended are kept for the newest 20.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 
 export interface InstanceRecord {
@@ -34,6 +45,25 @@ export class InstanceRecords {
 
   logFile(id: string): string {
     return join(this.#folder, `${id}.log`)
+  }
+
+  /** The end of its log; undefined when there is none, or nothing in it. */
+  readLogTail(id: string, maxBytes: number): string | undefined {
+    let file: number
+    try {
+      file = openSync(this.logFile(id), 'r')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+    try {
+      const { size } = fstatSync(file)
+      const tail = Buffer.alloc(Math.min(size, maxBytes))
+      const count = readSync(file, tail, 0, tail.length, size - tail.length)
+      return count === 0 ? undefined : tail.toString('utf8', 0, count)
+    } finally {
+      closeSync(file)
+    }
   }
 
   removeLog(id: string): void {

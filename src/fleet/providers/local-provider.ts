@@ -15,7 +15,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { type InstanceRecord, InstanceRecords } from './instance-records.ts'
 import { processIdentity, signalProcess } from './process-identity.ts'
-import type { Instance, LaunchRequest, Provider } from './provider.ts'
+import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Provider } from './provider.ts'
 
 export interface LocalProviderOptions {
   readonly dataDir: string
@@ -33,6 +33,7 @@ export interface LocalProviderOptions {
 /** How long the kernel may take to end a process group after SIGKILL. */
 const killTimeoutMs = 5000
 const pollMs = 20
+const bootTailBytes = 4096
 
 /** Adopts what an earlier node left running under the same data directory. */
 export function createLocalProvider(options: LocalProviderOptions): Provider {
@@ -73,7 +74,9 @@ class LocalProvider implements Provider {
       }
     }
     if (launched.length === 0 && count > 0)
-      throw new Error(`No worker process could be started for queue ${pool}`, { cause: failure })
+      throw new LaunchError(`No worker process could be started for queue ${pool}`, [describe(failure)], {
+        cause: failure,
+      })
     return launched
   }
 
@@ -93,6 +96,15 @@ class LocalProvider implements Provider {
 
   manages(instanceId: string): boolean {
     return instanceId.startsWith(this.#idPrefix)
+  }
+
+  async explainBoot(instanceId: string): Promise<string | undefined> {
+    return this.#byId.has(instanceId) ? this.#records.readLogTail(instanceId, bootTailBytes) : undefined
+  }
+
+  /** Nothing that costs money: records and logs of ended instances are pruned as they end. */
+  async sweepLeftovers(): Promise<string[]> {
+    return []
   }
 
   onChange(listener: () => void): () => void {
@@ -243,4 +255,9 @@ class LocalProvider implements Provider {
 
 function toInstance({ id, pool, slots, decisionId, launchedAt, terminatingAt }: InstanceRecord): Instance {
   return { id, pool, slots, decisionId, launchedAt, state: terminatingAt === undefined ? 'running' : 'terminating' }
+}
+
+function describe(failure: unknown): LaunchFailure {
+  const { code = 'Error', message } = failure as NodeJS.ErrnoException
+  return { code, message, throttled: false, capacity: false }
 }

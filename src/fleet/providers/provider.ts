@@ -14,7 +14,15 @@ export interface Instance {
   readonly launchedAt: number
   /** running covers booting: only its worker knows when it is ready. terminating: told to end, not gone yet. */
   readonly state: 'running' | 'terminating'
+  /** How it was bought; absent where nothing is bought. */
+  readonly market?: Market
+  readonly instanceType?: string
+  readonly zone?: string
+  /** What it costs an hour; absent when that is not known (yet). */
+  readonly hourlyUsd?: number
 }
+
+export type Market = 'spot' | 'on-demand'
 
 export interface LaunchRequest {
   readonly pool: string
@@ -22,6 +30,40 @@ export interface LaunchRequest {
   /** The same id launches once, however often it is sent. */
   readonly decisionId: string
   readonly slots: number
+}
+
+/** Why a part of a launch came to nothing, and where. */
+export interface LaunchFailure {
+  /** A word to search for, like InsufficientInstanceCapacity. */
+  readonly code: string
+  readonly message: string
+  /** The provider wants fewer requests: the same launch may succeed soon. */
+  readonly throttled: boolean
+  /** There is no room for it there now. */
+  readonly capacity: boolean
+  readonly market?: Market
+  readonly instanceType?: string
+  readonly subnetId?: string
+}
+
+/** Not a single instance could be launched. */
+export class LaunchError extends Error {
+  readonly failures: readonly LaunchFailure[]
+
+  /** @param what completes to a sentence with the failures */
+  constructor(what: string, failures: readonly LaunchFailure[], options?: ErrorOptions) {
+    super(failures.length === 0 ? what : `${what}: ${summarize(failures)}`, options)
+    this.name = 'LaunchError'
+    this.failures = failures
+  }
+}
+
+/** One line: each code once, with how often it came and one message. */
+function summarize(failures: readonly LaunchFailure[]): string {
+  return [...new Set(failures.map(({ code }) => code))]
+    .map(wanted => failures.filter(({ code }) => code === wanted))
+    .map(those => `${those[0]?.code} (${those.length}×: ${those[0]?.message})`)
+    .join('; ')
 }
 
 export interface Provider {
@@ -32,7 +74,7 @@ export interface Provider {
    * Launches up to `count` instances; fewer when there is no room for more.
    * Idempotent by decisionId: a repeated request launches nothing and returns what the first one launched.
    * @returns the instances of this decision; list() shows them from now on, until they are gone
-   * @throws when not a single one could be launched
+   * @throws LaunchError when not a single one could be launched
    */
   launch(request: LaunchRequest): Promise<Instance[]>
 
@@ -49,7 +91,17 @@ export interface Provider {
   /** Whether an instance with this id would be in list() if it existed: ids that others gave are not. */
   manages(instanceId: string): boolean
 
-  /** Calls back soon after an instance ended. A hint that nobody relies on. The returned function ends that. */
+  /** What an instance said while it booted: the end of it, at most 4 kB. Undefined when it said nothing, or is forgotten. */
+  explainBoot(instanceId: string): Promise<string | undefined>
+
+  /**
+   * Removes what instances left behind and what costs money, once it has lain there for a grace period.
+   * @param now in ms since the epoch
+   * @returns the ids of what was removed
+   */
+  sweepLeftovers(now: number): Promise<string[]>
+
+  /** Calls back soon after an instance ended, if it hears of it. A hint that nobody relies on. The returned function ends that. */
   onChange(listener: () => void): () => void
 
   /**

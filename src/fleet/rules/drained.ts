@@ -1,6 +1,7 @@
 /**
- * drained: a draining worker that holds no job is ended. Most have ended by themselves before this rule sees them. It
- * waits for `settleMs` after the drain began, so that a claim which was let through just before shows as a lease.
+ * drained: a draining worker that holds no job is ended. Most have ended by themselves before this rule sees them:
+ * `settleMs` gives them the time for it. That no job is lost does not hang on a time: leases are read after the drain was
+ * seen, and a claim that was let through before it is looked at once more after it took its lease.
  */
 import type { InstanceRule } from './rule.ts'
 

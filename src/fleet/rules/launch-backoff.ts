@@ -14,7 +14,8 @@ const nextLaunchAt = ({ count, lastAt }: LaunchFailures): number =>
 /** Why nothing may be launched now; undefined when something may. */
 export function heldBack({ failures, instances }: PoolSnapshot, now: number): string | undefined {
   if (failures.count === 0) return undefined
-  const failed = `launches failed in a row: ${failures.count}`
+  const last = failures.lastError === undefined ? '' : ` (the last: ${failures.lastError})`
+  const failed = `launches failed in a row: ${failures.count}${last}`
   const launchAt = nextLaunchAt(failures)
   if (now < launchAt) return `${failed}, so the next one waits ${launchAt - now} ms`
   const trial = instances.find(({ state, launchedAt }) => state === 'booting' && launchedAt >= failures.lastAt)

@@ -13,7 +13,7 @@ export interface Size {
 }
 
 /** Looks at the size that the rules before it arrived at; undefined leaves it as it is. */
-export type SizeRule = (snapshot: PoolSnapshot, soFar: Size) => Size | undefined
+export type SizeRule = (snapshot: PoolSnapshot, soFar: Size, now: number) => Size | undefined
 
 /** What is settled when instances are looked at: the size, and the instances that an earlier rule already ends. */
 export interface Plan {

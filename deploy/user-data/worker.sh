@@ -1,0 +1,162 @@
+#!/bin/bash
+# User data of a Muster worker: finds the worker's code or installs it, and starts it under systemd.
+# A node fills in the words between double @ signs and puts the result into the launch template. Which queue this instance
+# serves stands in its tags. Whatever fails here is written to the console, and powers the instance off.
+# Everything is written below MUSTER_ROOT, which is empty on a real machine.
+set -Eeuo pipefail
+umask 022
+
+root=${MUSTER_ROOT:-}
+home=$root/opt/muster
+imds=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
+imds=${imds%/}
+node_urls=@@NODE_URLS@@
+worker_token=@@WORKER_TOKEN@@
+bundle_url=@@BUNDLE_URL@@
+
+say() { echo "muster: $*"; }
+
+# The reason goes to the console, which EC2 keeps for those who wonder why this instance ended.
+give_up() {
+  trap - ERR
+  say "this instance cannot become a worker: $*"
+  if [ -z "$root" ] && [ -w /dev/console ]; then echo "muster: this instance cannot become a worker: $*" >/dev/console; fi
+  sync
+  shutdown -h now || poweroff
+  exit 1
+}
+trap 'give_up "line $LINENO failed: $BASH_COMMAND"' ERR
+
+# fetch <curl options…>: with limits on everything.
+fetch() { curl --silent --show-error --fail --location --connect-timeout 5 --max-time 120 "$@"; }
+
+# metadata <path>: from the instance metadata service, version 2.
+metadata() {
+  curl --silent --fail --connect-timeout 2 --max-time 5 --header "X-aws-ec2-metadata-token: $imds_token" "$imds/latest/$1"
+}
+
+read_identity() {
+  local try
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    if imds_token=$(curl --silent --fail --connect-timeout 2 --max-time 5 --request PUT \
+      --header 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/latest/api/token") &&
+      instance_id=$(metadata meta-data/instance-id) &&
+      queue=$(metadata meta-data/tags/instance/muster:pool) &&
+      slots=$(metadata meta-data/tags/instance/muster:slots); then
+      return 0
+    fi
+    sleep "$try"
+  done
+  give_up "the metadata service at $imds does not tell the instance's id and its tags muster:pool and muster:slots"
+}
+
+has_node() { command -v node >/dev/null && [ "$(node -p 'Number(process.versions.node.split(".")[0])')" -ge 20 ]; }
+
+install_node() {
+  if has_node; then return 0; fi
+  say 'installs Node.js'
+  if command -v dnf >/dev/null; then
+    timeout 300 dnf install -y nodejs20 || say 'dnf failed'
+    # Where several versions are installed, the plain name may be that of another one.
+    if ! has_node && [ -x /usr/bin/node-20 ]; then ln -sf /usr/bin/node-20 /usr/local/bin/node; fi
+  elif command -v apt-get >/dev/null; then
+    timeout 120 apt-get update || say 'apt-get update failed'
+    DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y --no-install-recommends nodejs || say 'apt-get failed'
+  fi
+  if ! has_node; then give_up 'Node.js 20 or newer is needed and could not be installed: use an image that has it'; fi
+}
+
+# A bundle is a tar.gz of the folders dist and node_modules and the file package.json.
+unpack_bundle() {
+  rm -rf "$home.new"
+  mkdir -p "$home.new"
+  tar -xzf "$1" -C "$home.new" --no-same-owner && [ -f "$home.new/dist/cli.js" ] || return 1
+  chmod -R a+rX "$home.new"
+  rm -rf "$home"
+  mv "$home.new" "$home"
+}
+
+install_bundle() {
+  if [ -f "$home/dist/cli.js" ]; then return 0; fi
+  mkdir -p "$root/opt"
+  local file headers try url
+  file=$(mktemp)
+  headers=$(mktemp) # Not an argument of curl: those can be seen by every process.
+  if [ -n "$worker_token" ]; then printf 'Authorization: Bearer %s\n' "$worker_token" >"$headers"; fi
+  for try in 1 2 3 4 5 6; do
+    if [ -n "$bundle_url" ]; then
+      if fetch --output "$file" "$bundle_url" && unpack_bundle "$file"; then break; fi
+    else
+      for url in $node_urls; do
+        if fetch --header "@$headers" --output "$file" "$url/workers/bundle.tgz" && unpack_bundle "$file"; then break 2; fi
+      done
+    fi
+    if [ "$try" -eq 6 ]; then give_up "no worker bundle to be had from ${bundle_url:-$node_urls}"; fi
+    sleep $((try * 2 + RANDOM % 3))
+  done
+  rm -f "$file" "$headers"
+}
+
+write_environment() {
+  mkdir -p "$root/etc/muster"
+  (
+    umask 077
+    {
+      printf '%s\n' @@ENVIRONMENT@@
+      printf 'MUSTER_QUEUE=%s\nMUSTER_WORKER_SLOTS=%s\nMUSTER_INSTANCE_ID=%s\n' "$queue" "$slots" "$instance_id"
+      # Handlers of your own: in the image or in the bundle.
+      for file in "$home/handlers.mjs" "$home/handlers.js"; do
+        if [ -f "$file" ]; then
+          printf 'MUSTER_HANDLERS=%s\n' "$file"
+          break
+        fi
+      done
+      if [ -n "${AWS_EC2_METADATA_SERVICE_ENDPOINT:-}" ]; then
+        printf 'AWS_EC2_METADATA_SERVICE_ENDPOINT=%s\n' "$AWS_EC2_METADATA_SERVICE_ENDPOINT"
+      fi
+    } >"$root/etc/muster/worker.env"
+  )
+  chmod 600 "$root/etc/muster/worker.env"
+}
+
+# A worker that ended well was told to go, or reaches no node any more: the machine goes, too. One that fails is started
+# again, five times in ten minutes, before the machine goes.
+write_unit() {
+  mkdir -p "$root/etc/systemd/system"
+  cat >"$root/etc/systemd/system/muster-worker.service" <<UNIT
+[Unit]
+Description=Muster worker
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=600
+StartLimitBurst=5
+SuccessAction=poweroff
+FailureAction=poweroff
+
+[Service]
+EnvironmentFile=$root/etc/muster/worker.env
+ExecStart=$(command -v node) $home/dist/cli.js worker
+DynamicUser=yes
+Restart=on-failure
+RestartSec=5
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStopSec=@@STOP_SECONDS@@
+StandardOutput=journal+console
+StandardError=journal+console
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+}
+
+read_identity
+say "instance $instance_id becomes a worker of queue $queue with $slots slots"
+install_node
+install_bundle
+write_environment
+write_unit
+systemctl daemon-reload
+systemctl enable muster-worker.service
+systemctl start muster-worker.service
+say 'the worker is started'

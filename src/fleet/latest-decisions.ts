@@ -1,0 +1,39 @@
+/** The latest decision about each pool, as all nodes see it: also one that changed nothing, which the journal leaves out. */
+import type { Redis } from 'ioredis'
+import { keys } from './keys.ts'
+import { packInputs, type RecordedInputs, unpackInputs } from './recorded-inputs.ts'
+import type { Decision, PoolSnapshot } from './snapshot.ts'
+
+export interface LatestDecision {
+  /** In ms since the epoch. */
+  readonly at: number
+  readonly epoch: number
+  readonly decision: Decision
+  readonly inputs: PoolSnapshot
+}
+
+type Recorded = Omit<LatestDecision, 'inputs'> & { readonly inputs: RecordedInputs }
+
+export class LatestDecisions {
+  readonly #redis: Redis
+
+  constructor(redis: Redis) {
+    this.#redis = redis
+  }
+
+  async write(queue: string, latest: LatestDecision): Promise<void> {
+    const recorded: Recorded = { ...latest, inputs: packInputs(latest.inputs) }
+    await this.#redis.hset(keys.latest, queue, JSON.stringify(recorded))
+  }
+
+  /** By queue; one about which nothing was decided yet is absent. */
+  async read(): Promise<Map<string, LatestDecision>> {
+    const texts = await this.#redis.hgetall(keys.latest)
+    return new Map(
+      Object.entries(texts).map(([queue, text]) => {
+        const recorded = JSON.parse(text) as Recorded
+        return [queue, { ...recorded, inputs: unpackInputs(recorded.inputs) }]
+      }),
+    )
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The EC2 provider: an instance is a machine that runs one worker. It outlives the node that launched it, and ends itself
+ * when no node can be reached. Whose it is stands in its tags, so every node sees the same fleet.
+ *
+ * Its parts: launcher (a decision becomes calls), instance-list (what is there), terminator, prices, volume-sweep.
+ */
+import type { FastifyBaseLogger } from 'fastify'
+import type { Instance, LaunchRequest, Market, Provider } from '../provider.ts'
+import { CapacityMemory } from './capacity-memory.ts'
+import { readConsole } from './console-output.ts'
+import type { AwsAccess, Ec2Api } from './ec2-api.ts'
+import { InstanceList } from './instance-list.ts'
+import type { LaunchTemplate } from './launch-template.ts'
+import { Launcher, type Placement } from './launcher.ts'
+import { Prices } from './prices.ts'
+import { terminateInstances } from './terminator.ts'
+import { sweepVolumes } from './volume-sweep.ts'
+
+export interface Ec2ProviderOptions {
+  readonly api: Ec2Api
+  readonly access: AwsAccess
+  readonly template: LaunchTemplate
+  /** The name in the tags: only instances that carry it are ours. */
+  readonly deployment: string
+  readonly subnets: readonly string[]
+  placementOf(pool: string): Placement
+  readonly listCacheMs: number
+  readonly hiddenGraceMs: number
+  readonly capacityMemoryMs: number
+  readonly volumeGraceMs: number
+  readonly log: FastifyBaseLogger
+  readonly clock?: () => number
+}
+
+/** Decisions whose outcome is remembered, so that a repeated one needs no call. */
+const rememberedDecisions = 500
+
+export class Ec2Provider implements Provider {
+  readonly endsWithNode = false
+  readonly #options: Ec2ProviderOptions
+  readonly #list: InstanceList
+  readonly #launcher: Launcher
+  readonly #prices: Prices
+  readonly #decisions = new Map<string, Promise<Instance[]>>()
+  #closing: Promise<void> | undefined
+
+  constructor(options: Ec2ProviderOptions) {
+    this.#options = options
+    const { clock = Date.now, capacityMemoryMs } = options
+    const shared = { ...options, clock }
+    this.#list = new InstanceList({ ...shared, cacheMs: options.listCacheMs })
+    this.#launcher = new Launcher({
+      ...shared,
+      memory: new CapacityMemory(capacityMemoryMs),
+      findByDecision: (decisionId, limits) => this.#list.findByDecision(decisionId, limits),
+    })
+    this.#prices = new Prices(shared)
+  }
+
+  async launch(request: LaunchRequest): Promise<Instance[]> {
+    if (this.#closing !== undefined) throw new Error('The EC2 provider is closed')
+    const { decisionId } = request
+    const known = this.#decisions.get(decisionId)
+    if (known !== undefined) return await known
+    const launching = this.#launch(request)
+    this.#decisions.set(decisionId, launching)
+    const [oldest] = this.#decisions.keys()
+    if (this.#decisions.size > rememberedDecisions && oldest !== undefined) this.#decisions.delete(oldest)
+    try {
+      return await launching
+    } catch (error) {
+      this.#decisions.delete(decisionId)
+      throw error
+    }
+  }
+
+  async list(): Promise<Instance[]> {
+    const instances = await this.#list.list()
+    this.#prices.refreshFor(instances)
+    return instances.map(instance => this.#priced(instance))
+  }
+
+  async terminate(ids: readonly string[], { force = false } = {}): Promise<void> {
+    const ours = [...new Set(ids)].filter(id => this.manages(id))
+    if (ours.length === 0) return
+    this.#list.markTerminating(await terminateInstances(this.#options.api, ours, { skipShutdown: force }))
+  }
+
+  manages(instanceId: string): boolean {
+    return /^i-[0-9a-f]{8,17}$/.test(instanceId)
+  }
+
+  explainBoot(instanceId: string): Promise<string | undefined> {
+    return readConsole(this.#options.api, instanceId)
+  }
+
+  sweepLeftovers(now: number): Promise<string[]> {
+    return sweepVolumes({ ...this.#options, graceMs: this.#options.volumeGraceMs }, now)
+  }
+
+  /** EC2 tells nobody: the next list does. */
+  onChange(): () => void {
+    return () => undefined
+  }
+
+  /** The instances stay: another node may need them, and they end themselves when there is none. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled([...this.#decisions.values(), this.#prices.close()])
+    this.#options.api.close()
+  }
+
+  async #launch(request: LaunchRequest): Promise<Instance[]> {
+    const there = this.#list.latest.filter(({ pool, state }) => pool === request.pool && state === 'running')
+    const countOf = (market: Market) => there.filter(instance => instance.market === market).length
+    const launched = await this.#launcher.launch(request, {
+      spot: countOf('spot'),
+      'on-demand': countOf('on-demand'),
+    })
+    this.#list.add(launched)
+    return launched
+  }
+
+  #priced(instance: Instance): Instance {
+    const hourlyUsd = this.#prices.of(instance)
+    return hourlyUsd === undefined ? instance : { ...instance, hourlyUsd }
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * The instances of a deployment, as EC2 shows them, mended by what we know better. EC2 is eventually consistent:
+ *
+ *   launched here ── shown ──▶ listed ── shown as terminated, or not at all any more ──▶ gone, at once
+ *        └── not shown yet: listed all the same, for a grace ──▶ gone
+ *
+ * One that was told to end is `terminating` from then on, whatever EC2 shows meanwhile.
+ */
+import type { Instance as Ec2Instance, Filter } from '@aws-sdk/client-ec2'
+import type { Instance } from '../provider.ts'
+import type { Ec2Api, RetryLimits } from './ec2-api.ts'
+import { tagNames, toInstance } from './tags.ts'
+
+export interface InstanceListOptions {
+  readonly api: Ec2Api
+  readonly deployment: string
+  /** How long a list is good enough for the next one who asks; less than a tick. */
+  readonly cacheMs: number
+  /** How long EC2 may take to show a new instance. */
+  readonly hiddenGraceMs: number
+  readonly clock: () => number
+}
+
+interface Known {
+  readonly instance: Instance
+  readonly wasShown: boolean
+}
+
+const liveStates = ['pending', 'running', 'stopping', 'stopped', 'shutting-down']
+/** How long our own word that an instance ends or is gone goes before that of EC2. */
+const ownWordMs = 5 * 60_000
+const idsPerCall = 200
+
+export class InstanceList {
+  readonly #options: InstanceListOptions
+  readonly #known = new Map<string, Known>()
+  /** When they were told to end, or seen to be gone. */
+  readonly #terminating = new Map<string, number>()
+  readonly #gone = new Map<string, number>()
+  #reading: { readonly at: number; readonly instances: Promise<Instance[]> } | undefined
+
+  constructor(options: InstanceListOptions) {
+    this.#options = options
+  }
+
+  /** All that are not gone. @throws the error of AWS when it does not answer */
+  async list(): Promise<Instance[]> {
+    const now = this.#options.clock()
+    if (this.#reading === undefined || now - this.#reading.at > this.#options.cacheMs) {
+      const instances = this.#read()
+      this.#reading = { at: now, instances }
+      instances.catch(() => this.expire())
+    }
+    return await this.#reading.instances
+  }
+
+  /** As the latest list has them, without asking EC2. */
+  get latest(): Instance[] {
+    return [...this.#known.values()].map(({ instance }) => instance)
+  }
+
+  /** These were launched here: they are listed from now on. */
+  add(instances: readonly Instance[]): void {
+    for (const instance of instances) {
+      if (!this.#known.has(instance.id) && !this.#gone.has(instance.id))
+        this.#known.set(instance.id, { instance, wasShown: false })
+    }
+    this.expire()
+  }
+
+  /** EC2 has accepted that these end. */
+  markTerminating(ids: readonly string[]): void {
+    for (const id of ids) this.#terminating.set(id, this.#options.clock())
+    this.expire()
+  }
+
+  /** The next list is a fresh one. */
+  expire(): void {
+    this.#reading = undefined
+  }
+
+  /** The instances that carry a decision's tag, also those that have ended. */
+  async findByDecision(decisionId: string, limits: RetryLimits): Promise<Instance[]> {
+    const shown = await this.#describe([{ Name: `tag:${tagNames.decision}`, Values: [decisionId] }], limits)
+    return shown.flatMap(instance => toInstance(instance) ?? [])
+  }
+
+  async #read(): Promise<Instance[]> {
+    const shown = await this.#describe([{ Name: 'instance-state-name', Values: liveStates }])
+    const now = this.#options.clock()
+    forgetOld(this.#terminating, now)
+    forgetOld(this.#gone, now)
+    const live = new Map(shown.map(instance => [instance.InstanceId ?? '', instance]))
+    const missing = [...this.#known.keys()].filter(id => !live.has(id))
+    const states = await this.#lookAt(missing)
+    for (const id of missing) {
+      const seen = states.get(id)
+      if (seen !== undefined && liveStates.includes(seen.State?.Name ?? '')) live.set(id, seen)
+      else if (seen !== undefined || !this.#mayBeHidden(id, now)) this.#forget(id, now)
+    }
+    for (const instance of live.values()) this.#see(instance)
+    return this.latest.map(instance =>
+      this.#terminating.has(instance.id) ? { ...instance, state: 'terminating' } : instance,
+    )
+  }
+
+  #see(shown: Ec2Instance): void {
+    const instance = toInstance(shown)
+    if (instance === undefined || this.#gone.has(instance.id)) return
+    // The time of the launch stays what it was said to be first: EC2's has whole seconds.
+    const launchedAt = this.#known.get(instance.id)?.instance.launchedAt ?? instance.launchedAt
+    this.#known.set(instance.id, { instance: { ...instance, launchedAt }, wasShown: true })
+  }
+
+  #mayBeHidden(id: string, now: number): boolean {
+    const known = this.#known.get(id)
+    return known?.wasShown === false && now - known.instance.launchedAt < this.#options.hiddenGraceMs
+  }
+
+  #forget(id: string, now: number): void {
+    this.#known.delete(id)
+    // A copy of EC2's data that lags behind could show it as running once more.
+    this.#gone.set(id, now)
+  }
+
+  /** Those that were asked for by id, in any state; ids that EC2 does not know are left out (a filter is no claim). */
+  async #lookAt(ids: readonly string[]): Promise<Map<string, Ec2Instance>> {
+    const found = new Map<string, Ec2Instance>()
+    for (let from = 0; from < ids.length; from += idsPerCall) {
+      const filter = { Name: 'instance-id', Values: ids.slice(from, from + idsPerCall) }
+      for (const instance of await this.#describe([filter])) found.set(instance.InstanceId ?? '', instance)
+    }
+    return found
+  }
+
+  async #describe(filters: readonly Filter[], limits?: RetryLimits): Promise<Ec2Instance[]> {
+    const { api, deployment } = this.#options
+    const Filters = [{ Name: `tag:${tagNames.deployment}`, Values: [deployment] }, ...filters]
+    const instances: Ec2Instance[] = []
+    let page: string | undefined
+    do {
+      const input = { Filters, MaxResults: 1000, ...(page !== undefined && { NextToken: page }) }
+      const reply = await api.retried((client, options) => client.describeInstances(input, options), limits)
+      for (const { Instances = [] } of reply.Reservations ?? []) instances.push(...Instances)
+      page = reply.NextToken
+    } while (page !== undefined && page !== '')
+    return instances
+  }
+}
+
+function forgetOld(times: Map<string, number>, now: number): void {
+  for (const [id, at] of times) if (now - at > ownWordMs) times.delete(id)
+}

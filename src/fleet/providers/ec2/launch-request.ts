@@ -1,0 +1,149 @@
+/**
+ * A planned call (an Ask) as a request to EC2, and its reply as instances and failures. RunInstances where one market and
+ * one place suffice, CreateFleet `instant` otherwise. Pure.
+ */
+import type {
+  CreateFleetError,
+  CreateFleetInstance,
+  CreateFleetRequest,
+  CreateFleetResult,
+  Reservation,
+  RunInstancesRequest,
+  Tag,
+} from '@aws-sdk/client-ec2'
+import type { Instance, LaunchFailure, LaunchRequest, Market } from '../provider.ts'
+import { capacityScope, isThrottled } from './aws-errors.ts'
+import type { Place } from './capacity-memory.ts'
+import type { ResolvedTemplate } from './launch-template.ts'
+import type { Ask } from './plan-launch.ts'
+import { toInstance } from './tags.ts'
+
+export interface LaunchReply {
+  readonly instances: readonly Instance[]
+  readonly failures: readonly LaunchFailure[]
+}
+
+/** EC2's own limit for one fleet. */
+const maxOverrides = 300
+
+/** Whether one RunInstances does it. */
+export function needsNoFleet({ spot, onDemand, places }: Ask, { hasNetworkInterfaces }: ResolvedTemplate): boolean {
+  const [place, ...others] = places
+  return (spot === 0 || onDemand === 0) && others.length === 0 && !(hasNetworkInterfaces && place?.subnetId)
+}
+
+export function toRunInstances(
+  { spot, onDemand, places: [place] }: Ask,
+  template: ResolvedTemplate,
+  tags: readonly Tag[],
+  token: string,
+): RunInstancesRequest {
+  return {
+    LaunchTemplate: { LaunchTemplateId: template.templateId, Version: template.version },
+    MinCount: 1,
+    MaxCount: spot + onDemand,
+    ClientToken: token,
+    InstanceInitiatedShutdownBehavior: 'terminate',
+    MetadataOptions: template.metadata,
+    TagSpecifications: tagSpecifications(tags),
+    ...(place?.instanceType !== undefined && { InstanceType: place.instanceType as never }),
+    ...(place?.subnetId !== undefined && { SubnetId: place.subnetId }),
+    ...(spot > 0 && {
+      InstanceMarketOptions: {
+        MarketType: 'spot',
+        SpotOptions: { SpotInstanceType: 'one-time', InstanceInterruptionBehavior: 'terminate' },
+      },
+    }),
+  }
+}
+
+export function toCreateFleet(
+  { spot, onDemand, places }: Ask,
+  template: ResolvedTemplate,
+  tags: readonly Tag[],
+  token: string,
+): CreateFleetRequest {
+  return {
+    Type: 'instant',
+    ClientToken: token,
+    LaunchTemplateConfigs: [
+      {
+        LaunchTemplateSpecification: { LaunchTemplateId: template.templateId, Version: template.version },
+        Overrides: places
+          .filter(({ instanceType, subnetId }) => instanceType !== undefined || subnetId !== undefined)
+          .slice(0, maxOverrides)
+          .map(({ instanceType, subnetId }) => ({
+            ...(instanceType !== undefined && { InstanceType: instanceType as never }),
+            ...(subnetId !== undefined && { SubnetId: subnetId }),
+          })),
+      },
+    ],
+    TargetCapacitySpecification: {
+      TotalTargetCapacity: spot + onDemand,
+      SpotTargetCapacity: spot,
+      OnDemandTargetCapacity: onDemand,
+      DefaultTargetCapacityType: spot > 0 ? 'spot' : 'on-demand',
+    },
+    SpotOptions: { AllocationStrategy: 'price-capacity-optimized', InstanceInterruptionBehavior: 'terminate' },
+    OnDemandOptions: { AllocationStrategy: 'lowest-price' },
+    TagSpecifications: tagSpecifications(tags),
+  }
+}
+
+const tagSpecifications = (tags: readonly Tag[]) => [
+  { ResourceType: 'instance' as const, Tags: [...tags] },
+  { ResourceType: 'volume' as const, Tags: [...tags] },
+]
+
+/** @param now the time that instances without one of their own get, in ms since the epoch */
+export function fromRunInstances(reply: Reservation, now: number): LaunchReply {
+  const instances = (reply.Instances ?? []).flatMap(instance => toInstance(instance) ?? [])
+  return { instances: instances.map(instance => ({ ...instance, launchedAt: now })), failures: [] }
+}
+
+export function fromCreateFleet(
+  { Instances = [], Errors = [] }: CreateFleetResult,
+  { pool, slots, decisionId }: LaunchRequest,
+  now: number,
+): LaunchReply {
+  const base = { pool, slots, decisionId, launchedAt: now, state: 'running' as const }
+  return {
+    instances: Instances.flatMap(group =>
+      (group.InstanceIds ?? []).map(id => ({ ...base, id, ...describeGroup(group) })),
+    ),
+    failures: Errors.map(fleetFailure),
+  }
+}
+
+function describeGroup({ InstanceType, Lifecycle, LaunchTemplateAndOverrides }: CreateFleetInstance) {
+  const zone = LaunchTemplateAndOverrides?.Overrides?.AvailabilityZone
+  return {
+    market: marketOf(Lifecycle),
+    ...(InstanceType !== undefined && { instanceType: InstanceType }),
+    ...(zone !== undefined && { zone }),
+  }
+}
+
+function fleetFailure({ ErrorCode, ErrorMessage, Lifecycle, LaunchTemplateAndOverrides }: CreateFleetError) {
+  const code = ErrorCode ?? 'Error'
+  const { InstanceType, SubnetId } = LaunchTemplateAndOverrides?.Overrides ?? {}
+  return {
+    ...failureAt(Lifecycle === undefined ? undefined : marketOf(Lifecycle), {
+      instanceType: InstanceType,
+      subnetId: SubnetId,
+    }),
+    code,
+    message: ErrorMessage ?? '',
+    throttled: isThrottled(code),
+    capacity: capacityScope(code) !== undefined,
+  }
+}
+
+/** Where something failed, without what is not known. */
+export const failureAt = (market: Market | undefined, { instanceType, subnetId }: Place) => ({
+  ...(market !== undefined && { market }),
+  ...(instanceType !== undefined && { instanceType }),
+  ...(subnetId !== undefined && { subnetId }),
+})
+
+const marketOf = (lifecycle: string | undefined): Market => (lifecycle === 'spot' ? 'spot' : 'on-demand')

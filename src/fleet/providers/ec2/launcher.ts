@@ -1,0 +1,250 @@
+/**
+ * Carries out one decision to launch. Nothing is launched twice, whatever gets lost on the way:
+ *
+ *   look for instances that carry the decision's tag ── some ──▶ these are it
+ *        │ none
+ *        ▼
+ *   plan ─▶ call 1 ─▶ … ─▶ last call: On-Demand what Spot had no room for
+ *
+ * The token of a call is derived from the decision and the number of the call. So when a reply is lost, the same call under the
+ * same token is answered by EC2 with what it launched the first time; when another node took the same decision and asked
+ * for something else (its memory differs), EC2 refuses (IdempotentParameterMismatch), and the tag shows what was launched.
+ */
+import type { FastifyBaseLogger } from 'fastify'
+import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Market } from '../provider.ts'
+import { classify, toFailure } from './aws-errors.ts'
+import { backoffMs, Deadline } from './backoff.ts'
+import type { CapacityMemory, Place } from './capacity-memory.ts'
+import type { Ec2Api } from './ec2-api.ts'
+import {
+  failureAt,
+  fromCreateFleet,
+  fromRunInstances,
+  type LaunchReply,
+  needsNoFleet,
+  toCreateFleet,
+  toRunInstances,
+} from './launch-request.ts'
+import type { LaunchTemplate, ResolvedTemplate } from './launch-template.ts'
+import { type Ask, fallback, planLaunch } from './plan-launch.ts'
+import { clientToken, tagsFor } from './tags.ts'
+import { TokenBucket } from './token-bucket.ts'
+
+/** What one queue's instances are. */
+export interface Placement {
+  /** None: the type of the launch template. */
+  readonly instanceTypes: readonly string[]
+  /** 0 to 100. */
+  readonly spotPercent: number
+}
+
+export interface LauncherOptions {
+  readonly api: Ec2Api
+  readonly deployment: string
+  readonly template: LaunchTemplate
+  readonly memory: CapacityMemory
+  /** None: the subnet of the launch template, or the default one. */
+  readonly subnets: readonly string[]
+  placementOf(pool: string): Placement
+  /** The instances that carry the decision's tag, also those that have ended, with those of an earlier call left out. */
+  findByDecision(decisionId: string, limits: { totalMs: number; maxTries: number }): Promise<Instance[]>
+  readonly log: FastifyBaseLogger
+  readonly clock: () => number
+}
+
+/** With less time left than this no call is begun: its reply would come too late. */
+const leastCallMs = 2000
+/** Looking for what a decision launched before is a second safety beside the token: it may fail. */
+const lookLimits = { totalMs: 5000, maxTries: 3 }
+/** Tries to find what was launched under a token that EC2 knows already: its tags may take a while to show. */
+const maxLooks = 6
+
+export class Launcher {
+  readonly #options: LauncherOptions
+  /**
+   * EC2's own limits for RunInstances: 5 requests, 2 more a second; and 1000 instances, 2 more a second. CreateFleet is
+   * counted as if it were one, as EC2 launches its instances for it the same way.
+   * https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+   */
+  readonly #requestTokens = new TokenBucket(5, 2)
+  readonly #instanceTokens = new TokenBucket(1000, 2)
+
+  constructor(options: LauncherOptions) {
+    this.#options = options
+  }
+
+  /**
+   * @param present what the pool has already, by market
+   * @throws LaunchError when nothing could be launched
+   */
+  async launch(request: LaunchRequest, present: Readonly<Record<Market, number>>): Promise<Instance[]> {
+    const { template, log } = this.#options
+    const deadline = new Deadline(this.#options.api.pace.launchMs)
+    const before = await this.#look(request.decisionId)
+    if (before.length > 0) return before
+    const resolved = await this.#resolveTemplate(request)
+    const asks = this.#plan(request, present, resolved)
+    const launched: Instance[] = []
+    const failures: LaunchFailure[] = []
+    for (let number = 1; asks.length > 0; number += 1) {
+      const ask = asks.shift() as Ask
+      const reply = await this.#carryOut({ ask, number, request, resolved, launched, deadline })
+      launched.push(...reply.instances)
+      failures.push(...reply.failures)
+      if (reply.failures.some(({ code }) => code.startsWith('InvalidLaunchTemplate'))) template.forget()
+      if (reply.isLast) break
+      const missing = ask.spot - reply.instances.filter(({ market }) => market === 'spot').length
+      // After a call for Spot only one for On-Demand can be left: they become one.
+      if (missing > 0) asks.push(this.#fallbackFor(missing + (asks.pop()?.onDemand ?? 0), request, resolved))
+    }
+    const { pool, count, decisionId } = request
+    if (launched.length === 0) throw new LaunchError(`No instance could be launched for queue ${pool}`, failures)
+    if (launched.length < count)
+      log.warn({ queue: pool, decisionId, count, launched: launched.length, failures }, 'launched fewer than wanted')
+    return launched
+  }
+
+  #plan({ pool, count }: LaunchRequest, present: Readonly<Record<Market, number>>, template: ResolvedTemplate): Ask[] {
+    const { memory, clock } = this.#options
+    const places = this.#places(pool, template)
+    const usable = (market: Market) => memory.usable(places, market, clock())
+    const { spotPercent } = this.#options.placementOf(pool)
+    return planLaunch({
+      count,
+      spotPercent,
+      present,
+      places,
+      usable: { spot: usable('spot'), 'on-demand': usable('on-demand') },
+    })
+  }
+
+  #fallbackFor(missing: number, { pool }: LaunchRequest, template: ResolvedTemplate): Ask {
+    const { memory, clock, log } = this.#options
+    log.info({ queue: pool, missing }, 'Spot has no room: the rest is asked for On-Demand')
+    const places = this.#places(pool, template)
+    return fallback(missing, places, memory.usable(places, 'on-demand', clock()))
+  }
+
+  #places(pool: string, { instanceType }: ResolvedTemplate): Place[] {
+    const { instanceTypes } = this.#options.placementOf(pool)
+    const types = instanceTypes.length > 0 ? instanceTypes : [instanceType]
+    const subnets = this.#options.subnets.length > 0 ? this.#options.subnets : [undefined]
+    return types.flatMap(instanceType => subnets.map(subnetId => ({ instanceType, subnetId })))
+  }
+
+  async #resolveTemplate({ pool }: LaunchRequest): Promise<ResolvedTemplate> {
+    try {
+      return await this.#options.template.resolve()
+    } catch (error) {
+      throw new LaunchError(`The launch template for queue ${pool} cannot be used`, [toFailure(error)], {
+        cause: error,
+      })
+    }
+  }
+
+  /** One call, until it is certain what came of it, or the time is up. */
+  async #carryOut(step: Step): Promise<LaunchReply & { readonly isLast: boolean }> {
+    const { ask, number, request, deadline } = step
+    const { api, log, memory, clock } = this.#options
+    let failure: LaunchFailure = ownThrottle
+    let found: Instance[] = []
+    for (let tries = 1; ; tries += 1) {
+      if (!(await this.#waitForTokens(ask, deadline))) break
+      try {
+        const reply = await this.#send(step)
+        for (const failure of reply.failures) memory.remember(failure, clock())
+        return { ...reply, isLast: false }
+      } catch (error) {
+        failure = { ...toFailure(error), ...whereOf(ask) }
+        const kind = classify(error)
+        log.warn({ queue: request.pool, decisionId: request.decisionId, call: number, tries, kind, failure }, 'launch')
+        if (kind === 'capacity') memory.remember(failure, clock())
+        if (kind === 'capacity' || kind === 'refused') return { instances: [], failures: [failure], isLast: false }
+        // Another node carries out this decision, in a way of its own: what it does is all that is done.
+        if (kind === 'mismatch') return { instances: await this.#lookLong(step), failures: [failure], isLast: true }
+        if (kind === 'throttled') this.#requestTokens.empty()
+        const waited = await deadline.wait(backoffMs(api.pace, tries, Math.random()))
+        if (kind === 'unknown') found = await this.#lookNew(step)
+        if (found.length >= ask.spot + ask.onDemand) return { instances: found, failures: [], isLast: false }
+        // Fewer may be all that it launched, or all that shows yet: the same call again tells.
+        if (!waited) break
+      }
+    }
+    return { instances: found, failures: [failure], isLast: true }
+  }
+
+  async #waitForTokens({ spot, onDemand }: Ask, deadline: Deadline): Promise<boolean> {
+    const longestMs = deadline.remainingMs - leastCallMs
+    const forRequest = this.#requestTokens.take(1, longestMs)
+    if (forRequest === undefined) return false
+    const forInstances = this.#instanceTokens.take(spot + onDemand, longestMs)
+    return forInstances !== undefined && (await deadline.wait(Math.max(forRequest, forInstances)))
+  }
+
+  async #send({ ask, number, request, resolved, deadline }: Step): Promise<LaunchReply> {
+    const { api, deployment, clock } = this.#options
+    const tags = tagsFor(deployment, request)
+    const token = clientToken('launch', deployment, request.decisionId, String(number))
+    const timeoutMs = Math.min(api.pace.callTimeoutMs, deadline.remainingMs)
+    if (needsNoFleet(ask, resolved)) {
+      const input = toRunInstances(ask, resolved, tags, token)
+      return fromRunInstances(
+        await api.once((client, options) => client.runInstances(input, options), timeoutMs),
+        clock(),
+      )
+    }
+    const input = toCreateFleet(ask, resolved, tags, token)
+    const reply = await api.once((client, options) => client.createFleet(input, options), timeoutMs)
+    return fromCreateFleet(reply, request, clock())
+  }
+
+  /** What this call launched, as far as it shows: what the decision has, without the earlier calls of it. */
+  async #lookNew({ request, launched }: Step): Promise<Instance[]> {
+    const before = new Set(launched.map(({ id }) => id))
+    return (await this.#look(request.decisionId)).filter(({ id }) => !before.has(id))
+  }
+
+  async #lookLong(step: Step): Promise<Instance[]> {
+    for (let looks = 1; ; looks += 1) {
+      const found = await this.#lookNew(step)
+      if (found.length > 0 || looks >= maxLooks) return found
+      if (!(await step.deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) return found
+    }
+  }
+
+  async #look(decisionId: string): Promise<Instance[]> {
+    const { findByDecision, log } = this.#options
+    try {
+      return await findByDecision(decisionId, lookLimits)
+    } catch (error) {
+      log.warn({ decisionId, err: error }, 'cannot look for what a decision launched before: its token protects it')
+      return []
+    }
+  }
+}
+
+interface Step {
+  readonly ask: Ask
+  /** 1 for the first call of the decision. */
+  readonly number: number
+  readonly request: LaunchRequest
+  readonly resolved: ResolvedTemplate
+  /** By the earlier calls. */
+  readonly launched: readonly Instance[]
+  readonly deadline: Deadline
+}
+
+const ownThrottle: LaunchFailure = {
+  code: 'OwnLaunchRate',
+  message: 'As many launches as EC2 allows are under way already',
+  throttled: true,
+  capacity: false,
+}
+
+/** Where a call that failed as a whole looked: of use only when that was one place, in one market. */
+function whereOf({ spot, onDemand, places }: Ask): Pick<LaunchFailure, 'market' | 'instanceType' | 'subnetId'> {
+  const market = onDemand === 0 ? 'spot' : spot === 0 ? 'on-demand' : undefined
+  return failureAt(market, places.length === 1 && places[0] !== undefined ? places[0] : nowhere)
+}
+
+const nowhere: Place = { instanceType: undefined, subnetId: undefined }

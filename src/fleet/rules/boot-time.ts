@@ -1,0 +1,45 @@
+/**
+ * boot-time: launch only what shortens the wait. A worker that is launched now is ready in bootMs; by then the ready
+ * slots, and the booting ones from when they are up, have finished
+ *
+ *   finished = Σ over slots of floor( time until then ÷ serviceMs )
+ *
+ * of the jobs that are there and of those that will have come at the recent rate. What is left then can use a slot a job
+ * and no more, so no more workers are wanted than have slots for it, unless they are there already.
+ * A booting worker that is overdue is expected as late as a new one: it counts, once, and finishes nothing before.
+ */
+import type { InstanceView, PoolSnapshot } from '../snapshot.ts'
+import { backlogOf, plural, type SizeRule } from './rule.ts'
+
+export const bootTime: SizeRule = (snapshot, soFar, now) => {
+  const { settings, load, bootMs } = snapshot
+  if (settings.policy !== 'target-wait' || bootMs === undefined || load.serviceMs === undefined) return undefined
+  const serving = snapshot.instances.filter(({ state }) => state === 'ready' || state === 'booting')
+  if (soFar.workers <= serving.length) return undefined
+  const jobs = backlogOf(snapshot)
+  const coming = Math.round(((load.arrivalsPerSecond ?? 0) * bootMs) / 1000)
+  const finished = Math.min(jobs + coming, finishedWithin(serving, snapshot, bootMs, load.serviceMs, now))
+  const left = jobs + coming - finished
+  const workers = Math.max(serving.length, Math.ceil(left / settings.slots))
+  if (workers >= soFar.workers) return undefined
+  const sentence =
+    `${soFar.sentence}; but a new one would be ready in ${bootMs} ms, by when the ${serving.length} there will have ` +
+    `finished ${finished} of ${plural(jobs, 'job')} and ${coming} that come meanwhile, so ${plural(workers, 'worker')} will do`
+  return { workers, reason: 'boot-time', sentence }
+}
+
+function finishedWithin(
+  serving: readonly InstanceView[],
+  { silentAfterMs, hearingSince }: PoolSnapshot,
+  bootMs: number,
+  serviceMs: number,
+  now: number,
+): number {
+  const oneJobMs = Math.max(serviceMs, 0.001)
+  return serving.reduce((sum, { state, launchedAt, lastSeenAt = 0, slots }) => {
+    const ageMs = now - launchedAt
+    const silent = state === 'ready' && now - Math.max(lastSeenAt, hearingSince) > silentAfterMs
+    const workingMs = silent ? 0 : state === 'ready' ? bootMs : ageMs > bootMs ? 0 : Math.max(0, ageMs)
+    return sum + slots * Math.floor(workingMs / oneJobMs)
+  }, 0)
+}

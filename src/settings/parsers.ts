@@ -1,0 +1,52 @@
+/** Parsers of single settings: text in, value out. Each throws an Error whose message completes "NAME …". */
+
+export const text = (text: string): string => text
+
+export const integer =
+  (min: number, max: number) =>
+  (text: string): number => {
+    const value = Number(text)
+    if (!/^-?\d+$/.test(text) || value < min || value > max)
+      throw new Error(`must be a whole number from ${min} to ${max}`)
+    return value
+  }
+
+export const oneOf =
+  <T extends string>(...values: readonly T[]) =>
+  (text: string): T => {
+    const found = values.find(value => value === text)
+    if (found === undefined) throw new Error(`must be one of ${values.join(', ')}`)
+    return found
+  }
+
+export const list = (text: string): string[] =>
+  text
+    .split(',')
+    .map(item => item.trim())
+    .filter(item => item !== '')
+
+export const redisUrl = (text: string): string => {
+  if (text !== '' && !/^rediss?:\/\/[^/]/.test(text))
+    throw new Error('must look like redis://host:6379 or rediss://user:password@host:6380/0')
+  return text
+}
+
+export const urls = (text: string): string[] => {
+  const all = list(text)
+  for (const url of all)
+    if (!/^https?:\/\/[^/]/.test(url))
+      throw new Error(`must be URLs like http://127.0.0.1:5000, separated by commas, not "${url}"`)
+  return all.map(url => url.replace(/\/+$/, ''))
+}
+
+/** '' or one URL, without a slash at its end. */
+export const optionalUrl = (text: string): string => {
+  if (text !== '' && !/^https?:\/\/[^/]/.test(text)) throw new Error('must be a URL like https://host/path')
+  return text.replace(/\/+$/, '')
+}
+
+/** A word that may stand in names, tags and hashes. */
+export const word = (text: string): string => {
+  if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/.test(text)) throw new Error('must be 1 to 63 of A-Z, a-z, 0-9, - and _')
+  return text
+}
