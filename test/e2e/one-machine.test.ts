@@ -158,7 +158,7 @@ t.test(
     const collect = async (): Promise<void> => {
       while (seen.size < total) {
         // Leased and acked by the client: what a killed node did not deliver comes again, and what was delivered does not.
-        const reply = await fetch(`${node.url}/pullCompleted?top=50&waitMs=1000&leaseMs=4000`, {
+        const reply = await fetch(`${node.url}/pullCompleted?top=50&waitMs=1000&leaseMs=10000`, {
           method: 'POST',
         }).catch(() => undefined)
         const results: Body = reply?.status === 200 ? await reply.json().catch(() => []) : []

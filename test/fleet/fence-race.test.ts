@@ -33,6 +33,7 @@ interface Protocol {
 const sound: Protocol = { looksAgain: true, fences: true }
 
 function* register(model: Model): Actor {
+  yield
   // One script: the heartbeat and the look at the fence of the instance.
   if (model.terminated) return
   model.registered = true
@@ -71,7 +72,7 @@ function terminate(model: Model): void {
   model.killed += model.running
 }
 
-const viewOf = (model: Model, leases: number, sawDrain: boolean): InstanceView => ({
+const viewOf = (leases: number, sawDrain: boolean): InstanceView => ({
   id: 'i',
   state: sawDrain ? 'draining' : 'ready',
   launchedAt: t0 - 500_000,
@@ -91,7 +92,7 @@ function* scaleIn(model: Model, protocol: Protocol): Actor {
     yield
     const { leases } = model
     yield
-    const { actions } = decide(pool({ instances: [viewOf(model, leases, sawDrain)] }), t0)
+    const { actions } = decide(pool({ instances: [viewOf(leases, sawDrain)] }), t0)
     for (const { kind } of actions) {
       yield
       if (kind === 'drain') model.drain = true
