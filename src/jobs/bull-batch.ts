@@ -49,12 +49,10 @@ export async function runBullBatch(redis: Redis, calls: readonly BullCall[]): Pr
 function scriptOf(redis: Redis, { command, args }: BullCall): Script<unknown[]> {
   const known = scripts.get(command)
   if (known !== undefined) return known
-  const loaded = (redis as unknown as { scriptsSet: Record<string, { lua: string } | undefined> }).scriptsSet[command]
-  if (loaded === undefined) throw new Error(`BullMQ has not loaded its script ${command}`)
   const script = new Script<unknown[]>(
     `batch_${command}`,
     `local function call(KEYS, ARGV)
-${loaded.lua}
+${bullScript(redis, command)}
 end
 local out = {}
 for i = 1, #ARGV, ${args.length} do out[#out + 1] = call(KEYS, { unpack(ARGV, i, i + ${args.length - 1}) }) end
@@ -62,4 +60,12 @@ return out`,
   )
   scripts.set(command, script)
   return script
+}
+
+/** The text of one of BullMQ's scripts, by its name with or without its version, as BullMQ has loaded it into the client. */
+export function bullScript(redis: Redis, name: string): string {
+  const { scriptsSet } = redis as unknown as { scriptsSet: Record<string, { lua: string }> }
+  const found = Object.entries(scriptsSet).find(([loaded]) => loaded === name || loaded.startsWith(`${name}:`))
+  if (found === undefined) throw new Error(`BullMQ has not loaded its script ${name}`)
+  return found[1].lua
 }

@@ -5,12 +5,13 @@
  * job is not finished yet is skipped, so a node that dies between the two loses nothing. The entry is only added while
  * the token still holds the lease; a late completion under an old token cannot bring a collected result back.
  */
-import { type JobJson, UnrecoverableError } from 'bullmq'
+import { UnrecoverableError } from 'bullmq'
 import type { Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
 import { Script } from '../redis/script.ts'
 import type { Checkpoints } from './checkpoints.ts'
-import { type Claims, withId } from './claims.ts'
+import type { Claims } from './claims.ts'
+import { finishMany } from './finish-many.ts'
 import type { StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import type { LeaseRef } from './leases.ts'
@@ -41,23 +42,15 @@ export type OutcomeKind = 'succeeded' | 'retrying' | 'dead' | 'stale'
 const keepLogLines = 1000
 
 /**
- * Adds Work IDs to the index of uncollected results, in order, if their lease is held by the token given.
- * KEYS: index to add to, the other index, sequence. ARGV: prefix of job keys, then Work ID and token in turn.
- * Returns for each: 0 when it is not held, 1 when it is, 2 when it also has a checkpoint.
+ * Adds a Work ID to the index of dead jobs if its lease is held by the token given.
+ * KEYS: index, the other index, sequence, lock of the job. ARGV: Work ID, token. Returns 1 or 0.
  */
-const markFinished = new Script<number[]>(
-  'mark_finished',
-  `local held = {}
-for i = 2, #ARGV, 2 do
-  if redis.call('GET', ARGV[1] .. ARGV[i] .. ':lock') == ARGV[i + 1] then
-    redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[3]), ARGV[i])
-    redis.call('ZREM', KEYS[2], ARGV[i])
-    held[#held + 1] = 1 + redis.call('HEXISTS', ARGV[1] .. ARGV[i], 'checkpoint')
-  else
-    held[#held + 1] = 0
-  end
-end
-return held`,
+const markDead = new Script<number>(
+  'mark_dead',
+  `if redis.call('GET', KEYS[4]) ~= ARGV[2] then return 0 end
+redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[3]), ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1`,
 )
 
 export class Completions {
@@ -89,27 +82,24 @@ export class Completions {
     const successes = outcomes.filter(outcome => outcome.error === undefined)
     const failures = outcomes.filter(outcome => outcome.error !== undefined)
     await this.#addLogs(outcomes)
-    const held = await this.#mark('uncollected', successes)
-    let claimsLeft = claim
+    // The next job inherits the token: one that succeeded is never leased again, so no two attempts share it.
+    const finishing = finishMany(this.#queue, successes, workerId, claim)
     await Promise.all([
-      ...successes.map(async (outcome, index) => {
-        if (held[index] === 0) {
-          kinds.set(outcome, 'stale')
-          return
-        }
-        // The next job inherits the token: one that succeeded is never leased again, so no two attempts share it.
-        const fetchNext = claimsLeft-- > 0
-        const next = await this.#succeed(outcome, workerId, fetchNext)
-        kinds.set(outcome, next === 'stale' ? 'stale' : 'succeeded')
-        if (next === 'stale') return
-        if (held[index] === 2) await this.#checkpoints.drop(outcome.workId)
-        if (next === undefined) return
-        const lease = await this.#claims.toLease(next, outcome.token)
-        if (lease !== undefined) leases.push(lease)
-      }),
       ...failures.map(async outcome => kinds.set(outcome, await this.fail(outcome))),
+      finishing.then(finished =>
+        Promise.all(
+          finished.map(async (end, index) => {
+            const outcome = successes[index] as Outcome
+            kinds.set(outcome, end === 'stale' ? 'stale' : 'succeeded')
+            if (end === 'stale') return
+            if (end.hadCheckpoint) await this.#checkpoints.drop(outcome.workId)
+            const lease = end.next && (await this.#claims.toLease(end.next, outcome.token))
+            if (lease !== undefined) leases.push(lease)
+          }),
+        ),
+      ),
     ])
-    await this.#count(outcomes.filter(outcome => kinds.get(outcome) !== 'stale'))
+    await this.#count(failures.filter(outcome => kinds.get(outcome) !== 'stale'))
     this.#bell.ring(`results:${this.#queue.name}`)
     const wanted = claim - leases.length
     // Failures and stale ones fetch nothing; a success that fetched nothing found the queue empty.
@@ -130,7 +120,7 @@ export class Completions {
     const job = await this.#queue.job(outcome.workId)
     if (job === undefined) return 'stale'
     const retry = failure.retryable !== false && job.attemptsMade + 1 < (job.opts.attempts ?? 1)
-    if (!retry && (await this.#mark('uncollectedDead', [outcome]))[0] === 0) return 'stale'
+    if (!retry && !(await this.#markDead(outcome))) return 'stale'
     // BullMQ computes the delay (Backoffs.exponential): round(2^(attempt-1) × backoffMs), the upper half of it random.
     job.opts.backoff = { type: 'exponential', delay: this.#backoffMs, jitter: 0.5 }
     try {
@@ -150,22 +140,11 @@ export class Completions {
     this.#bell.ring(`results:${this.#queue.name}`)
   }
 
-  async #mark(index: 'uncollected' | 'uncollectedDead', outcomes: readonly Outcome[]): Promise<number[]> {
-    if (outcomes.length === 0) return []
-    const { keys, redis, bullPrefix } = this.#queue
-    const other = index === 'uncollected' ? keys.uncollectedDead : keys.uncollected
-    const pairs = outcomes.flatMap(({ workId, token }) => [workId, token])
-    return await markFinished.run(redis, [keys[index], other, keys.sequence], [bullPrefix, ...pairs])
-  }
-
-  async #succeed(outcome: Outcome, workerId: string, fetchNext: boolean): Promise<JobJson | 'stale' | undefined> {
-    try {
-      const [next, workId] = (await this.#queue.finish(outcome, outcome.value, workerId, fetchNext)) ?? []
-      return next ? withId(next, workId) : undefined
-    } catch (error) {
-      if (isStale(error)) return 'stale'
-      throw error
-    }
+  /** Puts a job that is about to be dead into its index, if the token holds it. */
+  async #markDead({ workId, token }: Outcome): Promise<boolean> {
+    const { keys, redis } = this.#queue
+    const indexes = [keys.uncollectedDead, keys.uncollected, keys.sequence]
+    return (await markDead.run(redis, [...indexes, `${this.#queue.jobKey(workId)}:lock`], [workId, token])) === 1
   }
 
   async #addLogs(outcomes: readonly Outcome[]): Promise<void> {

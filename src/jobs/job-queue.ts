@@ -2,7 +2,7 @@
  * One queue: the BullMQ queue that holds its jobs, and the keys beside it. BullMQ's manual processing (moveToActive,
  * moveToCompleted, extendLocks) makes a worker's lease BullMQ's own lock.
  */
-import { type Job, type JobJson, Queue, type QueueOptions } from 'bullmq'
+import { type Job, Queue, type QueueOptions } from 'bullmq'
 import type { Redis } from 'ioredis'
 import { prefixOf, queueKey } from '../redis/keys.ts'
 import type { JobData } from './job-data.ts'
@@ -98,25 +98,6 @@ export class JobQueue {
     if (active.length === 0) return []
     const tokens = await this.redis.mget(active.map(workId => `${this.jobKey(workId)}:lock`))
     return active.map((workId, index) => ({ workId, token: tokens[index] ?? undefined }))
-  }
-
-  /**
-   * Finishes a job under its token; with `fetchNext` the next one in line is leased under the same token, to this worker.
-   * @returns the next job, as BullMQ hands it out, and its id
-   * @throws what isStale() knows, when the token does not hold the job
-   */
-  async finish(
-    { workId, token }: { workId: string; token: string },
-    value: unknown,
-    workerId: string,
-    fetchNext: boolean,
-  ): Promise<[JobJson | null, unknown] | undefined> {
-    // BullMQ takes the name for `pb` (processed by) from the options here, and reads them before it first waits.
-    const options = this.bull.opts as { name?: string }
-    options.name = workerId
-    const finished = this.backend.moveToCompleted({ id: workId, opts: {} } as never, value, false, token, fetchNext)
-    const { result } = await finished
-    return result as [JobJson | null, unknown] | undefined
   }
 
   async close(): Promise<void> {

@@ -33,6 +33,8 @@ export interface LocalProviderOptions {
 /** How long the kernel may take to end a process group after SIGKILL. */
 const killTimeoutMs = 5000
 const pollMs = 20
+/** How long the event of a child's end may take to arrive. */
+const exitEventMs = 1000
 const bootTailBytes = 4096
 
 /** Adopts what an earlier node left running under the same data directory. */
@@ -81,8 +83,8 @@ class LocalProvider implements Provider {
   }
 
   async list(): Promise<Instance[]> {
-    for (const record of this.#byId.values()) this.#checkAlive(record)
-    return [...this.#byId.values()].filter(({ endedAt }) => endedAt === undefined).map(toInstance)
+    await Promise.all([...this.#byId.values()].map(record => this.#awaitDeath(record)))
+    return [...this.#byId.values()].filter(record => this.#checkAlive(record)).map(toInstance)
   }
 
   async terminate(ids: readonly string[], { force = false } = {}): Promise<void> {
@@ -207,6 +209,13 @@ class LocalProvider implements Provider {
         : child.exitCode === null && child.signalCode === null
     if (!alive) this.#ended(record, child?.signalCode ?? child?.exitCode ?? undefined)
     return alive
+  }
+
+  /** One that has just died is gone, although the event that tells how it ended may be on its way yet. */
+  async #awaitDeath(record: InstanceRecord): Promise<void> {
+    const child = this.#children.get(record.id)
+    if (child === undefined || processIdentity(record.pid) === record.identity) return
+    await this.#poll(() => record.endedAt !== undefined, exitEventMs)
   }
 
   #askToEnd(record: InstanceRecord): void {

@@ -1,0 +1,110 @@
+/**
+ * Finishes jobs that succeeded, many in one call to Redis: for each, one atomic step looks whether the token holds the
+ * lease, adds the job to the index of uncollected results, and runs BullMQ's own moveToFinished, which may hand out the
+ * next job in line. The order within the step is the one that would be right without it: an entry of the index whose job
+ * is not finished is passed over, a finished job without an entry would be lost.
+ */
+import { type JobJson, raw2NextJobData } from 'bullmq'
+import type { Redis } from 'ioredis'
+import { Script } from '../redis/script.ts'
+import { bullScript } from './bull-batch.ts'
+import { withId } from './claims.ts'
+import type { StoredContent } from './job-data.ts'
+import type { JobQueue } from './job-queue.ts'
+
+export interface Success {
+  readonly workId: string
+  readonly token: string
+  readonly durationMs: number
+  readonly value?: StoredContent
+}
+
+/** stale: the token does not hold the job, nothing was done. Else the next job, leased under the same token, if any. */
+export type Finished = 'stale' | { readonly hadCheckpoint: boolean; readonly next?: JobJson }
+
+/** Jobs in one call: some milliseconds, so that others get their turn. */
+const chunk = 50
+/** What BullMQ's moveToFinished takes: keys, of which the 12th is the job's, then arguments. */
+const keyCount = 14
+const argCount = 8
+
+/**
+ * @param nextCount how many next jobs to lease to this worker, at most one for each job that succeeded
+ * @returns one for each success, in order
+ */
+export async function finishMany(
+  queue: JobQueue,
+  successes: readonly Success[],
+  workerId: string,
+  nextCount: number,
+): Promise<Finished[]> {
+  const parts: Promise<Finished[]>[] = []
+  for (let at = 0; at < successes.length; at += chunk) {
+    parts.push(finishChunk(queue, successes.slice(at, at + chunk), workerId, nextCount - at))
+  }
+  return (await Promise.all(parts)).flat()
+}
+
+async function finishChunk(
+  queue: JobQueue,
+  successes: readonly Success[],
+  workerId: string,
+  nextCount: number,
+): Promise<Finished[]> {
+  // BullMQ takes the name for `pb` (processed by) from the options here, and reads them at once.
+  ;(queue.bull.opts as { name?: string }).name = workerId
+  const busyUs = Math.round(successes.reduce((sum, { durationMs }) => sum + durationMs * 1000, 0))
+  const flat: (string | number | Buffer)[] = [busyUs]
+  let bullKeys: string[] = []
+  for (const [index, { workId, token, value }] of successes.entries()) {
+    const job = { id: workId, opts: {} } as never
+    const all = queue.backend.moveToCompletedArgs(job, JSON.stringify(value), false, token, index < nextCount)
+    bullKeys = all.slice(0, keyCount) as string[]
+    flat.push(token, queue.jobKey(workId), ...(all.slice(keyCount, keyCount + argCount) as (string | Buffer)[]))
+  }
+  const { uncollected, uncollectedDead, sequence, stats } = queue.keys
+  const keys = [...bullKeys, uncollected, uncollectedDead, sequence, stats]
+  const replies = await scriptFor(queue.redis).run(queue.redis, keys, flat)
+  return replies.map(toFinished)
+}
+
+function toFinished([held, hadCheckpoint, result]: Reply): Finished {
+  if (held === 0 || (typeof result === 'number' && result < 0)) return 'stale'
+  const [next, workId] = Array.isArray(result) ? (raw2NextJobData(result) as [(JobJson | null)?, unknown?]) : []
+  return { hadCheckpoint: hadCheckpoint === 1, ...(next && { next: withId(next, workId) }) }
+}
+
+type Reply = [held: number, hadCheckpoint?: number, result?: number | unknown[]]
+
+let script: Script<Reply[]> | undefined
+
+/** KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: run time in µs, then for each: token, key of the job, BullMQ's. */
+function scriptFor(redis: Redis): Script<Reply[]> {
+  script ??= new Script<Reply[]>(
+    'finish_many',
+    `local function finish(KEYS, ARGV)
+${bullScript(redis, 'moveToFinished')}
+end
+local out, done = {}, 0
+for i = 2, #ARGV, ${argCount + 2} do
+  local job = ARGV[i + 1]
+  if redis.call('GET', job .. ':lock') == ARGV[i] then
+    redis.call('ZADD', KEYS[15], redis.call('INCR', KEYS[17]), ARGV[i + 2])
+    redis.call('ZREM', KEYS[16], ARGV[i + 2])
+    local checkpoint = redis.call('HEXISTS', job, 'checkpoint')
+    local keys = { unpack(KEYS, 1, ${keyCount}) }
+    keys[12] = job
+    out[#out + 1] = { 1, checkpoint, finish(keys, { unpack(ARGV, i + 2, i + ${argCount + 1}) }) or 0 }
+    done = done + 1
+  else
+    out[#out + 1] = { 0 }
+  end
+end
+if done > 0 then
+  redis.call('HINCRBY', KEYS[18], 'finished', done)
+  redis.call('HINCRBY', KEYS[18], 'busyUs', ARGV[1])
+end
+return out`,
+  )
+  return script
+}
