@@ -13,6 +13,7 @@ import { parseCheckpoint } from './checkpoints.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import { aloneAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
+import { maxTaken, takeMany } from './take-many.ts'
 
 export interface ClaimOptions {
   readonly workerId: string
@@ -198,25 +199,19 @@ export class Claims {
     if (this.#waiters.length > 0) this.#timer = setTimeout(() => void this.#serve(), nextLookMs)
   }
 
-  /** Takes up to `max` jobs: one first, then more and more at once, until a miss says that there are no more. */
+  /** Takes up to `max` jobs, as many as there are. */
   async #take(workerId: string, max: number): Promise<{ leases: Lease[]; nextDelayedAt?: number }> {
     const leases: Lease[] = []
-    for (let ask = 1; leases.length < max; ask = Math.min(ask * 8, 64)) {
-      const count = Math.min(ask, max - leases.length)
-      const tokens = Array.from({ length: count }, () => this.newToken(workerId))
-      const taken = await Promise.all(tokens.map(token => this.#queue.backend.moveToActive(token, workerId)))
-      let missed = false
-      for (const [index, [job, workId, , nextDelayedAt]] of taken.entries()) {
-        if (job) {
-          const lease = await this.toLease(withId(job as JobJson, workId), tokens[index] as string)
-          if (lease !== undefined) leases.push(lease)
-          continue
-        }
-        missed = true
-        if (leases.length === 0 && index === count - 1)
-          return nextDelayedAt ? { leases, nextDelayedAt: Number(nextDelayedAt) } : { leases }
+    for (let missed = false; !missed && leases.length < max; ) {
+      const wanted = Math.min(maxTaken, max - leases.length)
+      const tokens = Array.from({ length: wanted }, () => this.newToken(workerId))
+      const { jobs, nextDelayedAt } = await takeMany(this.#queue, workerId, tokens)
+      for (const { job, token } of jobs) {
+        const lease = await this.toLease(job, token)
+        if (lease !== undefined) leases.push(lease)
       }
-      if (missed || leases.some(lease => lease.alone)) break
+      if (nextDelayedAt !== undefined && leases.length === 0) return { leases, nextDelayedAt }
+      missed = jobs.length < wanted || leases.some(lease => lease.alone)
     }
     return { leases: await this.apart(leases) }
   }
@@ -229,6 +224,3 @@ function toContent(stored: StoredContent, place: 'payloads' | 'checkpoints', wor
   }
   return stored.base64 === undefined ? { json: stored.json ?? null } : { base64: stored.base64 }
 }
-
-/** BullMQ hands a job out beside its id, not with it. */
-export const withId = (job: JobJson, workId: unknown): JobJson => ({ ...job, id: String(workId) })

@@ -8,9 +8,9 @@ import { type JobJson, raw2NextJobData } from 'bullmq'
 import type { Redis } from 'ioredis'
 import { Script } from '../redis/script.ts'
 import { bullScript } from './bull-batch.ts'
-import { withId } from './claims.ts'
 import type { StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
+import { withId } from './take-many.ts'
 
 export interface Success {
   readonly workId: string
