@@ -41,8 +41,8 @@ export class FakeNode {
   readonly checkpoints = new Map<string, Buffer[]>()
   /** Work IDs of everything that came back, in order: completions, returns and checkpoints. */
   readonly events: string[] = []
-  /** Answers 503 to checkpoints. */
-  keepsNoCheckpoints = false
+  /** Answers 503 to this many checkpoints. */
+  refusesCheckpoints = 0
   /** Answers 503 to everything. */
   isAway = false
   /** How often each path was answered so. */
@@ -128,7 +128,10 @@ export class FakeNode {
     })
     app.put('/workers/checkpoints/:workId', async (request, reply) => {
       const { workId } = request.params as { workId: string }
-      if (this.keepsNoCheckpoints) return await reply.code(503).send({ code: 'redis_unavailable', detail: 'away' })
+      if (this.refusesCheckpoints > 0) {
+        this.refusesCheckpoints -= 1
+        return await reply.code(503).send({ code: 'redis_unavailable', detail: 'away' })
+      }
       if (!this.#leased.has(workId)) return await reply.code(409).send({ code: 'lease_lost', detail: 'not yours' })
       const bytes = request.body as Buffer
       this.checkpoints.set(workId, [...(this.checkpoints.get(workId) ?? []), bytes])

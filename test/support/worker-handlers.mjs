@@ -140,7 +140,7 @@ export const relay = defineHandler({
 export const hasty = defineHandler({
   type: 'hasty',
   handle: async (count, { checkpoint }) => {
-    const bytes = Buffer.alloc(100_000)
+    const bytes = Buffer.alloc(1_000_000)
     for (let seq = 1; seq <= count; seq++) {
       bytes.fill(seq)
       void checkpoint(bytes)
@@ -150,16 +150,16 @@ export const hasty = defineHandler({
   },
 })
 
-/** Works until it is aborted; leaves then, by a checkpoint, why. `deaf`: hears nothing. */
+/** Works until it is aborted; leaves then, by a checkpoint, why. `hasty`: without waiting for it. */
 export const parting = defineHandler({
   type: 'parting',
-  handle: async (deaf, { signal, checkpoint }) => {
-    if (deaf) spin()
+  handle: async (how, { signal, checkpoint }) => {
     try {
       await delay(60_000, undefined, { signal })
     } catch {
-      await delay(500)
-      await checkpoint(Buffer.from(`${signal.reason.name} ${signal.reason.why}`))
+      if (how !== 'hasty') await delay(500)
+      const kept = checkpoint(Buffer.from(`${signal.reason.name} ${signal.reason.why}`))
+      if (how !== 'hasty') await kept
     }
     return 'never counts'
   },
@@ -173,14 +173,5 @@ export const span = defineHandler({
     await delay(ms)
     appendFileSync(file, `-${name}\n`)
     return name
-  },
-})
-
-/** Takes the whole worker down, as a job that kills its host would; at once, or as soon as the file is there. */
-export const killer = defineHandler({
-  type: 'killer',
-  handle: async () => {
-    process.kill(process.ppid, 'SIGKILL')
-    await delay(60_000)
   },
 })

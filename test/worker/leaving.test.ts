@@ -113,16 +113,17 @@ t.test('checkpoints', async t => {
   })
 
   await t.test('of several at once the newest counts, and no byte is torn', async t => {
+    node.refusesCheckpoints = 2
     const [hasty] = node.add({ type: 'hasty', payload: json(30) }) as [string]
     t.match((await node.result(hasty)).error, { message: 'not yet' })
     const kept = node.checkpoints.get(hasty) ?? []
-    t.ok(kept.at(-1)?.equals(Buffer.alloc(100_000, 30)), 'the last one is there before the outcome')
-    for (const bytes of kept) t.ok(bytes.equals(Buffer.alloc(100_000, bytes[0])))
+    t.ok(kept.at(-1)?.equals(Buffer.alloc(1_000_000, 30)), 'the last one is there before the outcome')
+    for (const bytes of kept) t.ok(bytes.equals(Buffer.alloc(1_000_000, bytes[0])))
     t.equal(node.stale.length, 0)
   })
 
   await t.test('wait for a node that cannot now; a cancelled job waits for nothing', async t => {
-    node.keepsNoCheckpoints = true
+    node.refusesCheckpoints = Number.POSITIVE_INFINITY
     const [waits, cancelled] = node.add(
       { type: 'relay', payload: json({ leave: 'late' }) },
       { type: 'relay', payload: json({ leave: 'never' }) },
@@ -132,13 +133,13 @@ t.test('checkpoints', async t => {
     const [after] = node.add({ type: 'noop' }) as [string]
     await node.result(after)
     t.equal(node.completionOf(waits), undefined)
-    node.keepsNoCheckpoints = false
+    node.refusesCheckpoints = 0
     t.same((await node.result(waits)).value, json({ found: null, size: 0 }))
     t.equal(node.checkpoints.get(cancelled), undefined)
   })
 
   await t.test('a job that ran out of time leaves one in the time before its slot is killed', async t => {
-    const [late] = node.add({ type: 'parting', payload: json(false), timeoutMs: 200 }) as [string]
+    const [late] = node.add({ type: 'parting', payload: json(''), timeoutMs: 200 }) as [string]
     t.match((await node.result(late)).error, { code: 'timeout' })
     t.equal(node.checkpoints.get(late)?.toString(), 'AbortError timeout')
   })
@@ -175,8 +176,8 @@ t.test('a job that must run alone', async t => {
 })
 
 t.test('an alone job that waits goes back with a drain, and with a cancel', async t => {
-  const { node, worker } = await setUp(t)
-  node.add({ type: 'patient', payload: json({ ms: 700, file: join(folder, 'rest') }) })
+  const { node, worker } = await setUp(t, { MUSTER_WORKER_DRAIN_MS: '100' })
+  const [rests] = node.add({ type: 'patient', payload: json({ ms: 60_000, file: join(folder, 'rest') }) }) as [string]
   await node.when(() => node.leasedIds.length === 1, 'leased')
   const [first] = node.add({ type: 'noop', alone: true }) as [string]
   await node.when(() => node.leasedIds.length === 2, 'the alone one is leased')
@@ -184,8 +185,18 @@ t.test('an alone job that waits goes back with a drain, and with a cancel', asyn
   const [second] = node.add({ type: 'noop', alone: true }) as [string]
   await node.when(() => node.leasedIds.includes(second), 'the next one is leased')
   await worker.drain()
-  t.same(node.returned, [second])
-  t.equal(node.completions.length, 1)
+  t.same(node.returned, [second, rests])
+  t.equal(node.completions.length, 0)
+})
+
+t.test('a drain waits for the last checkpoint before it returns the job', async t => {
+  const { node, worker } = await setUp(t, { MUSTER_WORKER_DRAIN_MS: '100' })
+  const [parts] = node.add({ type: 'parting', payload: json('hasty') }) as [string]
+  await node.when(() => node.leasedIds.length === 1, 'leased')
+  node.refusesCheckpoints = 3
+  await worker.drain()
+  t.same(node.events, [`checkpoint ${parts}`, `return ${parts}`])
+  t.equal(node.checkpoints.get(parts)?.toString(), 'AbortError worker-leaves')
 })
 
 t.test('a Spot notice', async t => {
@@ -194,7 +205,7 @@ t.test('a Spot notice', async t => {
     const { node, worker } = await setUp(t, { metadataUrl: imds.url, MUSTER_WORKER_DRAIN_MS: '60000' })
     const [fits, parts] = node.add(
       { type: 'patient', payload: json({ ms: 2500, file: join(folder, 'fits') }) },
-      { type: 'parting', payload: json(false) },
+      { type: 'parting', payload: json('') },
     ) as [string, string]
     await node.when(() => node.leasedIds.length === 2, 'both leased')
     const noticedMs = performance.now()
