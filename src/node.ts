@@ -146,7 +146,8 @@ function localProvider(settings: Settings, url: string, log: Logger): Provider {
     dataDir: settings.dataDir,
     workerCommand: [process.execPath, fileURLToPath(new URL('./cli.js', import.meta.url)), 'worker'],
     environment: workerEnvironment(settings, process.env, url),
-    terminateGraceMs: settings.workerDrainMs + 5000,
+    // A drain lets jobs run for workerDrainMs, then write their last checkpoints.
+    terminateGraceMs: settings.workerDrainMs + 15_000,
     closeGraceMs: 5000,
     log,
   })

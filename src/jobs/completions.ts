@@ -1,9 +1,9 @@
 /**
  * Completion: what an attempt left is recorded once, under its token.
  *
- * The index of uncollected results is written before BullMQ finishes the job: adding twice is harmless, an entry whose
- * job is not finished yet is skipped, so a node that dies between the two loses nothing. The entry is only added while
- * the token still holds the lease; a late completion under an old token cannot bring a collected result back.
+ * A success is indexed and finished in one step (finish-many.ts). A job that will be dead is indexed first, if the token
+ * still holds the lease: adding twice is harmless, and an entry whose job is not finished yet is passed over. A late
+ * completion under an old token changes nothing, and cannot bring a collected result back.
  */
 import { UnrecoverableError } from 'bullmq'
 import type { Lease } from '../contract/worker-protocol.ts'
