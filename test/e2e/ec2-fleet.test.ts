@@ -21,7 +21,7 @@ import { until } from '../support/until.ts'
 type Body = any
 
 // Machines boot, work and go away in real time.
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 const { front, createTemplate, subnetOf, allInstances } = await startAws(t)
 const home = fileURLToPath(new URL('../../', import.meta.url))
 /** Whether the image holds the code of the worker; else the user data gets it from a node. */
@@ -225,3 +225,37 @@ t.test('two nodes launch once; both killed: the fleet is gone soon after', { tim
   await until(async () => (await liveCount()) === 0, 30_000)
   t.strictSame(simulator.running(), [])
 })
+
+t.test('a storm: a third is noticed every 10 s; no attempt is spent, no job lost or doubled', async t => {
+  const node = await ec2Node(t, { MUSTER_IDLE_TIMEOUT_MS: '60000' })
+  const workIds = await submit(node, 75, 1200)
+  const collected = collect(node, 75, 120_000)
+  for (let round = 0; round < 3; round += 1) {
+    await until(async () => (await readyOf(node)).length >= 3, 30_000)
+    const noticedAt = Date.now()
+    const [victim = ''] = await readyOf(node)
+    simulator.interrupt(victim, 13_000)
+    // The storm keeps its pace, whatever the fleet does meanwhile.
+    await until(() => Date.now() >= noticedAt + 10_000, 11_000)
+  }
+  t.strictSame((await collected).toSorted(), workIds.toSorted(), 'each once')
+  const jobs = await Promise.all(workIds.map(workId => get(node, `/jobs/${workId}`)))
+  t.ok(jobs.every(({ attemptsMade, lostLeases }) => attemptsMade === 1 && lostLeases === 0))
+  t.equal((await actionsOf(node)).filter(action => action === 'launch interrupted').length, 3)
+  t.equal((await get(node, '/status')).Dead, 0)
+})
+
+t.test('90 % of the calls are throttled: the fleet comes, works and goes, only slower', async t => {
+  const node = await ec2Node(t, { MUSTER_MAX_WORKERS: '1' })
+  const fault = front.fail({ action: '*', rate: 0.9, error: { status: 503, code: 'RequestLimitExceeded' } })
+  const workIds = await submit(node, 4, 200)
+  const seen = await collect(node, 4, 240_000)
+  t.strictSame(seen.toSorted(), workIds.toSorted())
+  await until(async () => (await liveCountOf()) === 0, 120_000)
+  t.ok(fault.hits > 0)
+  front.clearFaults()
+  t.equal((await allInstances()).length, 1, 'launched once')
+})
+
+/** As EC2 itself knows it, whatever is throttled for others. */
+const liveCountOf = async (): Promise<number> => simulator.running().length
