@@ -32,7 +32,9 @@ export async function startStack(processes: Processes, dataDir: string, profile:
     cli,
     ...args,
   ]
-  const url = await startNode(processes, command('node'), environmentFor(dataDir))
+  // As scripts/start.sh starts it.
+  const [node, ...rest] = command('node')
+  const url = await startNode(processes, [node, '--max-semi-space-size=32', ...rest], environmentFor(dataDir))
   const { socket } = embeddedFiles(dataDir, tmpdir())
   const redis = new Redis({ path: socket, retryStrategy: () => null })
   // It ends before its client does; what is asked of it then fails by itself.

@@ -32,4 +32,5 @@ build
 export MUSTER_DATA_DIR="${MUSTER_DATA_DIR:-$root/.muster}"
 # exec: signals reach the node itself.
 cd "$here"
-exec node "$root/dist/cli.js" node "$@"
+# A larger young generation: a node makes much that is soon forgotten, and spends a tenth less of its time on that.
+exec node --max-semi-space-size=32 "$root/dist/cli.js" node "$@"
