@@ -6,9 +6,11 @@
  *
  * of the jobs that are there and of those that will have come at the recent rate. What is left then can use a slot a job
  * and no more, so no more workers are wanted than have slots for it, unless they are there already.
- * A booting worker that is overdue is expected as late as a new one: it counts, once, and finishes nothing before.
+ * A booting worker that takes longer than bootMs is expected as late as a new one: it counts, once, and finishes nothing
+ * before. One whose time to boot is over will be ended, and finishes nothing either.
  */
 import type { InstanceView, PoolSnapshot } from '../snapshot.ts'
+import { isOverdue } from './boot-timeout.ts'
 import { backlogOf, plural, type SizeRule } from './rule.ts'
 
 export const bootTime: SizeRule = (snapshot, soFar, now) => {
@@ -30,13 +32,16 @@ export const bootTime: SizeRule = (snapshot, soFar, now) => {
 
 function finishedWithin(
   serving: readonly InstanceView[],
-  { silentAfterMs, hearingSince }: PoolSnapshot,
+  snapshot: PoolSnapshot,
   bootMs: number,
   serviceMs: number,
   now: number,
 ): number {
+  const { silentAfterMs, hearingSince } = snapshot
   const oneJobMs = Math.max(serviceMs, 0.001)
-  return serving.reduce((sum, { state, launchedAt, lastSeenAt = 0, slots }) => {
+  return serving.reduce((sum, instance) => {
+    const { state, launchedAt, lastSeenAt = 0, slots } = instance
+    if (isOverdue(instance, snapshot, now)) return sum
     const ageMs = now - launchedAt
     const silent = state === 'ready' && now - Math.max(lastSeenAt, hearingSince) > silentAfterMs
     const workingMs = silent ? 0 : state === 'ready' ? bootMs : ageMs > bootMs ? 0 : Math.max(0, ageMs)
