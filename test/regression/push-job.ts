@@ -38,7 +38,7 @@ async function push(
   deadline: number,
 ): Promise<string | undefined> {
   const query = new URLSearchParams(
-    Object.entries({ queue, ...job.query }).map(([name, value]) => [name, String(value)]),
+    Object.entries({ queue, ...job.query }).map(([name, value]) => [name, String(value)] as [string, string]),
   )
   // The same key at every try: however often it is sent, it is one job.
   const key = { 'idempotency-key': randomUUID() }
