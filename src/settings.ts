@@ -7,8 +7,12 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import { StartupError } from './errors.ts'
+import { cloudwatchNamespace, faultsOfMetrics } from './settings/cloudwatch-namespace.ts'
+import { faultsOfAccess } from './settings/faults-of-access.ts'
 import { faultsOfEc2 } from './settings/faults-of-ec2.ts'
-import { integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
+import { faultsOfRedis } from './settings/faults-of-redis.ts'
+import { addresses, integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
+import { defaultMaxBodyBytes, defaultPayloadStore, faultsOfPayloads, payloadStore } from './settings/payload-place.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -44,7 +48,19 @@ export const fields = {
   host: field(text, '127.0.0.1', 'Address to listen on'),
   port: field(integer(0, 65_535), 5000, 'Port to listen on; 0 picks a free one', { also: 'PORT' }),
   dataDir: field(text, '.muster', 'Folder for the embedded Redis, payloads and local instances'),
-  redisUrl: field(redisUrl, '', 'Redis to use (redis://, rediss://); unset: the node starts its own', { secret: true }),
+  redisUrl: field(
+    redisUrl,
+    '',
+    'Redis to use: redis://host, redis+sentinel://a,b,c/name, redis+cluster://a,b,c (rediss: TLS); unset: its own',
+    { secret: true },
+  ),
+  redisCaFile: field(text, '', 'PEM file of the authority that signed the certificate of Redis; unset: the well-known'),
+  redisTlsName: field(text, '', 'Name to expect in the certificate of Redis; unset: the host that is connected to'),
+  durability: field(
+    oneOf('replicated', 'local'),
+    ({ redisUrl }) => (/^rediss?\+sentinel:/i.test(String(redisUrl)) ? 'replicated' : 'local'),
+    'What an answer means: replicated, a second Redis has it; local, the primary has it. Default with Sentinels: replicated',
+  ),
   logLevel: field(
     oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'),
     'info',
@@ -53,8 +69,27 @@ export const fields = {
   handlers: field(text, '', 'JavaScript file with your own handlers'),
   configFile: field(text, 'muster.yaml', 'File with queues and pools; need not exist'),
 
+  operatorKey: field(text, '', 'A key with every role but work, given by settings', { secret: true }),
+  operatorKeyFile: field(text, '', 'File with that key'),
+  tlsCertFile: field(text, '', 'PEM file with the certificate (chain) of this node; set: it speaks TLS only'),
+  tlsKeyFile: field(text, '', 'PEM file with its private key; both are read anew when they change'),
+  trustedProxies: field(
+    addresses,
+    '',
+    'Proxies before this node, as addresses or CIDRs separated by commas: they may say who calls',
+  ),
+
   inlineBytes: field(integer(0, mebibyte), 16_384, 'Payloads and results up to this size stay in Redis'),
-  maxBodyBytes: field(integer(1024, 1024 * 1024 * mebibyte), 1024 * mebibyte, 'Largest payload or result'),
+  payloadStore: field(
+    payloadStore,
+    ({ redisUrl }) => defaultPayloadStore(redisUrl),
+    'Where larger ones are: folder (one node), folder:/path (shared by all nodes), redis (to 64 MiB), s3://bucket/prefix',
+  ),
+  maxBodyBytes: field(
+    integer(1024, 1024 * 1024 * mebibyte),
+    ({ payloadStore }) => String(defaultMaxBodyBytes(payloadStore)),
+    'Largest payload or result',
+  ),
   attempts: field(integer(1, 1000), 3, 'Attempts of a job that does not say'),
   backoffMs: field(integer(0, day), 1000, 'Delay before the second attempt; doubles each time, with jitter'),
   timeoutMs: field(integer(1, week), day, 'Run-time limit of an attempt that does not say'),
@@ -63,6 +98,16 @@ export const fields = {
   uncollectedTtlMs: field(integer(1000, 52 * week), week, 'How long a result waits to be collected'),
   deadTtlMs: field(integer(1000, 52 * week), 4 * week, 'How long a dead job can be looked at and retried'),
   maxLostLeases: field(integer(1, 1000), 3, 'A job under which this many workers were lost is dead'),
+  shutdownGraceMs: field(
+    integer(0, hour),
+    ({ redisUrl }) => (redisUrl === '' ? '0' : '3000'),
+    'How long a stopping node still serves, so that clients and load balancers move on',
+  ),
+  watchdogMs: field(
+    integer(0, hour),
+    10_000,
+    'Work waits, workers ask and nothing is claimed for this long: connects to Redis anew, then ends the node; 0: off',
+  ),
 
   fleet: field(
     oneOf('local', 'ec2', 'none'),
@@ -88,7 +133,15 @@ export const fields = {
   fixedWorkers: field(integer(0, 10_000), 1, 'With policy fixed: the number of workers'),
 
   deployment: field(word, 'muster', 'Name in the tags of what is launched: whose it is'),
-  awsRegion: field(text, '', 'With fleet ec2: the region', { variable: 'AWS_REGION', also: 'AWS_DEFAULT_REGION' }),
+  cloudwatchNamespace: field(
+    cloudwatchNamespace,
+    '',
+    'Namespace in CloudWatch to publish metrics for alarms to; unset: none are published',
+  ),
+  awsRegion: field(text, '', 'With fleet ec2, payloads in S3 or CloudWatch: the region', {
+    variable: 'AWS_REGION',
+    also: 'AWS_DEFAULT_REGION',
+  }),
   awsEndpointUrl: field(optionalUrl, '', 'Where AWS is, for an emulator', { variable: 'AWS_ENDPOINT_URL' }),
   ec2LaunchTemplate: field(text, '', 'With fleet ec2: id or name of the launch template of the workers'),
   ec2InstanceTypes: field(list, '', "Instance types to choose from, separated by commas; unset: the launch template's"),
@@ -106,7 +159,17 @@ export const fields = {
     ({ port }) => `http://127.0.0.1:${port || 5000}`,
     'Nodes that a worker talks to, separated by commas',
   ),
+  apiKey: field(text, '', 'Sent by the commands that talk to a node', { secret: true }),
+  caFile: field(text, '', 'PEM file of the authority that workers and commands trust besides the well-known'),
   workerToken: field(text, '', 'Sent by a worker as its bearer token', { secret: true }),
+  workerTokenTtlMs: field(integer(10_000, day), hour, 'How long the token of an instance is good; heartbeats renew it'),
+  workerJoinSecret: field(text, '', 'With fleet ec2: for which an instance gets its first token', { secret: true }),
+  workerJoinSecretFile: field(text, '', 'File with that secret'),
+  workerJoinParameter: field(
+    text,
+    '',
+    'Name of the SSM parameter (SecureString) from which instances read the join secret',
+  ),
   workerSlots: field(integer(1, 1024), () => String(availableParallelism()), 'Jobs that one worker runs at once'),
   workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
   workerDrainMs: field(
@@ -197,7 +260,11 @@ export function readSettings(environment: Environment): Settings {
       )
     }
   }
+  if (faults.length === 0) faults.push(...faultsOfRedis(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...faultsOfAccess(values as unknown as Settings))
   if (faults.length === 0) faults.push(...faultsOfEc2(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...faultsOfPayloads(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...faultsOfMetrics(values as unknown as Settings))
   const queues = faults.length > 0 ? {} : readQueues(values, faults)
   if (faults.length > 0)
     throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
@@ -213,7 +280,7 @@ export const unknownVariables = (environment: Environment): string[] =>
   Object.keys(environment).filter(name => name.startsWith('MUSTER_') && !knownVariables.has(name))
 
 /** Set by a node for the worker processes that it starts; not for people. */
-export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE'] as const
+export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE', 'MUSTER_BOOT_STAGES'] as const
 
 const knownVariables = new Set<string>([...Object.keys(fields).map(variableName), ...instanceVariables])
 

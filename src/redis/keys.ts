@@ -11,3 +11,6 @@ export const queueKey = (queue: string, name: string): string => `${prefixOf(que
 
 /** A key of ours that belongs to no queue: `{muster}:<name>`. */
 export const globalKey = (name: string): string => `{muster}:${name}`
+
+/** What of a key a Redis Cluster hashes, braces included; '' when it has no hash tag. */
+export const hashTagOf = (key: string): string => key.slice(0, key.indexOf('}') + 1)

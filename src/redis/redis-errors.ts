@@ -3,7 +3,7 @@
  */
 
 const lostConnection =
-  /^Connection is closed|^Stream isn't writeable|^Command aborted due to connection close|^Reached the max retries per request|^Command timed out|^Ready check failed|^Socket timeout/
+  /^Connection is closed|^Stream isn't writeable|^Cluster isn't ready|^Cluster is ended|^Failed to refresh slots cache|^None of startup nodes is available|^Too many Cluster redirections|^Command aborted due to connection close|^Reached the max retries per request|^Command timed out|^Ready check failed|^Socket timeout/
 
 // Redis 6 wraps the refusal of a command inside a script: "ERR Error running script …: -READONLY You can't …".
 const passingRefusal =
@@ -15,11 +15,28 @@ const memoryRefusal = /(?:^|[\s:]-?)OOM command not allowed/
 const connectCalls = new Set(['connect', 'getaddrinfo'])
 
 /**
+ * A write that is not known to be kept as it was asked for: no replica took it in time, or the connection was lost. Passes
+ * like an outage; the message is one for callers.
+ */
+export class NotDurableError extends Error {
+  override readonly name = 'NotDurableError'
+  /** False: nothing was written. */
+  readonly mayHaveHappened: boolean
+
+  constructor(message: string, { mayHaveHappened, cause }: { mayHaveHappened: boolean; cause?: unknown }) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.mayHaveHappened = mayHaveHappened
+  }
+}
+
+/**
  * True when Redis cannot be reached now, or refuses for a reason that passes (loading, a replica, a full disk).
  * The command may have been carried out nevertheless: the reply may be what got lost.
  */
 export const isRedisAway = (error: unknown): boolean =>
-  someCause(error, ({ message, syscall }) => {
+  someCause(error, cause => {
+    if (cause instanceof NotDurableError) return true
+    const { message, syscall } = cause
     if (syscall !== undefined && connectCalls.has(syscall)) return true
     return lostConnection.test(message) || passingRefusal.test(message)
   })

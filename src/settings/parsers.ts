@@ -1,4 +1,6 @@
 /** Parsers of single settings: text in, value out. Each throws an Error whose message completes "NAME …". */
+import { isIP } from 'node:net'
+import { parseRedisUrl } from './redis-url.ts'
 
 export const text = (text: string): string => text
 
@@ -26,8 +28,7 @@ export const list = (text: string): string[] =>
     .filter(item => item !== '')
 
 export const redisUrl = (text: string): string => {
-  if (text !== '' && !/^rediss?:\/\/[^/]/.test(text))
-    throw new Error('must look like redis://host:6379 or rediss://user:password@host:6380/0')
+  if (text !== '') parseRedisUrl(text)
   return text
 }
 
@@ -43,6 +44,20 @@ export const urls = (text: string): string[] => {
 export const optionalUrl = (text: string): string => {
   if (text !== '' && !/^https?:\/\/[^/]/.test(text)) throw new Error('must be a URL like https://host/path')
   return text.replace(/\/+$/, '')
+}
+
+/** IP addresses and networks (CIDR). */
+export const addresses = (text: string): string[] => {
+  const all = list(text)
+  for (const one of all) {
+    const [address = '', bits, ...more] = one.split('/')
+    const version = isIP(address)
+    const most = version === 4 ? 32 : 128
+    const isRight =
+      version !== 0 && more.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && +bits <= most))
+    if (!isRight) throw new Error(`must be addresses or networks like 10.0.0.0/16, separated by commas, not "${one}"`)
+  }
+  return all
 }
 
 /** A word that may stand in names, tags and hashes. */

@@ -5,7 +5,7 @@ import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
 import { checkRedis } from '../../src/redis/checks.ts'
-import { closeRedis, connectRedis, describeAddress } from '../../src/redis/connection.ts'
+import { closeRedis, connectRedis } from '../../src/redis/connection.ts'
 import { globalKey, prefixOf, queueKey } from '../../src/redis/keys.ts'
 import { isRedisAway, isRedisFull } from '../../src/redis/redis-errors.ts'
 import { startTestRedis } from '../support/redis.ts'
@@ -164,7 +164,6 @@ t.test('what cannot be connected to is said with the address, without its passwo
   const client = await connectRedis({ url: (redis.url ?? '').replace('//', '//:right@'), role: 'commands', log })
   t.equal(await client.ping(), 'PONG')
   await closeRedis(client)
-  t.equal(describeAddress({ url: 'redis://:s3cret/x@host:6379' }).includes('s3cret'), false)
 })
 
 t.test('errors are told apart', async t => {
@@ -246,7 +245,7 @@ t.test('checkRedis finds what would hurt', async t => {
   t.match(await told('redis_version', '6.0.16'), [/^error: Redis 6\.0\.16 is too old/])
   t.match(await told('redis_version', '6.2.0'), [/^warn: Redis 6\.2\.0 works/])
   t.same(await told('redis_version', '8.2.1'), [])
-  t.match(await told('redis_mode', 'cluster'), [/^error: .*cluster mode/])
+  t.match(await told('redis_mode', 'cluster'), [/^error: .*cluster mode.*redis\+cluster:\/\//])
 })
 
 t.test('keys', async t => {

@@ -17,10 +17,9 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
-import { closeRedis, connectRedis } from '../../src/redis/connection.ts'
+import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connection.ts'
 import { lockDataDir } from '../../src/redis/data-dir-lock.ts'
 import { EmbeddedRedis } from '../../src/redis/embedded.ts'
 import { processStart } from '../../src/redis/process-identity.ts'
@@ -34,7 +33,10 @@ async function makeDataDir(t: Test): Promise<string> {
   return folder
 }
 
-async function start(t: Test, dataDir: string): Promise<{ redis: EmbeddedRedis; client: Redis; socketPath: string }> {
+async function start(
+  t: Test,
+  dataDir: string,
+): Promise<{ redis: EmbeddedRedis; client: RedisClient; socketPath: string }> {
   const redis = new EmbeddedRedis({ dataDir, log })
   t.teardown(() => redis.stop())
   const { socketPath } = await redis.start()
@@ -43,7 +45,7 @@ async function start(t: Test, dataDir: string): Promise<{ redis: EmbeddedRedis; 
   return { redis, client, socketPath }
 }
 
-async function stop({ redis, client }: { redis: EmbeddedRedis; client: Redis }): Promise<void> {
+async function stop({ redis, client }: { redis: EmbeddedRedis; client: RedisClient }): Promise<void> {
   await closeRedis(client)
   await redis.stop()
 }

@@ -86,6 +86,29 @@ export async function startTestRedis(t: Pick<Test, 'teardown'>, options: TestRed
   }
 }
 
+/** Runs redis-server, which is gone with the test process; `output` is the end of what it said. */
+export function spawnRedis(args: readonly string[]): { child: ChildProcess; output: () => string } {
+  const command = ['redis-server', ...args]
+  const [program = '', ...rest] = hasSetpriv ? ['setpriv', '--pdeathsig', 'KILL', ...command] : command
+  const child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let output = ''
+  const keep = (chunk: unknown): void => {
+    output = (output + chunk).slice(-4000)
+  }
+  child.stdout.on('data', keep)
+  child.stderr.on('data', keep)
+  child.on('error', error => keep(error.message))
+  return { child, output: () => output }
+}
+
+/** Signals a process and waits until it is gone. */
+export async function endProcess(child: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  const gone = once(child, 'exit')
+  child.kill(signal)
+  await gone
+}
+
 async function launch(
   folder: string,
   socketPath: string,
@@ -104,24 +127,12 @@ async function launch(
     ...options.config,
   }
   const flags = Object.entries(directives).flatMap(([name, value]) => [`--${name}`, value].flat())
-  const command = ['redis-server', ...flags]
-  const [program = '', ...args] = hasSetpriv ? ['setpriv', '--pdeathsig', 'KILL', ...command] : command
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-  let output = ''
-  child.stdout.on('data', chunk => {
-    output = (output + chunk).slice(-4000)
-  })
-  child.stderr.on('data', chunk => {
-    output = (output + chunk).slice(-4000)
-  })
-  child.on('error', error => {
-    output += error.message
-  })
+  const { child, output } = spawnRedis(flags)
   const deadline = Date.now() + 10_000
   while (!(await answers(socketPath))) {
     if (child.pid === undefined || child.exitCode !== null || Date.now() > deadline) {
       child.kill('SIGKILL')
-      throw new Error(`redis-server did not start:\n${output}`)
+      throw new Error(`redis-server did not start:\n${output()}`)
     }
     await delay(5)
   }
@@ -143,7 +154,7 @@ function answers(socketPath: string): Promise<boolean> {
   })
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()

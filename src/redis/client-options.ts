@@ -1,0 +1,88 @@
+/**
+ * How ioredis is set up for each kind of Redis and each role of a client; the reasons stand beside the values.
+ *
+ * `commands` fails fast: while Redis is away a command is refused at once, and what was in flight is never sent twice,
+ * since nobody knows whether it was carried out. `writes` is the same on a connection of its own, which may be held up
+ * by a WAIT. `subscriber` keeps its subscriptions over an outage.
+ */
+import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import type { ClusterAddress, RedisAddress, TlsOptions } from './address.ts'
+import { sentinelConnector } from './sentinel-connector.ts'
+import type { Sentinels } from './sentinels.ts'
+
+export type RedisRole = 'commands' | 'writes' | 'subscriber'
+
+const backOff = (times: number): number => Math.min(50 * times, 500) + Math.random() * 25
+
+const shared = {
+  lazyConnect: true,
+  connectTimeout: 5000,
+  disconnectTimeout: 500,
+  keepAlive: 1000,
+  enableReadyCheck: true,
+  maxLoadingRetryTime: 50,
+  retryStrategy: backOff,
+} satisfies RedisOptions
+
+const failFast = {
+  enableOfflineQueue: false,
+  maxRetriesPerRequest: 0,
+  autoResendUnfulfilledCommands: false,
+  commandTimeout: 5000,
+  // 1: reconnect and reject. Sending it again (2) could carry out one command apart from its pipeline.
+  reconnectOnError: (error: Error) => (/^(READONLY|MASTERDOWN|LOADING)/.test(error.message) ? 1 : false),
+} satisfies RedisOptions
+
+const byRole = {
+  commands: failFast,
+  writes: failFast,
+  // No time limit and no retry limit: a SUBSCRIBE that was given up would leave the client deaf after the outage.
+  subscriber: { maxRetriesPerRequest: null, autoResubscribe: true, autoResendUnfulfilledCommands: true },
+} satisfies Record<RedisRole, RedisOptions>
+
+/** A client that is not connected yet. `sentinels` belongs to a Sentinel address. */
+export function createClient(
+  address: RedisAddress,
+  role: RedisRole,
+  tls: TlsOptions | undefined,
+  sentinels: Sentinels | undefined,
+): Redis | Cluster {
+  const options: RedisOptions = { ...shared, ...byRole[role] }
+  if (address.kind === 'socket') return new Redis({ ...options, path: address.path })
+  const { username, password } = address
+  Object.assign(options, username !== undefined && { username }, password !== undefined && { password }, tls && { tls })
+  if (address.kind === 'cluster') return createCluster(address, role, options)
+  options.db = address.db
+  if (address.kind === 'single') return new Redis({ ...options, host: address.host, port: address.port })
+  return new Redis({
+    ...options,
+    connectTimeout: 1000,
+    // Short, since a switch is over in an instant once it is published, and the Sentinels are asked each time.
+    retryStrategy: times => Math.min(25 * times, 100) + Math.random() * 25,
+    Connector: sentinelConnector(sentinels as Sentinels, tls),
+  })
+}
+
+function createCluster(
+  { servers }: ClusterAddress,
+  role: RedisRole,
+  { retryStrategy, ...options }: RedisOptions,
+): Cluster {
+  return new Cluster(
+    servers.map(server => ({ ...server })),
+    {
+      lazyConnect: true,
+      enableOfflineQueue: role === 'subscriber',
+      scaleReads: 'master',
+      clusterRetryStrategy: backOff,
+      // 0: a command whose connection closed is refused, never sent again.
+      retryDelayOnFailover: role === 'subscriber' ? 100 : 0,
+      slotsRefreshTimeout: 1000,
+      // A server that is stopped but connected never says that its slots are another's now.
+      slotsRefreshInterval: 2000,
+      // Names stay names: a certificate is for a name, and Node looks it up when it connects.
+      dnsLookup: (host, callback) => callback(null, host),
+      redisOptions: { ...options, connectTimeout: 2000 },
+    },
+  )
+}

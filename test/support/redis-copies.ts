@@ -1,0 +1,225 @@
+/**
+ * Three copies of Redis as an operator runs them: `muster redis run` for each, with TLS and ACL, on loopback addresses of
+ * this test's own; and somebody who writes to them and knows what was acknowledged.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Redis } from 'ioredis'
+import type { Test } from 'tap'
+import { ask, type Target } from '../../src/redis/copies/ask.ts'
+import { type Copies, parseHosts } from '../../src/redis/copies/copies.ts'
+import { type CopiesStatus, readStatus, sourceOfFolder } from '../../src/redis/copies/copy-status.ts'
+import { readSecrets, type Secrets, type UserName } from '../../src/redis/copies/secrets.ts'
+import { writeCopies } from '../../src/redis/copies/write-copies.ts'
+import { cli, freePort } from './node-process.ts'
+import { until } from './until.ts'
+
+export interface RunningHost {
+  readonly name: string
+  readonly address: string
+  readonly folder: string
+  start(): void
+  /** SIGTERM to the supervisor. @returns its exit code or signal */
+  stop(signal?: NodeJS.Signals): Promise<number | string>
+  /** SIGKILL to the supervisor and all that it started, as a power loss would. */
+  killAll(): Promise<void>
+  /** The process of a server, which its configuration names. */
+  pidOf(server: 'redis' | 'sentinel'): Promise<number>
+  log(): string
+}
+
+export class RedisCopies {
+  readonly folder: string
+  readonly copies: Copies
+  readonly secrets: Secrets
+  readonly hosts: readonly RunningHost[]
+
+  constructor(folder: string, copies: Copies, secrets: Secrets) {
+    this.folder = folder
+    this.copies = copies
+    this.secrets = secrets
+    this.hosts = copies.hosts.map(({ name, address }) => runningHost(name, address, join(folder, name)))
+  }
+
+  host(name: string | undefined): RunningHost {
+    const host = this.hosts.find(other => other.name === name)
+    if (host === undefined) throw new Error(`no host ${name}`)
+    return host
+  }
+
+  others(name: string): RunningHost[] {
+    return this.hosts.filter(other => other.name !== name)
+  }
+
+  target(server: 'redis' | 'sentinel', name: string, user: UserName): Target {
+    const { port, sentinelPort } = this.copies
+    return {
+      ...{ address: this.host(name).address, port: server === 'redis' ? port : sentinelPort },
+      ...{ username: user, password: this.secrets.passwords[user], tls: { ca: this.secrets.caCertificate } },
+    }
+  }
+
+  async status(): Promise<CopiesStatus> {
+    return await readStatus(await sourceOfFolder(join(this.folder, 'a')))
+  }
+
+  /** Until one serves as primary, all others follow it, and any of them could take over. @returns its name */
+  async untilWhole(withinMs = 40_000): Promise<string> {
+    let last: CopiesStatus | undefined
+    await until(async () => {
+      last = await this.status()
+      return last.canFailOver && last.faults.length === 0
+    }, withinMs).catch(error => {
+      throw new Error(`${(error as Error).message}\n${JSON.stringify(last, null, 1)}\n${this.logs()}`)
+    })
+    return last?.primary ?? ''
+  }
+
+  /** Until one other than `name` is named by a majority and serves. @returns its name */
+  async untilPrimaryIsNot(name: string, withinMs = 30_000): Promise<string> {
+    let last: CopiesStatus | undefined
+    await until(async () => {
+      last = await this.status()
+      const { primary } = last
+      return primary !== undefined && primary !== name && roleOf(last, primary) === 'primary'
+    }, withinMs).catch(error => {
+      throw new Error(`${(error as Error).message}\n${JSON.stringify(last, null, 1)}\n${this.logs()}`)
+    })
+    return last?.primary ?? ''
+  }
+
+  async keysOf(name: string): Promise<Set<string>> {
+    const keys = await ask(this.target('redis', name, 'operator'), 20_000, client => client.keys('{muster}:w:*'))
+    return new Set(keys)
+  }
+
+  logs(): string {
+    return this.hosts.map(({ name, log }) => `--- ${name}\n${log()}`).join('\n')
+  }
+}
+
+export const roleOf = (status: CopiesStatus, name: string | undefined): string | undefined =>
+  status.hosts.find(({ host }) => host === name)?.redis
+
+/** Writes the configuration of three hosts; nothing runs yet. */
+export async function makeCopies(t: Test): Promise<RedisCopies> {
+  const folder = await mkdtemp(join(tmpdir(), 'muster-copies-'))
+  // An address block that other tests do not use at the same time.
+  const block = `127.${1 + (process.pid % 250)}.1`
+  const hosts = parseHosts(`a=${block}.1,b=${block}.2,c=${block}.3`)
+  const ports = { port: await freePort(), sentinelPort: await freePort() }
+  const copies = { hosts, ...ports, name: 'muster', tls: true, downAfterMs: 2000, maxMemoryMb: 64 }
+  await writeCopies({ copies, primary: 'a', out: folder })
+  const made = new RedisCopies(folder, copies, await readSecrets(join(folder, 'secrets.json')))
+  t.teardown(async () => {
+    await Promise.all(made.hosts.map(host => host.killAll()))
+    await rm(folder, { recursive: true, force: true })
+  })
+  return made
+}
+
+function runningHost(name: string, address: string, folder: string): RunningHost {
+  let child: ChildProcess | undefined
+  let output = ''
+  const processes = async (): Promise<number[]> => {
+    const found: number[] = []
+    for (const entry of await readdir('/proc')) {
+      if (!/^\d+$/.test(entry)) continue
+      const command = await readFile(`/proc/${entry}/cmdline`, 'utf8').catch(() => '')
+      // The supervisor by its argument, the servers by their titles.
+      if (command.includes(folder)) found.push(Number(entry))
+    }
+    return found
+  }
+  return {
+    ...{ name, address, folder },
+    log: () => output,
+    start() {
+      const args = [cli, 'redis', 'run', '--dir', folder]
+      const env = Object.fromEntries(
+        Object.entries(process.env).filter(([key]) => !/^(MUSTER_|NODE_OPTIONS)/.test(key)),
+      )
+      child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+      for (const stream of [child.stdout, child.stderr]) stream?.on('data', chunk => (output += chunk))
+    },
+    async stop(signal = 'SIGTERM') {
+      if (child === undefined) return 0
+      const ended = once(child, 'exit')
+      child.kill(signal)
+      const [code, by] = await ended
+      return code ?? by
+    },
+    async killAll() {
+      for (const pid of await processes()) kill(pid)
+      await until(async () => {
+        const left = await processes()
+        for (const pid of left) kill(pid)
+        return left.length === 0
+      })
+    },
+    async pidOf(server) {
+      const pid = Number(await readFile(join(folder, 'data', `${server}.pid`), 'utf8'))
+      if (!(pid > 1)) throw new Error(`no ${server} of ${name}`)
+      return pid
+    },
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // gone by itself
+  }
+}
+
+/** Writes as fast as it goes, each write together with its WAIT, to whoever is primary; keeps what was acknowledged. */
+export class Writer {
+  readonly acknowledged: string[] = []
+  readonly #copies: RedisCopies
+  readonly #done: Promise<void>
+  #isStopping = false
+  #count = 0
+
+  constructor(copies: RedisCopies) {
+    this.#copies = copies
+    this.#done = this.#run()
+  }
+
+  async stop(): Promise<string[]> {
+    this.#isStopping = true
+    await this.#done
+    return this.acknowledged
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#isStopping) {
+      for (const { name } of this.#copies.hosts) {
+        await ask(this.#copies.target('redis', name, 'muster'), 60_000, client => this.#write(client)).catch(
+          () => undefined,
+        )
+      }
+      await delay(20)
+    }
+  }
+
+  async #write(client: Redis): Promise<void> {
+    while (!this.#isStopping) {
+      const key = `{muster}:w:${process.pid}:${this.#count++}`
+      const [set, wait] = (await client.pipeline().set(key, '1').call('WAIT', '1', '1000').exec()) ?? []
+      if (set?.[0]) throw set[0]
+      if (set?.[1] === 'OK' && Number(wait?.[1]) >= 1) this.acknowledged.push(key)
+    }
+  }
+}
+
+/** Waits until all three are in step again, and looks for what was acknowledged. */
+export async function holdsAll(t: Test, copies: RedisCopies, acknowledged: readonly string[], what: string) {
+  const kept = await copies.keysOf(await copies.untilWhole())
+  const lost = acknowledged.filter(key => !kept.has(key))
+  t.strictSame(lost, [], `${what}: ${acknowledged.length} acknowledged, none lost`)
+}
