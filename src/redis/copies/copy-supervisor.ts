@@ -1,0 +1,263 @@
+/**
+ * Runs the Redis and the Sentinel of one host.
+ *
+ *   stopped ──start()──▶ asking ──the start rule says primary or replica──▶ running ──stop()──▶ handing over ──▶ stopped
+ *                          ▲  └── wait, ask again ──┘                          │
+ *                          └──────────────── ended by itself ◀─────────────────┘
+ *
+ * Sentinel runs all the time: it is one of those that are asked. A Redis that died as primary is not brought back before
+ * its place was taken or nobody can take it. Both servers end with this process, where the system can do that.
+ */
+import { resolve } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { type DataDirLock, lockDataDir } from '../data-dir-lock.ts'
+import { findRedisBinary, type RedisBinary } from '../redis-binary.ts'
+import { ask } from './ask.ts'
+import { type Copy, defaultDataDir, type Host, readCopy, sidesOf } from './copies.ts'
+import { askRedisInfo } from './copy-info.ts'
+import { type CopyProcess, endLeftoverCopy, launchCopy, rotateLog, tailOf } from './copy-process.ts'
+import { handOver } from './hand-over.ts'
+import { type DataFiles, dataFiles, holdsNoData, makeDataDir, writeRedisConf, writeSentinelConf } from './run-files.ts'
+import { decideStart, type StartDecision } from './start-rule.ts'
+import { survey } from './survey.ts'
+import { openTargets, type Targets } from './targets.ts'
+
+const askAgainMs = 250
+const askFailoverEveryMs = 5000
+const sayAgainMs = 30_000
+/** For so long a copy that only has what it loaded from disk leaves the role to a primary that may have more. */
+const barredForMs = 10_000
+const rotateEveryMs = 600_000
+/** A run that lasted this long counts as healthy. */
+const healthyAfterMs = 30_000
+const maxDelayMs = 5000
+
+export interface CopySupervisorOptions {
+  /** The folder of this host, as `muster redis init` wrote it. */
+  readonly folder: string
+  /** Where Redis and Sentinel write (default: `data` in `folder`). */
+  readonly dataDir?: string
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>
+}
+
+interface Parts {
+  readonly copy: Copy
+  readonly targets: Targets
+  readonly binary: RedisBinary
+  readonly lock: DataDirLock
+}
+
+export class CopySupervisor {
+  readonly #folder: string
+  readonly #files: DataFiles
+  readonly #log: CopySupervisorOptions['log']
+  readonly #stopping = new AbortController()
+  #parts: Parts | undefined
+  #redis: CopyProcess | undefined
+  #sentinel: CopyProcess | undefined
+  #loops: Promise<unknown> = Promise.resolve()
+  #rotation: NodeJS.Timeout | undefined
+  #stopped: Promise<void> | undefined
+
+  constructor({ folder, dataDir, log }: CopySupervisorOptions) {
+    this.#folder = resolve(folder)
+    this.#files = dataFiles(resolve(dataDir ?? defaultDataDir(folder)))
+    this.#log = log
+  }
+
+  /**
+   * Starts Sentinel, and goes on to start Redis once it is known as what. To be called once.
+   * @throws StartupError when the folder is none of ours, redis-server is missing, or the data directory is in use
+   */
+  async start(): Promise<void> {
+    const copy = await readCopy(this.#folder)
+    const targets = await openTargets(this.#folder, copy)
+    const binary = await findRedisBinary()
+    await makeDataDir(this.#files.dataDir)
+    const lock = await lockDataDir(this.#files.dataDir)
+    try {
+      for (const { pid, config } of [this.#files.redis, this.#files.sentinel]) await endLeftoverCopy(pid, config)
+      await writeSentinelConf(copy, this.#folder, this.#files)
+    } catch (error) {
+      await lock.release()
+      throw error
+    }
+    const parts = { copy, targets, binary, lock }
+    this.#parts = parts
+    this.#rotation = setInterval(() => void this.#rotate(), rotateEveryMs).unref()
+    this.#log.info(
+      { host: copy.host, dataDir: this.#files.dataDir },
+      'starting the Redis and the Sentinel of this host',
+    )
+    this.#loops = Promise.all([this.#keepSentinel(parts), this.#keepRedis(parts)])
+  }
+
+  /**
+   * Stops Redis and then Sentinel, within 60 s. A primary first hands its role over, unless `failover` is false.
+   * May be called again.
+   */
+  stop({ failover = true }: { failover?: boolean } = {}): Promise<void> {
+    this.#stopped ??= this.#stop(failover)
+    return this.#stopped
+  }
+
+  async #stop(failover: boolean): Promise<void> {
+    this.#stopping.abort()
+    clearInterval(this.#rotation)
+    const parts = this.#parts
+    if (parts === undefined) return
+    if (failover && this.#redis !== undefined && !this.#redis.hasEnded()) await this.#giveUpRole(parts)
+    await this.#redis?.end()
+    await this.#sentinel?.end()
+    await this.#loops
+    await parts.lock.release()
+    this.#log.info('stopped')
+  }
+
+  async #giveUpRole({ copy, targets }: Parts): Promise<void> {
+    const { own, others } = sidesOf(copy)
+    const sentinels = [own, ...others].map(targets.sentinel)
+    const handed = await handOver({ redis: targets.redis(own), sentinels, name: copy.name, log: this.#log })
+    if (handed.outcome === 'moved') this.#log.info({ to: handed.to }, 'another host is primary now')
+    if (handed.outcome === 'failed')
+      this.#log.warn({ reason: handed.reason }, 'the role of primary was not handed over: a failover has to follow')
+  }
+
+  /** Sentinel is brought back whatever happens. */
+  async #keepSentinel(parts: Parts): Promise<void> {
+    await this.#keep('Sentinel', this.#files.sentinel.log, () => {
+      this.#sentinel = launchCopy(parts.binary, [this.#files.sentinel.config, '--sentinel'])
+      return Promise.resolve(this.#sentinel)
+    })
+  }
+
+  /** Redis only as the start rule says, each time. */
+  async #keepRedis(parts: Parts): Promise<void> {
+    await this.#keep('Redis', this.#files.redis.log, async () => {
+      const decision = await this.#decide(parts)
+      if (decision === undefined) return undefined
+      const of = decision.act === 'replica' ? decision.of : undefined
+      const isBarred = of !== undefined && (await this.#mayBeBehind(parts, of))
+      await writeRedisConf(parts.copy, this.#folder, this.#files, { isBarred, ...(of && { of }) })
+      if (this.#stopping.signal.aborted) return undefined
+      const child = launchCopy(parts.binary, [this.#files.redis.config])
+      this.#redis = child
+      this.#log.info(
+        { pid: child.pid, reason: decision.reason },
+        `Redis starts as ${of ? `replica of ${of.name}` : 'primary'}`,
+      )
+      if (isBarred) void this.#unbar(parts, of, child)
+      return child
+    })
+  }
+
+  /** Launches again and again, with growing pauses while it does not hold, until stop(). */
+  async #keep(what: string, logFile: string, launch: () => Promise<CopyProcess | undefined>): Promise<void> {
+    let quickEnds = 0
+    while (!this.#stopping.signal.aborted) {
+      let startedMs = Date.now()
+      let how: Record<string, unknown>
+      try {
+        const child = await launch()
+        if (child === undefined) return
+        startedMs = Date.now()
+        how = await child.ended
+      } catch (error) {
+        how = { err: error }
+      }
+      if (this.#stopping.signal.aborted) return
+      const ranMs = Date.now() - startedMs
+      quickEnds = ranMs >= healthyAfterMs ? 0 : quickEnds + 1
+      const delayMs = quickEnds <= 1 ? 0 : Math.min(100 * 2 ** (quickEnds - 1), maxDelayMs)
+      this.#log.error({ ...how, ranMs, delayMs, lastWords: await tailOf(logFile) }, `${what} ended by itself`)
+      await this.#pause(delayMs)
+    }
+  }
+
+  /** Asks until there is an answer; undefined: stopped meanwhile. */
+  async #decide({ copy, targets }: Parts): Promise<Exclude<StartDecision, { act: 'wait' }> | undefined> {
+    const { own } = sidesOf(copy)
+    let namedSinceMs: number | undefined
+    let askedFailoverMs = 0
+    let said = ''
+    let saidMs = 0
+    while (!this.#stopping.signal.aborted) {
+      const { sentinels, copies, silent } = await survey(copy, targets)
+      const nowMs = Date.now()
+      const decision = decideStart({
+        ...{ own, hosts: copy.hosts, sentinels, copies, downAfterMs: copy.downAfterMs },
+        isEmpty: await holdsNoData(this.#files.dataDir),
+        namedForMs: namedSinceMs === undefined ? 0 : nowMs - namedSinceMs,
+      })
+      if (decision.act !== 'wait') return decision
+      namedSinceMs = decision.isNamed ? (namedSinceMs ?? nowMs) : undefined
+      if (decision.reason !== said || nowMs - saidMs > sayAgainMs) {
+        this.#log.info({ reason: decision.reason, silent }, 'Redis waits')
+        said = decision.reason
+        saidMs = nowMs
+      }
+      if (decision.wantsFailover && nowMs - askedFailoverMs > askFailoverEveryMs) {
+        askedFailoverMs = nowMs
+        await this.#askForFailover(copy, targets)
+      }
+      await this.#pause(askAgainMs)
+    }
+    return undefined
+  }
+
+  async #askForFailover(copy: Copy, targets: Targets): Promise<void> {
+    const { own } = sidesOf(copy)
+    try {
+      await ask(targets.sentinel(own), 1000, client => client.call('SENTINEL', 'FAILOVER', copy.name))
+      this.#log.info('asked Sentinel for a failover to a copy that has the data')
+    } catch (error) {
+      this.#log.warn({ reason: (error as Error).message }, 'Sentinel does not fail over')
+    }
+  }
+
+  /**
+   * After all copies were down, nobody can tell whose data is the newest but the primary's own return. Until it had the
+   * time for that, Sentinel is not to promote a copy that only has what it loaded.
+   */
+  async #mayBeBehind({ targets }: Parts, primary: Host): Promise<boolean> {
+    if (await holdsNoData(this.#files.dataDir)) return false
+    return await askRedisInfo(targets.redis(primary), 500).then(
+      () => false,
+      () => true,
+    )
+  }
+
+  async #unbar({ copy, targets }: Parts, primary: Host, child: CopyProcess): Promise<void> {
+    const untilMs = Date.now() + barredForMs
+    const own = targets.redis(sidesOf(copy).own)
+    const isBack = (): Promise<boolean> =>
+      askRedisInfo(targets.redis(primary), 500).then(
+        () => true,
+        () => false,
+      )
+    while (Date.now() < untilMs && !child.hasEnded() && !this.#stopping.signal.aborted) {
+      if (await isBack()) break
+      await this.#pause(askAgainMs)
+    }
+    while (!child.hasEnded() && !this.#stopping.signal.aborted) {
+      const isDone = await ask(own, 1000, client => client.config('SET', 'replica-priority', '100')).then(
+        () => true,
+        () => false,
+      )
+      if (isDone) return
+      await this.#pause(askAgainMs)
+    }
+  }
+
+  async #rotate(): Promise<void> {
+    for (const { log } of [this.#files.redis, this.#files.sentinel]) {
+      await rotateLog(log).catch((error: unknown) => this.#log.warn({ err: error }, 'a log cannot be put aside'))
+    }
+  }
+
+  /** Ends early when stop() is called. */
+  async #pause(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: this.#stopping.signal }).catch(() => undefined)
+  }
+}

@@ -1,0 +1,51 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import t from 'tap'
+import { holdsAll, makeCopies, Writer } from '../support/redis-copies.ts'
+import { until } from '../support/until.ts'
+
+t.test('when all hosts lose power at once', { timeout: 115_000 }, async t => {
+  const copies = await makeCopies(t)
+  for (const host of copies.hosts) host.start()
+  await copies.untilWhole()
+
+  await t.test('all hosts lose their processes at once: the same primary, the same data', async t => {
+    const writer = new Writer(copies)
+    const primary = await copies.untilWhole()
+    await until(() => writer.acknowledged.length > 100)
+    await Promise.all(copies.hosts.map(host => host.killAll()))
+    const acknowledged = await writer.stop()
+    const [first, second] = copies.others(primary)
+    first?.start()
+    second?.start()
+    // The primary comes last, later than Sentinel takes to give it up: it alone is sure to have everything.
+    await until(async () => {
+      const { hosts } = await copies.status()
+      return hosts.filter(({ redis }) => redis === 'replica').length === 2
+    })
+    await delay(2 * copies.copies.downAfterMs)
+    copies.host(primary).start()
+    t.equal(await copies.untilWhole(), primary)
+    await holdsAll(t, copies, acknowledged, 'all killed')
+  })
+
+  await t.test('all start at once, the primary with an empty disk: it never serves that', async t => {
+    const writer = new Writer(copies)
+    const primary = await copies.untilWhole()
+    await until(() => writer.acknowledged.length > 100)
+    const acknowledged = await writer.stop()
+    await Promise.all(copies.hosts.map(host => host.killAll()))
+    await rm(join(copies.folder, primary, 'data', 'appendonlydir'), { recursive: true })
+    for (const host of copies.hosts) host.start()
+    await copies.untilPrimaryIsNot(primary, 45_000)
+    t.notMatch(copies.host(primary).log().split('starting the Redis').at(-1) ?? '', /starts as primary/)
+    await holdsAll(t, copies, acknowledged, 'empty disk')
+    const kept = await copies.keysOf(primary)
+    t.strictSame(
+      acknowledged.filter(key => !kept.has(key)),
+      [],
+      'and its disk is filled again',
+    )
+  })
+})
