@@ -7,8 +7,10 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { PoolSettings } from '../settings.ts'
+import { tellBoots } from './boot-log.ts'
 import type { Contact } from './contact.ts'
 import { decide } from './decide.ts'
+import { endIdleHere } from './end-idle-here.ts'
 import { readEvidence } from './evidence.ts'
 import { Executor } from './executor.ts'
 import type { FleetQueues } from './fleet-queues.ts'
@@ -54,6 +56,9 @@ interface Reading {
   readonly workers: readonly WorkerRecord[]
 }
 
+/** In one entry; more come up at once in a large fleet only. */
+const journaledBoots = 50
+
 export class Autoscaler {
   readonly #options: AutoscalerOptions
   readonly #clock: () => number
@@ -82,7 +87,7 @@ export class Autoscaler {
   }
 
   /**
-   * One tick, or the one under way. Another node holds the lease: nothing is done.
+   * One tick, or the one under way. Another node holds the lease: nothing is launched.
    * @throws when Redis or the provider does not answer; what was not done is done by the next tick
    */
   runOnce(): Promise<TickCounts> {
@@ -101,7 +106,7 @@ export class Autoscaler {
 
   async #run(): Promise<TickCounts> {
     const epoch = await this.#hold()
-    if (epoch === undefined) return { decisions: 0, actions: 0 }
+    if (epoch === undefined) return { decisions: 0, actions: await endIdleHere(this.#options, this.#clock()) }
     const { provider, registry, pools } = this.#options
     const tickets = await this.#readTickets()
     // Read before the workers: an instance that registers in between must not look like a stranger's.
@@ -169,6 +174,8 @@ export class Autoscaler {
     const now = this.#clock()
     const inputs = await this.#read(queue, settings, reading, ticket, now)
     const decision = decide(inputs, now)
+    // Before the decision: it came before it, and whoever looks for the newest finds what was decided.
+    await this.#tellBoots(queue, reading, decision.wanted, now)
     if (decision.actions.length > 0 || this.#lastReasons.get(queue) !== decision.reason) {
       const evidence = await readEvidence(provider, decision.actions, log)
       const named = decision.actions.some(({ kind }) => kind === 'launch') ? { decisionId: ticket.id } : {}
@@ -177,11 +184,26 @@ export class Autoscaler {
       log.info({ queue, wanted: decision.wanted, reason: decision.reason }, decision.sentence)
     }
     this.#lastReasons.set(queue, decision.reason)
-    await within(redisTimeoutMs, 'Redis (latest decision)', latest.write(queue, { at: now, epoch, decision, inputs }))
-    const { history } = this.#measuresOf(queue)
+    const { history, bootLog } = this.#measuresOf(queue)
+    const boot = bootLog.medians
+    const decided = { at: now, epoch, decision, inputs, ...(boot !== undefined && { boot }) }
+    await within(redisTimeoutMs, 'Redis (latest decision)', latest.write(queue, decided))
     const occasion = { queue, slots: settings.slots, ticket, workers, history }
     await this.#executor.carryOut(decision.actions, occasion, async () => (await this.#hold()) === epoch)
     return decision.actions.length
+  }
+
+  /** Journals which instances came up since the last tick. */
+  async #tellBoots(queue: string, reading: Reading, wanted: number, now: number): Promise<void> {
+    const { journal, log } = this.#options
+    const ours = reading.instances.filter(({ pool }) => pool === queue)
+    const news = this.#measuresOf(queue).bootLog.observe(ours, reading.workers)
+    if (news.length === 0) return
+    const sentence = tellBoots(news)
+    log.info({ queue }, sentence)
+    const actions = news.slice(0, journaledBoots)
+    const entry = { queue, at: now, epoch: reading.epoch, wanted, reason: 'booted' as const, sentence, actions }
+    await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
   }
 
   async #read(

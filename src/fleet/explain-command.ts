@@ -8,7 +8,14 @@ export interface ExplainOptions {
   /** Which decision; without it the latest of each pool. */
   readonly id?: string
   readonly print: (line: string) => void
+  /** How nodes are called: with which key, trusting whom. */
+  readonly fetch: NodeFetch
 }
+
+export type NodeFetch = (
+  url: string,
+  init: { readonly signal: AbortSignal },
+) => Promise<{ readonly ok: boolean; readonly status: number; json(): Promise<unknown> }>
 
 type Reply = Omit<RecordedDecision, 'at'> & { readonly at: string }
 
@@ -18,9 +25,10 @@ const timeoutMs = 10_000
  * @returns the exit code: 0, or 1 when a decision is not the same when it is taken again
  * @throws StartupError when no node answers, or there is no such decision
  */
-export async function runExplain({ urls, id, print }: ExplainOptions): Promise<number> {
+export async function runExplain({ urls, id, print, fetch }: ExplainOptions): Promise<number> {
+  const nodes = { urls, fetch }
   const replies =
-    id === undefined ? await latest(urls) : [await ask(urls, `/fleet/decisions/${encodeURIComponent(id)}`)]
+    id === undefined ? await latest(nodes) : [await ask(nodes, `/fleet/decisions/${encodeURIComponent(id)}`)]
   let code = 0
   for (const reply of replies as readonly Reply[]) {
     const { lines, replay } = explain({ ...reply, at: Date.parse(reply.at) })
@@ -30,11 +38,13 @@ export async function runExplain({ urls, id, print }: ExplainOptions): Promise<n
   return code
 }
 
-async function latest(urls: readonly string[]): Promise<unknown[]> {
-  const { pools } = (await ask(urls, '/fleet')) as { pools: { queue: string }[] }
+type Nodes = Pick<ExplainOptions, 'urls' | 'fetch'>
+
+async function latest(nodes: Nodes): Promise<unknown[]> {
+  const { pools } = (await ask(nodes, '/fleet')) as { pools: { queue: string }[] }
   const decisions = await Promise.all(
     pools.map(({ queue }) =>
-      ask(urls, `/fleet/pools/${encodeURIComponent(queue)}/decision`, { orNothing: 'decision_not_found' }),
+      ask(nodes, `/fleet/pools/${encodeURIComponent(queue)}/decision`, { orNothing: 'decision_not_found' }),
     ),
   )
   const found = decisions.filter(decision => decision !== undefined)
@@ -46,7 +56,7 @@ async function latest(urls: readonly string[]): Promise<unknown[]> {
  * A node that does not answer, or cannot, is passed over.
  * @param options.orNothing the code of a problem that is an answer, too: undefined
  */
-async function ask(urls: readonly string[], path: string, options: { orNothing?: string } = {}): Promise<unknown> {
+async function ask({ urls, fetch }: Nodes, path: string, options: { orNothing?: string } = {}): Promise<unknown> {
   let cause: unknown
   for (const url of urls) {
     try {

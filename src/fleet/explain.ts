@@ -19,7 +19,7 @@ export interface RecordedDecision extends Omit<Decision, 'actions'> {
   readonly at: number
   readonly epoch?: number
   readonly decisionId?: string
-  readonly actions: readonly (Action | { readonly kind: 'sweep'; readonly reason: ReasonName })[]
+  readonly actions: readonly (Action | { readonly kind: 'sweep' | 'boot'; readonly reason: ReasonName })[]
   readonly evidence?: Readonly<Record<string, string>>
   readonly inputs?: PoolSnapshot
 }

@@ -3,10 +3,13 @@
  * operators may look at or ask for. Without a provider there is no autoscaler: workers are started by somebody else.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Redis } from 'ioredis'
 import type { Bell } from '../redis/bell.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
 import type { PoolSettings, Settings } from '../settings.ts'
 import { Autoscaler } from './autoscaler.ts'
+import type { BootMedians } from './boot-log.ts'
+import { type BootTimeline, bootTimeline } from './boot-stages.ts'
 import { ByHand, type EndOutcome, type SpawnOutcome } from './by-hand.ts'
 import { Contact } from './contact.ts'
 import type { FleetQueues } from './fleet-queues.ts'
@@ -14,17 +17,19 @@ import { Journal, type JournalPage, type RecordedEntry } from './journal.ts'
 import { type LatestDecision, LatestDecisions } from './latest-decisions.ts'
 import { LaunchTickets } from './launch-tickets.ts'
 import { LeaderLease } from './leader-lease.ts'
-import type { Provider } from './providers/provider.ts'
+import type { Instance, Provider } from './providers/provider.ts'
 import { Reaper } from './reaper.ts'
 import type { ReasonName } from './reasons.ts'
 import { type WorkerRecord, WorkerRegistry } from './registry.ts'
 import type { InstanceView, PoolLoad } from './snapshot.ts'
 import { Sweeper } from './sweeper.ts'
-import { within } from './within.ts'
+import { providerTimeoutMs, within } from './within.ts'
 
 export interface FleetOptions {
   readonly settings: Pick<Settings, 'pools' | 'leaseMs' | 'autoscaleIntervalMs'>
-  readonly redis: Redis
+  readonly redis: RedisClient
+  /** How fences and launches are acknowledged; left out: once the primary has them. */
+  readonly writes?: DurableWrites
   readonly queues: FleetQueues
   readonly bell: Bell
   readonly log: FastifyBaseLogger
@@ -43,8 +48,10 @@ export interface PoolStatus {
   readonly sentence?: string
   readonly decidedAt?: number
   readonly load?: PoolLoad
-  /** As the latest decision saw them. */
-  readonly instances: readonly InstanceView[]
+  /** How long the stages of a boot take, as medians; absent until one was seen. */
+  readonly boot?: BootMedians
+  /** As the latest decision saw them, and how each came up, once its worker has registered. */
+  readonly instances: readonly (InstanceView & { readonly boot?: BootTimeline })[]
   /** Alive now. */
   readonly workers: readonly WorkerRecord[]
 }
@@ -63,6 +70,8 @@ export interface Fleet {
   decision(id: string): Promise<RecordedEntry | undefined>
   /** The latest decision about a queue's pool, also one that changed nothing; undefined when there was none yet. */
   latestDecision(queue: string): Promise<LatestDecision | undefined>
+  /** An instance of this fleet that runs; undefined when there is none of this id. @throws the error of the provider */
+  instance(id: string): Promise<Instance | undefined>
   /** See ByHand: more instances, within the ceiling. */
   spawn(queue: string, count: number): Promise<SpawnOutcome>
   /** See ByHand: ends an instance once it has finished what it runs, or now. Takes a worker's id, too. */
@@ -94,11 +103,12 @@ class LiveFleet implements Fleet {
 
   constructor(options: FleetOptions) {
     const { settings, redis, bell, log, provider, queues } = options
+    const writes = options.writes ?? new LocalWrites(redis)
     this.#options = options
     this.#clock = options.clock ?? Date.now
     const silentAfterMs = 2 * settings.leaseMs
     const intervalMs = settings.autoscaleIntervalMs
-    this.registry = new WorkerRegistry({ redis, bell, log, aliveMs: silentAfterMs, clock: this.#clock })
+    this.registry = new WorkerRegistry({ redis, writes, bell, log, aliveMs: silentAfterMs, clock: this.#clock })
     this.#journal = new Journal(redis)
     this.#latest = new LatestDecisions(redis)
     this.#lease = new LeaderLease(redis, leaseTtlMs(intervalMs))
@@ -109,7 +119,7 @@ class LiveFleet implements Fleet {
     const records = { journal: this.#journal, latest: this.#latest }
     this.#reaper = new Reaper({ ...shared, queueNames: Object.keys(pools), provider })
     this.#autoscaler =
-      provider && new Autoscaler({ ...shared, ...records, pools, provider, tickets: new LaunchTickets(redis) })
+      provider && new Autoscaler({ ...shared, ...records, pools, provider, tickets: new LaunchTickets(redis, writes) })
     this.#sweeper =
       provider && new Sweeper({ provider, lease: this.#lease, journal: this.#journal, log, clock: this.#clock })
     const expectEnd = (queue: string, id: string): void => this.#autoscaler?.expectEnd(queue, id)
@@ -136,6 +146,12 @@ class LiveFleet implements Fleet {
     return this.#stopping
   }
 
+  async instance(id: string): Promise<Instance | undefined> {
+    const { provider } = this.#options
+    const listed = provider === undefined ? [] : await within(providerTimeoutMs, 'The provider (list)', provider.list())
+    return listed.find(instance => instance.id === id && instance.state === 'running')
+  }
+
   async status(): Promise<PoolStatus[]> {
     const { settings } = this.#options
     const [latest, workers] = await Promise.all([this.#latest.read(), this.registry.list()])
@@ -149,9 +165,11 @@ class LiveFleet implements Fleet {
       }
       const known = latest.get(queue)
       if (known === undefined || this.#autoscaler === undefined) return { ...base, instances: [] }
-      const { at, decision, inputs } = known
+      const { at, decision, inputs, boot } = known
       const { wanted, reason, sentence } = decision
-      return { ...base, wanted, reason, sentence, decidedAt: at, load: inputs.load, instances: inputs.instances }
+      const decided = { wanted, reason, sentence, decidedAt: at, ...(boot !== undefined && { boot }) }
+      const instances = inputs.instances.map(instance => withBoot(instance, workers))
+      return { ...base, ...decided, load: inputs.load, instances }
     })
   }
 
@@ -182,13 +200,21 @@ class LiveFleet implements Fleet {
   async #stop(): Promise<void> {
     for (const unsubscribe of this.#unsubscribe) unsubscribe()
     await Promise.all([this.#autoscaler?.stop(), this.#reaper.stop(), this.#sweeper?.stop()])
-    const { provider, log } = this.#options
+    // At once: another node scales while the workers here still finish.
+    await this.#orRunsOut(() => within(stopTimeoutMs, 'Redis (fleet lease)', this.#lease.release()))
+    const { provider, bell } = this.#options
+    bell.ring('backlog')
     await provider?.close({ stopInstances: provider.endsWithNode })
+    if (provider?.endsWithNode)
+      await this.#orRunsOut(() => within(stopTimeoutMs, 'Redis (return of leases)', this.#returnAll(provider)))
+  }
+
+  /** What is given back in good order, if Redis is there to take it. */
+  async #orRunsOut(giveBack: () => Promise<void>): Promise<void> {
     try {
-      if (provider?.endsWithNode) await within(stopTimeoutMs, 'Redis (return of leases)', this.#returnAll(provider))
-      await within(stopTimeoutMs, 'Redis (fleet lease)', this.#lease.release())
+      await giveBack()
     } catch (error) {
-      log.warn({ err: error }, 'Redis was away while the fleet stopped: leases run out by themselves')
+      this.#options.log.warn({ err: error }, 'Redis was away while the fleet stopped: leases run out by themselves')
     }
   }
 
@@ -201,4 +227,9 @@ class LiveFleet implements Fleet {
       await this.registry.forget(workerId)
     }
   }
+}
+
+function withBoot(instance: InstanceView, workers: readonly WorkerRecord[]): InstanceView & { boot?: BootTimeline } {
+  const worker = instance.outside ? undefined : workers.find(({ instanceId }) => instanceId === instance.id)
+  return worker === undefined ? instance : { ...instance, boot: bootTimeline(instance.launchedAt, worker) }
 }

@@ -2,8 +2,9 @@
  * The journal: what every scaling decision saw and why it was taken, newest 1,000, in a Redis stream. An entry is written
  * before its actions are carried out, and holds the whole snapshot: `decide(inputs, at)` gives the same answer again.
  */
-import type { Redis } from 'ioredis'
 import { Problem } from '../errors.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import type { BootNews } from './boot-log.ts'
 import { keys } from './keys.ts'
 import { packInputs, type RecordedInputs, unpackInputs } from './recorded-inputs.ts'
 import type { Action, Decision, PoolSnapshot } from './snapshot.ts'
@@ -20,7 +21,7 @@ export interface JournalEntry extends Omit<Decision, 'actions'> {
   readonly queue: string
   /** In ms since the epoch. */
   readonly at: number
-  readonly actions: readonly (Action | Sweep)[]
+  readonly actions: readonly (Action | Sweep | BootNews)[]
   /** Whose turn it was; absent for what somebody asked for by hand. */
   readonly epoch?: number
   /** Under which id its launch goes; absent when it launches nothing. */
@@ -46,9 +47,9 @@ const chunk = 100
 const idPattern = /^\d{1,15}-\d{1,15}$/
 
 export class Journal {
-  readonly #redis: Redis
+  readonly #redis: RedisClient
 
-  constructor(redis: Redis) {
+  constructor(redis: RedisClient) {
     this.#redis = redis
   }
 

@@ -1,5 +1,6 @@
 /** The latest decision about each pool, as all nodes see it: also one that changed nothing, which the journal leaves out. */
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
+import type { BootMedians } from './boot-log.ts'
 import { keys } from './keys.ts'
 import { packInputs, type RecordedInputs, unpackInputs } from './recorded-inputs.ts'
 import type { Decision, PoolSnapshot } from './snapshot.ts'
@@ -10,14 +11,16 @@ export interface LatestDecision {
   readonly epoch: number
   readonly decision: Decision
   readonly inputs: PoolSnapshot
+  /** How long the stages of a boot take; absent until one was seen. */
+  readonly boot?: BootMedians
 }
 
 type Recorded = Omit<LatestDecision, 'inputs'> & { readonly inputs: RecordedInputs }
 
 export class LatestDecisions {
-  readonly #redis: Redis
+  readonly #redis: RedisClient
 
-  constructor(redis: Redis) {
+  constructor(redis: RedisClient) {
     this.#redis = redis
   }
 

@@ -10,7 +10,9 @@
  * another node's list may not show it yet (EC2 is eventually consistent).
  */
 import { randomBytes } from 'node:crypto'
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
+import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
+import { Script } from '../redis/script.ts'
 import { keys } from './keys.ts'
 import type { Instance } from './providers/provider.ts'
 
@@ -22,28 +24,38 @@ export interface LaunchTicket {
   readonly last: readonly Instance[]
 }
 
-/** KEYS: tickets. ARGV: queue, a seed for the case that there is none. Returns seed, number and what the last launch brought. */
-const readScript = `
-redis.call('HSETNX', KEYS[1], ':seed', ARGV[2])
-return redis.call('HMGET', KEYS[1], ':seed', ARGV[1], ARGV[1] .. ':last')`
+/** KEYS: tickets. ARGV: queue, a seed for the case that there is none. Returns seed, number, what the last launch brought, and whether the seed is new. */
+const read = new Script<[seed: string, number: string | null, last: string | null, isNew: number]>(
+  'read_ticket',
+  `local isNew = redis.call('HSETNX', KEYS[1], ':seed', ARGV[2])
+local ticket = redis.call('HMGET', KEYS[1], ':seed', ARGV[1], ARGV[1] .. ':last')
+return { ticket[1], ticket[2], ticket[3], isNew }`,
+)
 
 /** KEYS: tickets. ARGV: queue, number, what it brought. Moves on to the next number, unless somebody has. */
-const useUpScript = `
-if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= tonumber(ARGV[2]) then return 0 end
+const useUp = new Script<number>(
+  'use_up_ticket',
+  `if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] + 1, ARGV[1] .. ':last', ARGV[3])
-return 1`
+return 1`,
+)
 
 export class LaunchTickets {
-  readonly #redis: Redis
+  readonly #redis: RedisClient
+  readonly #writes: DurableWrites
 
-  constructor(redis: Redis) {
+  /** @param writes a ticket that is used up must not come back, nor the seed be another one later */
+  constructor(redis: RedisClient, writes: DurableWrites = new LocalWrites(redis)) {
     this.#redis = redis
+    this.#writes = writes
   }
 
   /** The ticket under which the next launch for the queue goes. */
   async current(queue: string): Promise<LaunchTicket> {
     const seed = randomBytes(4).toString('hex')
-    const [held, number, last] = (await this.#redis.eval(readScript, 1, keys.tickets, queue, seed)) as (string | null)[]
+    const [held, number, last, isNew] = await read.run(this.#redis, [keys.tickets], [queue, seed])
+    // A seed that nobody has launched under yet is waited for, as all that was written before it.
+    if (isNew === 1) await this.#writes.run(read, [keys.tickets], [queue, seed])
     return {
       id: `${queue}-${held}-${number ?? 0}`,
       number: Number(number ?? 0),
@@ -56,6 +68,6 @@ export class LaunchTickets {
    * @param launched what it brought; empty when it was refused
    */
   async useUp(queue: string, { number }: LaunchTicket, launched: readonly Instance[]): Promise<void> {
-    await this.#redis.eval(useUpScript, 1, keys.tickets, queue, number, JSON.stringify(launched))
+    await this.#writes.run(useUp, [keys.tickets], [queue, number, JSON.stringify(launched)])
   }
 }

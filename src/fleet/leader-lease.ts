@@ -5,7 +5,7 @@
  * that was asleep.
  */
 import { randomUUID } from 'node:crypto'
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
 import { keys } from './keys.ts'
 import { redisTimeoutMs, within } from './within.ts'
 
@@ -27,11 +27,11 @@ return 0`
 
 export class LeaderLease {
   readonly holder = randomUUID()
-  readonly #redis: Redis
+  readonly #redis: RedisClient
   readonly #ttlMs: number
 
   /** @param ttlMs how long the lease outlives its last renewal */
-  constructor(redis: Redis, ttlMs: number) {
+  constructor(redis: RedisClient, ttlMs: number) {
     this.#redis = redis
     this.#ttlMs = ttlMs
   }

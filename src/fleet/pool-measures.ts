@@ -3,6 +3,7 @@
  * come, since when they wait. All of it starts anew with a node and costs at most a guess until it is measured again.
  */
 import { ArrivalRate } from './arrival-rate.ts'
+import { BootLog } from './boot-log.ts'
 import { BootTimes } from './boot-times.ts'
 import type { QueueLoad } from './fleet-queues.ts'
 import { LaunchHistory } from './launch-history.ts'
@@ -21,6 +22,7 @@ export class PoolMeasures {
   readonly #service = new ServiceTime()
   readonly #arrivals = new ArrivalRate()
   readonly #boots = new BootTimes()
+  readonly bootLog = new BootLog()
   #waitingSince: number | undefined
 
   get history(): LaunchHistory {
@@ -31,6 +33,7 @@ export class PoolMeasures {
   takeOver(): void {
     this.#history = new LaunchHistory()
     this.#waitingSince = undefined
+    this.bootLog.takeOver()
   }
 
   /** @param listed instances of this pool, of which `views` shows what is known */

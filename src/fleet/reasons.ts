@@ -16,6 +16,7 @@ export const reasons = {
   unhealthy: 'The worker is alive but takes no job, while jobs wait and others work',
   idle: 'The worker had no job for the idle timeout and is not needed',
   'unknown-pool': 'No queue of this name is declared any more',
+  booted: 'An instance came up: how long each stage took',
   leftover: 'Something that belongs to no instance any more was removed',
   manual: 'Somebody asked for it',
 } as const

@@ -4,12 +4,16 @@
  * by the reaper. A worker that comes back after that registers anew with its next heartbeat.
  *
  * Here stands the fence as well: a worker that is to drain claims nothing any more, and neither does one that registers
- * from an instance that was fenced before. "Fence, see zero leases, terminate" rests on it.
+ * from an instance that was fenced before. "Fence, see zero leases, terminate" rests on it, so a fence is kept (see
+ * redis/durable-writes.ts) before anybody relies on it. Heartbeats are not waited for: the next one says the same.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Redis } from 'ioredis'
 import type { HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
+import { Script } from '../redis/script.ts'
+import type { BootReport } from './boot-stages.ts'
 import { keys } from './keys.ts'
 import type { Interruption } from './snapshot.ts'
 
@@ -28,6 +32,9 @@ export interface WorkerRecord {
   /** Jobs that it said it holds, at its last heartbeat. */
   readonly leases: number
   readonly firstSeenAt: number
+  /** When it was first given a job; undefined until then. */
+  readonly firstClaimAt: number | undefined
+  readonly boot: BootReport
   readonly lastSeenAt: number
   /** Since when it has had no job; undefined while it holds one. */
   readonly idleSince: number | undefined
@@ -45,12 +52,16 @@ export interface InterruptionNotice {
 
 /**
  * KEYS: worker, workers, types, fence of its instance. ARGV: id, now, state, leases, description, kind and time of an
- * interruption (or empty), type…
+ * interruption (or empty), instance, whether the worker has to be of this instance (1) or not (empty), type…
+ * A worker belongs to the instance that it first named; who may only speak for another one is refused: -1.
  * Records one sign of life; returns the reason to drain, or an empty string, and whether an interruption is news.
  * A rebalance may become an interruption, not the other way round.
  * A stopped worker has score 0: listed until it is forgotten, never alive.
  */
 const heartbeatScript = `
+local instance = redis.call('HGET', KEYS[1], 'instance')
+if ARGV[9] ~= '' and instance and instance ~= ARGV[8] then return {'', -1} end
+redis.call('HSETNX', KEYS[1], 'instance', ARGV[8])
 redis.call('HSETNX', KEYS[1], 'firstSeenAt', ARGV[2])
 redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', ARGV[3], 'leases', ARGV[4], 'description', ARGV[5])
 if ARGV[4] ~= '0' then redis.call('HSET', KEYS[1], 'workedAt', ARGV[2]) end
@@ -64,20 +75,30 @@ if fence then
   redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
 end
 redis.call('ZADD', KEYS[2], ARGV[3] == 'stopped' and 0 or ARGV[2], ARGV[1])
-for i = 8, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
+for i = 10, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
 return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`
 
 /** KEYS: worker. ARGV: reason, now. Marks a known worker; the first reason stays. Returns 1, or 0 when it is unknown. */
-const drainScript = `
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+const drain = new Script<number>(
+  'drain_worker',
+  `if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSETNX', KEYS[1], 'drain', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
-return 1`
+return 1`,
+)
+
+/** KEYS: fence of an instance. ARGV: reason (none: takes it away), time to live in ms. */
+const fence = new Script<unknown>(
+  'fence_instance',
+  `if ARGV[1] == '' then return redis.call('DEL', KEYS[1]) end
+return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])`,
+)
 
 /** KEYS: worker. ARGV: now. Notes that a known worker has work. */
 const workedScript = `
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'workedAt', ARGV[1]) end
-return 0`
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'workedAt', ARGV[1])
+return redis.call('HSETNX', KEYS[1], 'firstClaimAt', ARGV[1])`
 
 /** A fence outlives the instance behind it by far. */
 const fenceMs = 3_600_000
@@ -86,7 +107,8 @@ const fenceMs = 3_600_000
 const workedEveryMs = 1000
 
 export class WorkerRegistry {
-  readonly #redis: Redis
+  readonly #redis: RedisClient
+  readonly #writes: DurableWrites
   readonly #bell: Bell
   readonly #log: FastifyBaseLogger
   readonly #aliveMs: number
@@ -94,8 +116,16 @@ export class WorkerRegistry {
   readonly #workedAt = new Map<string, number>()
 
   /** @param aliveMs a worker that was heard of within this time is alive */
-  constructor(options: { redis: Redis; bell: Bell; log: FastifyBaseLogger; aliveMs: number; clock?: () => number }) {
+  constructor(options: {
+    redis: RedisClient
+    writes?: DurableWrites
+    bell: Bell
+    log: FastifyBaseLogger
+    aliveMs: number
+    clock?: () => number
+  }) {
     this.#redis = options.redis
+    this.#writes = options.writes ?? new LocalWrites(options.redis)
     this.#bell = options.bell
     this.#log = options.log
     this.#aliveMs = options.aliveMs
@@ -105,21 +135,25 @@ export class WorkerRegistry {
   /**
    * Records that a worker is there (registering it when it is new). One call to Redis, atomic.
    * @param interruption what it heard of the end of its host: from then on it is to drain, and the autoscaler is woken
-   * @returns whether it is to drain
+   * @param isBound whoever says so may speak only for the instance that it names: not for a worker of another one
+   * @returns whether it is to drain; undefined, and nothing is recorded, when the worker belongs to another instance
    */
   async heartbeat(
     worker: WorkerDescription,
     state: WorkerState,
     leaseCount: number,
     interruption?: InterruptionNotice,
-  ): Promise<{ drain: boolean }> {
+    isBound = false,
+  ): Promise<{ drain: boolean } | undefined> {
     const { workerId, types, instanceId = workerId, queue } = worker
     const now = this.#clock()
     const notice = interruption === undefined ? ['', ''] : [interruption.kind, timeOf(interruption, now)]
+    const owner = [instanceId, isBound ? '1' : '']
     const names = [keys.worker(workerId), keys.workers, keys.types, keys.fence(instanceId)]
-    const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...types]
+    const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...owner, ...types]
     const reply = await this.#redis.eval(heartbeatScript, names.length, ...names, ...args)
     const [drain, isNews] = reply as [string, number]
+    if (isNews === -1) return undefined
     if (isNews === 1) {
       this.#log.warn({ queue, workerId, instanceId, ...interruption }, 'the host of a worker is being taken away')
       this.#bell.ring('backlog')
@@ -182,7 +216,7 @@ export class WorkerRegistry {
    * @returns false when no such worker is known
    */
   async requestDrain(workerId: string, reason: string): Promise<boolean> {
-    const found = await this.#redis.eval(drainScript, 1, keys.worker(workerId), reason, this.#clock())
+    const found = await this.#writes.run(drain, [keys.worker(workerId)], [reason, this.#clock()])
     if (found === 1) this.#bell.ring(`worker:${workerId}`)
     return found === 1
   }
@@ -192,12 +226,12 @@ export class WorkerRegistry {
    * workers again afterwards: who is there then was there before the fence.
    */
   async fenceInstance(instanceId: string, reason: string): Promise<void> {
-    await this.#redis.set(keys.fence(instanceId), reason, 'PX', fenceMs)
+    await this.#writes.run(fence, [keys.fence(instanceId)], [reason, fenceMs])
   }
 
   /** Takes such a fence away. A worker that met it drains all the same. */
   async unfenceInstance(instanceId: string): Promise<void> {
-    await this.#redis.del(keys.fence(instanceId))
+    await this.#writes.run(fence, [keys.fence(instanceId)], ['', fenceMs])
   }
 
   /** The workers of one instance that are not forgotten: also silent and stopped ones. */
@@ -227,10 +261,12 @@ function timeOf({ at }: InterruptionNotice, now: number): number {
 function toRecord(fields: Record<string, string>): WorkerRecord[] {
   const { description, state, drain } = fields
   if (description === undefined || state === undefined) return []
-  const { workerId, queue, slots, types, instanceId, host, pid, version } = JSON.parse(description) as WorkerDescription
+  const worker = JSON.parse(description) as WorkerDescription
+  const { workerId, queue, slots, types, instanceId, host, pid, version } = worker
   const leases = Number(fields.leases)
   const firstSeenAt = Number(fields.firstSeenAt)
   const since = fields.drainSince
+  const agentAt = worker.boot?.agentAt ?? worker.startedAt
   const kind = fields.interruption as Interruption['kind'] | undefined
   return [
     {
@@ -245,6 +281,8 @@ function toRecord(fields: Record<string, string>): WorkerRecord[] {
       state: state as WorkerState,
       leases,
       firstSeenAt,
+      firstClaimAt: fields.firstClaimAt === undefined ? undefined : Number(fields.firstClaimAt),
+      boot: { ...worker.boot, ...(agentAt !== undefined && { agentAt }) },
       lastSeenAt: Number(fields.lastSeenAt),
       idleSince: leases > 0 ? undefined : Number(fields.workedAt ?? firstSeenAt),
       drain: since === undefined ? undefined : { reason: drain ?? `worker is ${state}`, since: Number(since) },

@@ -3,7 +3,8 @@
  * the node and Redis more than the work itself. The text of the script is BullMQ's, loaded by it into the client; what is
  * added is a loop around it. All runs are one atomic step: an error fails all of them.
  */
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
 import { Script } from '../redis/script.ts'
 
 /** What a script gets: BullMQ's methods put it together and hand it to a client. */
@@ -35,18 +36,23 @@ export class BullRecorder {
 const scripts = new Map<string, Script<unknown[]>>()
 
 /**
- * Runs the calls, which must be of one command, in their order.
+ * Runs the calls, which must be of one command, in their order, and acknowledges them as `writes` does.
+ * @param redis the client that BullMQ has loaded its scripts into
  * @returns what the script returned for each
  */
-export async function runBullBatch(redis: Redis, calls: readonly BullCall[]): Promise<unknown[]> {
+export async function runBullBatch(
+  redis: RedisClient,
+  writes: DurableWrites,
+  calls: readonly BullCall[],
+): Promise<unknown[]> {
   const [first] = calls
   if (first === undefined) return []
   const flat: Argument[] = []
   for (const { args } of calls) for (const argument of args) flat.push(argument)
-  return await scriptOf(redis, first).run(redis, first.keys, flat)
+  return await writes.run(scriptOf(redis, first), first.keys, flat)
 }
 
-function scriptOf(redis: Redis, { command, args }: BullCall): Script<unknown[]> {
+function scriptOf(redis: RedisClient, { command, args }: BullCall): Script<unknown[]> {
   const known = scripts.get(command)
   if (known !== undefined) return known
   const script = new Script<unknown[]>(
@@ -63,7 +69,7 @@ return out`,
 }
 
 /** The text of one of BullMQ's scripts, by its name with or without its version, as BullMQ has loaded it into the client. */
-export function bullScript(redis: Redis, name: string): string {
+export function bullScript(redis: RedisClient, name: string): string {
   const { scriptsSet } = redis as unknown as { scriptsSet: Record<string, { lua: string }> }
   const found = Object.entries(scriptsSet).find(([loaded]) => loaded === name || loaded.startsWith(`${name}:`))
   if (found === undefined) throw new Error(`BullMQ has not loaded its script ${name}`)

@@ -62,7 +62,8 @@ export class Checkpoints {
         ? { base64: spooled.inline.toString('base64') }
         : { blob: { ...spooled.blob, kind: 'bytes' } satisfies StoredContent['blob'] }
     const job = this.#queue.jobKey(workId)
-    const before = await record.run(this.#queue.redis, [job, `${job}:lock`], [token, JSON.stringify(content)])
+    // The blob before goes for good, so the new one must not be forgotten by a failover.
+    const before = await this.#queue.writes.run(record, [job, `${job}:lock`], [token, JSON.stringify(content)])
     // Not when Redis did not answer: it may have been recorded. Then the sweep of blobs finds what nobody owns.
     await this.#forget(before === null ? content : parseCheckpoint(before))
     if (before === null) return undefined

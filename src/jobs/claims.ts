@@ -10,6 +10,7 @@ import type { JobJson } from 'bullmq'
 import type { Content, Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
 import { parseCheckpoint } from './checkpoints.ts'
+import { ClaimActivity } from './claim-activity.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import { aloneAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
@@ -42,6 +43,7 @@ export interface ClaimLimits {
 export type Bury = (lease: { workId: string; token: string }, lost: readonly LostWorker[]) => Promise<void>
 
 export class Claims {
+  readonly activity = new ClaimActivity()
   readonly #queue: JobQueue
   readonly #limits: ClaimLimits
   readonly #bury: Bury
@@ -62,14 +64,7 @@ export class Claims {
 
   /** Leases up to `max` jobs; an empty list when none came in time. */
   async claim(options: ClaimOptions): Promise<Lease[]> {
-    if (this.#waiters.length === 0) {
-      const { leases } = await this.#take(options.workerId, options.max)
-      if (leases.length > 0 || options.waitMs === 0) return leases
-    } else if (options.waitMs === 0) {
-      return []
-    }
-    if (options.signal.aborted) return []
-    return await this.#wait(options)
+    return await this.activity.during(() => this.#claim(options))
   }
 
   /** A fresh fencing token: no two attempts ever share one. */
@@ -80,6 +75,7 @@ export class Claims {
 
   /** A job as BullMQ handed it out, as a lease for a worker; undefined (and buried) when it lost too many workers. */
   async toLease(job: JobJson, token: string): Promise<Lease | undefined> {
+    this.activity.claimedCount += 1
     const { lost, checkpoint } = await this.#past(job)
     if (lost.length >= this.#limits.maxLostLeases) {
       await this.#bury({ workId: job.id, token }, lost)
@@ -135,6 +131,17 @@ export class Claims {
     this.#stopListening()
     clearTimeout(this.#timer)
     for (const waiter of this.#waiters.splice(0)) waiter.settle([])
+  }
+
+  async #claim(options: ClaimOptions): Promise<Lease[]> {
+    if (this.#waiters.length === 0) {
+      const { leases } = await this.#take(options.workerId, options.max)
+      if (leases.length > 0 || options.waitMs === 0) return leases
+    } else if (options.waitMs === 0) {
+      return []
+    }
+    if (options.signal.aborted) return []
+    return await this.#wait(options)
   }
 
   /** What earlier starts of a job left; a job that starts for the first time is not asked for it. */

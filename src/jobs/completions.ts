@@ -4,6 +4,9 @@
  * A success is indexed and finished in one step (finish-many.ts). A job that will be dead is indexed first, if the token
  * still holds the lease: adding twice is harmless, and an entry whose job is not finished yet is passed over. A late
  * completion under an old token changes nothing, and cannot bring a collected result back.
+ *
+ * The worker is answered once all of this is kept (redis/durable-writes.ts), also when it is told "stale": it forgets the
+ * outcome then. The next jobs that it gets along are claims, and not waited for.
  */
 import { UnrecoverableError } from 'bullmq'
 import type { Lease } from '../contract/worker-protocol.ts'
@@ -85,7 +88,9 @@ export class Completions {
     // The next job inherits the token: one that succeeded is never leased again, so no two attempts share it.
     const finishing = finishMany(this.#queue, successes, workerId, claim)
     await Promise.all([
-      ...failures.map(async outcome => kinds.set(outcome, await this.fail(outcome))),
+      this.#failAll(failures).then(ends => {
+        for (const [index, kind] of ends.entries()) kinds.set(failures[index] as Outcome, kind)
+      }),
       finishing.then(finished =>
         Promise.all(
           finished.map(async (end, index) => {
@@ -114,7 +119,12 @@ export class Completions {
     }
   }
 
-  /** Ends an attempt that failed: back to the queue after a delay, or dead. */
+  async #failAll(failures: readonly Outcome[]): Promise<OutcomeKind[]> {
+    if (failures.length === 0) return []
+    return await this.#queue.confirm(() => Promise.all(failures.map(outcome => this.fail(outcome))))
+  }
+
+  /** Ends an attempt that failed: back to the queue after a delay, or dead. Kept by the primary only. */
   async fail(outcome: Outcome): Promise<OutcomeKind> {
     const failure = outcome.error as AttemptFailure
     const job = await this.#queue.job(outcome.workId)
@@ -133,7 +143,10 @@ export class Completions {
     return retry ? 'retrying' : 'dead'
   }
 
-  /** Ends a job that lost too many workers, with the evidence; it was just leased under this token. */
+  /**
+   * Ends a job that lost too many workers, with the evidence; it was just leased under this token. Nobody is told: should
+   * a failover forget it, the next claim buries the job again.
+   */
   async bury({ workId, token }: LeaseRef, lost: readonly LostWorker[]): Promise<void> {
     const error = { code: 'workers_lost', message: describeLostWorkers(lost), retryable: false }
     await this.fail({ workId, token, durationMs: 0, error })

@@ -65,21 +65,23 @@ export class Control {
 
   /** Nothing is claimed from now on; new jobs are still taken. */
   async pause(): Promise<void> {
-    await this.#queue.bull.pause()
+    await this.#queue.confirm(() => this.#queue.bull.pause())
     this.#changed()
   }
 
   /** No new jobs from now on; those that are there are finished. */
   async drain(): Promise<void> {
-    await this.#queue.redis.hset(this.#queue.keys.control, 'draining', '1')
+    await this.#queue.confirm(() => this.#queue.redis.hset(this.#queue.keys.control, 'draining', '1'))
     this.#draining = true
     this.#changed()
   }
 
   /** Ends a pause and a drain. */
   async resume(): Promise<void> {
-    await this.#queue.redis.hdel(this.#queue.keys.control, 'draining')
-    await this.#queue.bull.resume()
+    await this.#queue.confirm(async () => {
+      await this.#queue.redis.hdel(this.#queue.keys.control, 'draining')
+      await this.#queue.bull.resume()
+    })
     this.#draining = false
     this.#changed()
   }

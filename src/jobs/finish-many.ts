@@ -5,7 +5,7 @@
  * is not finished is passed over, a finished job without an entry would be lost.
  */
 import { type JobJson, raw2NextJobData } from 'bullmq'
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
 import { Script } from '../redis/script.ts'
 import { bullScript } from './bull-batch.ts'
 import type { StoredContent } from './job-data.ts'
@@ -64,7 +64,7 @@ async function finishChunk(
   }
   const { uncollected, uncollectedDead, sequence, stats } = queue.keys
   const keys = [...bullKeys, uncollected, uncollectedDead, sequence, stats]
-  const replies = await scriptFor(queue.redis).run(queue.redis, keys, flat)
+  const replies = await queue.writes.run(scriptFor(queue.redis), keys, flat)
   return replies.map(toFinished)
 }
 
@@ -79,7 +79,7 @@ type Reply = [held: number, hadCheckpoint?: number, result?: number | unknown[]]
 let script: Script<Reply[]> | undefined
 
 /** KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: run time in µs, then for each: token, key of the job, BullMQ's. */
-function scriptFor(redis: Redis): Script<Reply[]> {
+function scriptFor(redis: RedisClient): Script<Reply[]> {
   script ??= new Script<Reply[]>(
     'finish_many',
     `local function finish(KEYS, ARGV)

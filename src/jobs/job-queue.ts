@@ -3,7 +3,8 @@
  * moveToCompleted, extendLocks) makes a worker's lease BullMQ's own lock.
  */
 import { type Job, Queue, type QueueOptions } from 'bullmq'
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
+import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
 import { prefixOf, queueKey } from '../redis/keys.ts'
 import type { JobData } from './job-data.ts'
 
@@ -19,7 +20,9 @@ export const workerOfToken = (token: string): string => token.slice(0, token.ind
 export class JobQueue {
   readonly name: string
   readonly bull: Queue<JobData>
-  readonly redis: Redis
+  readonly redis: RedisClient
+  /** For all that somebody is told of. */
+  readonly writes: DurableWrites
   readonly leaseMs: number
   readonly keys: {
     /** zset, score = order of finishing: succeeded and not handed out */
@@ -32,6 +35,8 @@ export class JobQueue {
     readonly leased: string
     /** hash, Work ID → "<lease id> <kind> <sequence>" of what is leased */
     readonly leases: string
+    /** zset (score = when): ids of leases on results that belong to nobody, since their pull broke off */
+    readonly abandoned: string
     /** zset (score = when) and hash (Work ID → JSON) of cancelled jobs */
     readonly cancelled: string
     readonly cancelledData: string
@@ -43,9 +48,10 @@ export class JobQueue {
     readonly lostBy: (workerId: string) => string
   }
 
-  constructor(name: string, redis: Redis, leaseMs: number) {
+  constructor(name: string, redis: RedisClient, leaseMs: number, writes: DurableWrites = new LocalWrites(redis)) {
     this.name = name
     this.redis = redis
+    this.writes = writes
     this.leaseMs = leaseMs
     // The lease options belong to a BullMQ Worker; the scripts read them from the options of whoever calls.
     const options: QueueOptions & { lockDuration: number; maxStalledCount: number; stalledInterval: number } = {
@@ -67,6 +73,7 @@ export class JobQueue {
       sequence: key('sequence'),
       leased: key('leased'),
       leases: key('leases'),
+      abandoned: key('abandoned'),
       cancelled: key('cancelled'),
       cancelledData: key('cancelled-data'),
       stats: key('stats'),
@@ -86,6 +93,11 @@ export class JobQueue {
 
   jobKey(workId: string): string {
     return this.bull.toKey(workId)
+  }
+
+  /** Resolves once all that the operation wrote and saw is kept: see DurableWrites. */
+  async confirm<T>(operation: () => Promise<T>): Promise<T> {
+    return await this.writes.confirm(this.keys.control, operation)
   }
 
   async job(workId: string): Promise<Job<JobData> | undefined> {

@@ -2,10 +2,11 @@
  * The life of a job, all of it: what the API calls and what runs behind it. One place lists the parts of each queue and
  * the loops, started and stopped together.
  */
-import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import type { Bell } from '../redis/bell.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
 import type { Settings } from '../settings.ts'
 import { type CancelledJob, cancelJob } from './cancel.ts'
 import { Checkpoints } from './checkpoints.ts'
@@ -37,7 +38,9 @@ export interface QueueParts {
 
 export interface JobsOptions {
   readonly settings: Settings
-  readonly redis: Redis
+  readonly redis: RedisClient
+  /** How writes are acknowledged; left out: once the primary has them. */
+  readonly writes?: DurableWrites
   readonly bell: Bell
   readonly store: PayloadStore
   readonly log: Logger
@@ -56,9 +59,9 @@ export class Jobs {
   readonly #bell: Bell
   readonly #loops: Loop[]
 
-  constructor({ settings, redis, bell, store, log }: JobsOptions) {
+  constructor({ settings, redis, writes, bell, store, log }: JobsOptions) {
     this.#bell = bell
-    this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs)
+    this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs, writes)
     for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, settings, bell, store, log))
     this.room = new Room(redis, log)
     this.retention = new Retention(this.queues, store, settings, log)
@@ -109,15 +112,18 @@ export class Jobs {
   }
 
   async cancel(workId: string): Promise<CancelledJob> {
-    return await cancelJob(this.queues.ofWorkId(workId), this.#bell, workId)
+    const queue = this.queues.ofWorkId(workId)
+    return await queue.confirm(() => cancelJob(queue, this.#bell, workId))
   }
 
   async retry(workId: string): Promise<void> {
-    await retryJob(this.queues.ofWorkId(workId), this.#bell, workId)
+    const queue = this.queues.ofWorkId(workId)
+    await queue.confirm(() => retryJob(queue, this.#bell, workId))
   }
 
-  async retryAllDead(queue: string, limit: number): Promise<number> {
-    return await retryAllDead(this.queues.get(queue), this.#bell, limit)
+  async retryAllDead(name: string, limit: number): Promise<number> {
+    const queue = this.queues.get(name)
+    return await queue.confirm(() => retryAllDead(queue, this.#bell, limit))
   }
 
   async list(queue: string | undefined, query: ListQuery): Promise<JobPage> {

@@ -1,14 +1,15 @@
 /** The queues that exist: those of the settings. Everything that names a queue finds it here. */
-import type { Redis } from 'ioredis'
 import { Problem } from '../errors.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
 import { JobQueue } from './job-queue.ts'
 import { queueOfWorkId } from './work-id.ts'
 
 export class Queues {
   readonly #queues: ReadonlyMap<string, JobQueue>
 
-  constructor(names: readonly string[], redis: Redis, leaseMs: number) {
-    this.#queues = new Map(names.map(name => [name, new JobQueue(name, redis, leaseMs)]))
+  constructor(names: readonly string[], redis: RedisClient, leaseMs: number, writes?: DurableWrites) {
+    this.#queues = new Map(names.map(name => [name, new JobQueue(name, redis, leaseMs, writes)]))
   }
 
   all(): JobQueue[] {

@@ -4,11 +4,16 @@
  *   uncollected ──pull──▶ leased ──ack──▶ acked (readable until it expires)
  *        ▲                  │
  *        └── lease ran out, or given back
+ *
+ * All of it is kept (redis/durable-writes.ts) before anybody is told. What a pull saw is kept with it: no failover takes
+ * back a value that was handed out, nor its lease.
  */
 import type { Bell } from '../redis/bell.ts'
-import { Script } from '../redis/script.ts'
+import { connectionEpoch } from '../redis/connection.ts'
+import { isRedisAway, NotDurableError } from '../redis/redis-errors.ts'
 import type { StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
+import { abandon, heldUnder, pull, settle } from './result-scripts.ts'
 
 export interface PullOptions {
   /** Under which the results are held from now. Unique. */
@@ -36,103 +41,26 @@ export interface PulledResult {
 const chunk = 500
 /** A ring can get lost; nobody waits longer than this for a look of their own. */
 const lookAgainMs = 1000
-
-/**
- * Takes the oldest finished results and leases them. Leases that ran out go back to their place first.
- * KEYS: uncollected, uncollectedDead, leased, leases. ARGV: prefix of job keys, now, top, end of lease, lease id,
- * "1" to include dead jobs, bytes allowed, bytes taken already.
- * Returns Work ID, "ok" or "dead", and the stored value or reason, in turn; last the bytes taken.
- */
-const pull = new Script<string[]>(
-  'pull',
-  `local prefix, now, top = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local includeDead, allowed, taken = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 1000)) do
-  local lease = redis.call('HGET', KEYS[4], id)
-  redis.call('ZREM', KEYS[3], id)
-  redis.call('HDEL', KEYS[4], id)
-  if lease then
-    local kind, sequence = string.match(lease, '^%S+ (%S+) (%S+)$')
-    redis.call('ZADD', kind == 'dead' and KEYS[2] or KEYS[1], sequence, id)
-  end
-end
-local out = {}
-local heads = { { key = KEYS[1], kind = 'ok', offset = 0, at = 1, list = {} } }
-if includeDead then heads[2] = { key = KEYS[2], kind = 'dead', offset = 0, at = 1, list = {} } end
-local function peek(head)
-  if head.at > #head.list then
-    if head.done then return nil end
-    head.list = redis.call('ZRANGE', head.key, head.offset, head.offset + 199, 'WITHSCORES')
-    head.at = 1
-    if #head.list == 0 then head.done = true return nil end
-  end
-  return tonumber(head.list[head.at + 1])
-end
-while #out < top * 3 do
-  local head, lowest
-  for _, candidate in ipairs(heads) do
-    local score = peek(candidate)
-    if score and (not lowest or score < lowest) then head, lowest = candidate, score end
-  end
-  if not head then break end
-  local id, sequence = head.list[head.at], head.list[head.at + 1]
-  head.at = head.at + 2
-  local job = redis.call('HMGET', prefix .. id, 'finishedOn', head.kind == 'ok' and 'returnvalue' or 'failedReason', 'name')
-  if not job[3] then
-    redis.call('ZREM', head.key, id)
-  elseif not job[1] or not job[2] then
-    head.offset = head.offset + 1
-  else
-    local size = #job[2]
-    if taken > 0 and taken + size > allowed then break end
-    taken = taken + math.max(size, 1)
-    redis.call('ZREM', head.key, id)
-    redis.call('ZADD', KEYS[3], ARGV[4], id)
-    redis.call('HSET', KEYS[4], id, ARGV[5] .. ' ' .. head.kind .. ' ' .. sequence)
-    out[#out + 1] = id
-    out[#out + 1] = head.kind
-    out[#out + 1] = job[2]
-  end
-end
-out[#out + 1] = tostring(taken)
-return out`,
-)
-
-/**
- * Ends leases. KEYS: uncollected, uncollectedDead, leased, leases. ARGV: "ack", "release" or "extend", the lease id or
- * "*" for any, end of the lease (extend), then Work IDs. Returns those that were held.
- */
-const settle = new Script<string[]>(
-  'settle',
-  `local held = {}
-for i = 4, #ARGV do
-  local id = ARGV[i]
-  local lease = redis.call('HGET', KEYS[4], id)
-  local owner, kind, sequence = string.match(lease or '', '^(%S+) (%S+) (%S+)$')
-  if owner and (ARGV[2] == '*' or owner == ARGV[2]) then
-    held[#held + 1] = id
-    if ARGV[1] == 'extend' then
-      redis.call('ZADD', KEYS[3], ARGV[3], id)
-    else
-      redis.call('ZREM', KEYS[3], id)
-      redis.call('HDEL', KEYS[4], id)
-      if ARGV[1] == 'release' then redis.call('ZADD', kind == 'dead' and KEYS[2] or KEYS[1], sequence, id) end
-    end
-  end
-end
-return held`,
-)
+/** After an outage or a start nothing is taken back for this long: acks of what was handed out before are on their way. */
+const graceMs = 2000
+/** The script of a pull that broke off may still lie before Redis; by then it is long gone. */
+const rememberAbandonedMs = 600_000
 
 export class Results {
   readonly #queue: JobQueue
   readonly #bell: Bell
+  #epoch: number | undefined
+  #backAt = 0
 
   constructor(queue: JobQueue, bell: Bell) {
     this.#queue = queue
     this.#bell = bell
   }
 
-  /** The oldest results, leased under the lease id given; none when none came in time. */
+  /**
+   * The oldest results, leased under the lease id given; none when none came in time.
+   * @throws whatever Redis says when it is away; results may be leased then: see mayHold()
+   */
   async pull(options: PullOptions): Promise<PulledResult[]> {
     const deadline = Date.now() + options.waitMs
     for (;;) {
@@ -168,10 +96,14 @@ export class Results {
 
   /** Work IDs under a lease, from its id alone. */
   async heldUnder(leaseId: string): Promise<string[]> {
-    const leases = await this.#queue.redis.hgetall(this.#queue.keys.leases)
-    return Object.entries(leases)
-      .filter(([, lease]) => lease.startsWith(`${leaseId} `))
-      .map(([workId]) => workId)
+    return await this.#queue.writes.run(heldUnder, [this.#queue.keys.leases], [leaseId])
+  }
+
+  /** Hands back whatever is held under these leases, now or when a pull that broke off is carried out late. */
+  async abandon(leaseIds: readonly string[]): Promise<void> {
+    const now = Date.now()
+    const count = await this.#queue.writes.run(abandon, this.#keys(), [now, now - rememberAbandonedMs, ...leaseIds])
+    if (count > 0) this.#bell.ring(`results:${this.#queue.name}`)
   }
 
   async #take(options: PullOptions): Promise<PulledResult[]> {
@@ -180,7 +112,7 @@ export class Results {
     while (results.length < options.top) {
       const now = Date.now()
       const wanted = Math.min(chunk, options.top - results.length)
-      const reply = await pull.run(this.#queue.redis, this.#keys(), [
+      const call = this.#queue.writes.run(pull, this.#keys(), [
         this.#queue.bullPrefix,
         now,
         wanted,
@@ -189,7 +121,9 @@ export class Results {
         options.includeFailed ? '1' : '0',
         options.maxBytes,
         bytes,
+        this.#runOutUntil(now),
       ])
+      const reply = results.length === 0 ? await call : await call.catch(afterSome)
       bytes = Number(reply.pop())
       for (let at = 0; at < reply.length; at += 3) {
         results.push(toResult(reply[at] as string, reply[at + 1] as string, reply[at + 2] as string))
@@ -207,21 +141,23 @@ export class Results {
   ): Promise<string[]> {
     const held: string[] = []
     for (let at = 0; at < workIds.length; at += chunk) {
-      held.push(
-        ...(await settle.run(this.#queue.redis, this.#keys(), [
-          verb,
-          leaseId,
-          until,
-          ...workIds.slice(at, at + chunk),
-        ])),
-      )
+      const some = workIds.slice(at, at + chunk)
+      held.push(...(await this.#queue.writes.run(settle, this.#keys(), [verb, leaseId, until, ...some])))
     }
     return held
   }
 
   #keys(): string[] {
-    const { uncollected, uncollectedDead, leased, leases } = this.#queue.keys
-    return [uncollected, uncollectedDead, leased, leases]
+    const { uncollected, uncollectedDead, leased, leases, abandoned } = this.#queue.keys
+    return [uncollected, uncollectedDead, leased, leases, abandoned]
+  }
+
+  /** Leases that ended up to then have run out; none of them shortly after the connection was made. */
+  #runOutUntil(now: number): number {
+    const epoch = connectionEpoch(this.#queue.redis)
+    if (epoch !== this.#epoch) this.#backAt = now
+    this.#epoch = epoch
+    return now - this.#backAt < graceMs ? 0 : now
   }
 
   #ring(ms: number, signal: AbortSignal): { promise: Promise<void>; cancel: () => void } {
@@ -240,6 +176,15 @@ export class Results {
     return { promise, cancel: () => cancel() }
   }
 }
+
+/** What came before is leased already. */
+function afterSome(error: unknown): never {
+  throw new NotDurableError('The pull broke off half-way; pull again.', { mayHaveHappened: true, cause: error })
+}
+
+/** True when a pull that failed with this error may have leased results. */
+export const mayHold = (error: unknown): boolean =>
+  isRedisAway(error) && (!(error instanceof NotDurableError) || error.mayHaveHappened)
 
 function toResult(workId: string, kind: string, text: string): PulledResult {
   if (kind === 'dead') return { workId, failure: parseFailure(text) }

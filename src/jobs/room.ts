@@ -2,9 +2,9 @@
  * Room in Redis: enqueueing ends while there is still enough memory for the jobs at hand to be finished and collected.
  * A Redis without `maxmemory` has no such limit to look at.
  */
-import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
+import { type RedisClient, serversOf } from '../redis/connection.ts'
 import { Loop } from './loop.ts'
 
 /** Above this share of maxmemory nothing new is taken. */
@@ -14,8 +14,13 @@ export class Room {
   readonly loop: Loop
   #usedShare = 0
 
-  constructor(redis: Redis, log: Logger) {
-    this.loop = new Loop('memory check', 1000, async () => this.#read(await redis.info('memory')), log)
+  constructor(redis: RedisClient, log: Logger) {
+    const read = async (): Promise<void> => {
+      const shares = await Promise.all(serversOf(redis).map(async server => usedShare(await server.info('memory'))))
+      // Of a Cluster the fullest server counts: any of them may hold the next job.
+      this.#usedShare = Math.max(0, ...shares)
+    }
+    this.loop = new Loop('memory check', 1000, read, log)
   }
 
   /** @throws Problem overloaded */
@@ -27,10 +32,10 @@ export class Room {
       { retryAfterMs: 10_000 },
     )
   }
+}
 
-  #read(info: string): void {
-    const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
-    const limit = number('maxmemory')
-    this.#usedShare = limit === 0 ? 0 : number('used_memory') / limit
-  }
+function usedShare(info: string): number {
+  const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
+  const limit = number('maxmemory')
+  return limit === 0 ? 0 : number('used_memory') / limit
 }

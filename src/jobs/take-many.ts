@@ -3,7 +3,7 @@
  * of its own.
  */
 import { type JobJson, raw2NextJobData } from 'bullmq'
-import type { Redis } from 'ioredis'
+import type { RedisClient } from '../redis/connection.ts'
 import { Script } from '../redis/script.ts'
 import { bullScript } from './bull-batch.ts'
 import type { JobQueue } from './job-queue.ts'
@@ -38,7 +38,7 @@ export const withId = (job: JobJson, workId: unknown): JobJson => ({ ...job, id:
 let script: Script<unknown[][]> | undefined
 
 /** KEYS: those of moveToActive. ARGV: prefix of job keys, now, lease in ms, worker, then tokens. Ends at the first miss. */
-function scriptFor(redis: Redis): Script<unknown[][]> {
+function scriptFor(redis: RedisClient): Script<unknown[][]> {
   script ??= new Script<unknown[][]>(
     'take_many',
     `local function take(KEYS, ARGV)

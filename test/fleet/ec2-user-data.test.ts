@@ -1,12 +1,14 @@
 /** The user data of the workers: rendered, checked, and run on simulated machines. */
 import { spawnSync } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
+import { createServer, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { renderUserData } from '../../src/fleet/providers/ec2/user-data.ts'
+import { makeAuthority, makeServerCertificate } from '../../src/redis/copies/certificates.ts'
 import { readSettings } from '../../src/settings.ts'
 import { startFront } from '../support/aws/front.ts'
 import { startMoto } from '../support/aws/moto.ts'
@@ -17,6 +19,9 @@ import { until } from '../support/until.ts'
 const moto = await startMoto(t)
 const front = await startFront(t, moto)
 
+const joinSecret = `join-${'j'.repeat(32)}`
+const token = 'mwt.claims.signature'
+
 /** A worker that says what it was given, and stays, or ends as it is told. */
 const fakeWorker = (end = 'setInterval(() => {}, 1000)') => `
 console.log('worker ' + process.argv.slice(2) + ' ' + JSON.stringify(process.env))
@@ -25,7 +30,10 @@ ${end}
 `
 const settings = readSettings({
   ...{ MUSTER_CONFIG_FILE: '/nonexistent', MUSTER_WORKER_DRAIN_MS: '45000', MUSTER_LOG_LEVEL: 'warn' },
-  MUSTER_WORKER_TOKEN: `it's "$HOME" \`x\` \\ %`,
+  // What belongs to the node alone.
+  MUSTER_WORKER_TOKEN: 'token-of-the-node',
+  MUSTER_WORKER_JOIN_SECRET: `secret-of-the-node-${'s'.repeat(32)}`,
+  MUSTER_OPERATOR_KEY: `operator-of-the-node-${'k'.repeat(32)}`,
 })
 
 async function put(file: string, text: string, mode = 0o644): Promise<void> {
@@ -44,7 +52,9 @@ async function boot(
   await front.reset()
   const parts = await openEc2Parts(t, front)
   await parts.createTemplate()
-  const simulator = await startSimulator(t, { front, prepareDisk, pollMs: 50, whenAllEnds: 'stay-on' })
+  // As on a real machine: AWS is where its command line finds it, with the keys of the instance profile.
+  const environment = { AWS_ENDPOINT_URL: moto.url, AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' }
+  const simulator = await startSimulator(t, { front, prepareDisk, pollMs: 50, whenAllEnds: 'stay-on', environment })
   const userData = await renderUserData({ ...settings, ...more }, nodeUrls)
   const provider = await parts.open({ userData })
   const [instance] = await provider.launch({ pool: 'images', count: 1, decisionId: 'd', slots: 3 })
@@ -66,7 +76,9 @@ t.test('the script is sound, whatever the settings hold, and small enough', asyn
   t.equal(spawnSync('bash', ['-n'], { input: text }).status, 0)
   const many = Array.from({ length: 500 }, (_, n) => `http://node-${n}.example.com:5000`)
   await t.rejects(renderUserData(settings, many), { name: 'StartupError', message: /EC2 takes 16384/ })
-  const plain = await renderUserData({ ...settings, workerToken: 'token' }, ['http://10.0.0.1:5000'])
+  t.notMatch(text, /-of-the-node/, 'no secret is in what everybody may read who may describe instances')
+  const plain = await renderUserData({ ...settings, workerJoinParameter: '/muster/join' }, ['http://10.0.0.1:5000'])
+  t.match(plain, "join_parameter='/muster/join'")
   const shellcheck = spawnSync('shellcheck', ['-'], { input: plain, encoding: 'utf8' })
   if (shellcheck.error !== undefined && !process.env.CI) return t.comment('shellcheck is not installed')
   t.equal(shellcheck.stdout, '')
@@ -77,6 +89,8 @@ t.test('a worker in the image is started with all that it must know', async t =>
   const { id, machine, said, provider } = await boot(t, urls, async root => {
     await put(join(root, 'opt/muster/dist/cli.js'), fakeWorker())
     await put(join(root, 'opt/muster/handlers.mjs'), '')
+    // An image may hold a key, quoted as systemd has it.
+    await put(join(root, 'etc/muster/token.env'), 'MUSTER_WORKER_TOKEN="it\'s \\"\\$HOME\\""\n')
   })
   const console = await said(/^worker /m)
   const line = /^worker (\S+) (.*)$/m.exec(console)
@@ -87,15 +101,14 @@ t.test('a worker in the image is started with all that it must know', async t =>
     MUSTER_QUEUE: 'images',
     MUSTER_WORKER_SLOTS: '3',
     MUSTER_INSTANCE_ID: id,
-    MUSTER_WORKER_TOKEN: settings.workerToken,
+    MUSTER_WORKER_TOKEN: `it's "$HOME"`,
     MUSTER_LOG_LEVEL: 'warn',
     MUSTER_WORKER_DRAIN_MS: '45000',
     MUSTER_HANDLERS: /\/opt\/muster\/handlers\.mjs$/,
     AWS_EC2_METADATA_SERVICE_ENDPOINT: machine.imds.url,
   })
   const file = join(machine.root, 'etc/muster/worker.env')
-  t.equal((await stat(file)).mode & 0o777, 0o600, 'the token is for nobody else')
-  t.match(await readFile(file, 'utf8'), `MUSTER_WORKER_TOKEN="it's \\"\\$HOME\\" \\\`x\\\` \\\\ %"`)
+  t.equal((await stat(file)).mode & 0o777, 0o600)
   const unit = await readFile(join(machine.root, 'etc/systemd/system/muster-worker.service'), 'utf8')
   t.match(unit, /TimeoutStopSec=75\n/)
   t.match(await provider.explainBoot(id), /becomes a worker of queue images with 3 slots/)
@@ -117,36 +130,108 @@ t.test('a worker that ended well takes its machine with it', async t => {
   await until(async () => (await went.provider.list()).length === 0)
 })
 
-/** A server with the code of the worker, which refuses it at first. */
-async function startBundleServer(t: Test, refusals: readonly string[]) {
+/** A node: gives tokens to who knows the join secret, and the code of the worker, after some refusals. */
+async function startNodeServer(t: Test, refusals: readonly string[] = [], tls?: { cert: string; key: string }) {
   const folder = await mkdtemp(join(tmpdir(), 'muster-bundle-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   await put(join(folder, 'dist/cli.js'), fakeWorker())
   await put(join(folder, 'package.json'), '{}')
   const bundle = spawnSync('tar', ['-cz', '-C', folder, '.']).stdout
   const asked: string[] = []
-  const server = createServer((request, response) => {
+  const joined: string[] = []
+  const answer: RequestListener = (request, response) => {
+    if (request.url === '/workers/join') {
+      let body = ''
+      request.on('data', chunk => {
+        body += chunk
+      })
+      request.on('end', () => {
+        joined.push(`${request.headers.authorization} ${body}`)
+        // EC2 may show a new instance late.
+        if (joined.length === 1) response.writeHead(404)
+        response.end(JSON.stringify({ token: `${token}-${joined.length}`, expiresAt: '' }))
+      })
+      return
+    }
     const refusal = refusals[asked.length]
     asked.push(`${request.url} ${request.headers.authorization}`)
     if (refusal === '503') response.writeHead(503)
     response.end(refusal ?? bundle)
-  })
+  }
+  const server = tls === undefined ? createServer(answer) : createTlsServer(tls, answer)
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
-  return { asked, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+  const { port } = server.address() as AddressInfo
+  return { asked, joined, url: tls === undefined ? `http://127.0.0.1:${port}` : `https://localhost:${port}` }
 }
+const withSecret = (root: string): Promise<void> => put(join(root, 'etc/muster/join-secret'), `${joinSecret}\n`, 0o600)
 
-t.test('the code comes from the first node that has it', async t => {
-  const { asked, url } = await startBundleServer(t, ['503', 'no archive at all'])
-  const { said } = await boot(t, ['http://127.0.0.1:9', url, url, url], () => undefined, { workerToken: 'token' })
-  await said(/^worker /m)
-  t.same(asked, Array(3).fill('/workers/bundle.tgz Bearer token'))
+t.test(
+  'with a join secret in its image an instance gets a token, and the code from the first node that has it',
+  async t => {
+    const { asked, joined, url } = await startNodeServer(t, ['503', 'no archive at all'])
+    const { id, machine, said } = await boot(t, ['http://127.0.0.1:9', url, url, url], withSecret)
+    const console = await said(/^worker /m)
+    t.match(joined, [/./, `Bearer ${joinSecret} {"instanceId":"${id}","queue":"images"}`])
+    t.same(asked, Array(3).fill(`/workers/bundle.tgz Bearer ${token}-2`))
+    t.match(console, `"MUSTER_WORKER_TOKEN":"${token}-3"`, 'a new one for each start of the worker')
+    t.equal((await stat(join(machine.root, 'etc/muster/token.env'))).mode & 0o777, 0o600, 'it is for nobody else')
+    t.notMatch(console, joinSecret, 'nobody is told the secret')
+  },
+)
+
+t.test('the join secret may stand in the Parameter Store', async t => {
+  if (spawnSync('aws', ['--version']).error !== undefined && !process.env.CI)
+    return t.comment('the aws command is not installed (pip install awscli)')
+  const { joined, url } = await startNodeServer(t)
+  const put = ['ssm', 'put-parameter', '--name', '/muster/join', '--type', 'SecureString', '--value', joinSecret]
+  const booted = await boot(
+    t,
+    [url],
+    () => {
+      // After the reset of the emulator.
+      const env = { ...process.env, AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' }
+      const where = ['--region', 'us-east-1', '--endpoint-url', moto.url]
+      const { status, stderr } = spawnSync('aws', [...where, ...put], { env, encoding: 'utf8' })
+      t.equal(status, 0, stderr)
+    },
+    { workerJoinParameter: '/muster/join' },
+  )
+  t.match(await booted.said(/^worker /m), `"MUSTER_WORKER_TOKEN":"${token}-`)
+  t.match(joined[1], `Bearer ${joinSecret} {"instanceId":"${booted.id}","queue":"images"}`)
 })
 
-t.test('it may come from elsewhere, which gets no token', async t => {
-  const { asked, url } = await startBundleServer(t, [])
-  const bundleUrl = `${url}/muster.tgz`
-  const { said } = await boot(t, ['http://127.0.0.1:9'], () => undefined, { workerToken: 'token', bundleUrl })
+t.test('a worker trusts the authority that its nodes trust', async t => {
+  const authority = makeAuthority(Date.now())
+  const { certificate: cert, key } = makeServerCertificate(authority, [], Date.now())
+  const caFile = join(t.testdir(), 'ca.crt')
+  await writeFile(caFile, authority.certificate)
+  const { url } = await startNodeServer(t, [], { cert, key })
+  const { machine, said } = await boot(t, [url], withSecret, { caFile })
+  const console = await said(/^worker /m)
+  const file = join(machine.root, 'etc/muster/ca.pem')
+  t.match(console, `"MUSTER_CA_FILE":"${file}"`)
+  t.equal(await readFile(file, 'utf8'), authority.certificate)
+  await t.rejects(renderUserData({ ...settings, caFile: '/nonexistent' }, [url]), /MUSTER_CA_FILE cannot be read/)
+})
+
+t.test('an instance that may not read the secret powers off, and says so', async t => {
+  const programs = { workerJoinParameter: '/muster/join' }
+  const odd = await boot(
+    t,
+    ['http://127.0.0.1:9'],
+    root => put(join(root, '../bin/aws'), '#!/bin/sh\necho AccessDenied >&2\nexit 254\n', 0o755),
+    programs,
+  )
+  await until(() => odd.machine.state === 'gone')
+  const said = await odd.provider.explainBoot(odd.id)
+  t.match(said, /AccessDenied/)
+  t.match(said, /cannot become a worker: no token to be had/)
+})
+
+t.test('the code may come from elsewhere, which gets no token', async t => {
+  const { asked, url } = await startNodeServer(t)
+  const { said } = await boot(t, [url], withSecret, { bundleUrl: `${url}/muster.tgz` })
   await said(/^worker /m)
   t.same(asked, ['/muster.tgz undefined'])
 })

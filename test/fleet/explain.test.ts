@@ -40,7 +40,7 @@ const recorded = () => ({
 
 const run = async (id?: string, urls: readonly string[] = [api.url]) => {
   const lines: string[] = []
-  const code = await runExplain({ urls, print: line => lines.push(line), ...(id !== undefined && { id }) })
+  const code = await runExplain({ urls, fetch, print: line => lines.push(line), ...(id !== undefined && { id }) })
   return { code, text: lines.join('\n') }
 }
 

@@ -80,6 +80,9 @@ t.test('from work to workers and back, each step with its reason', async t => {
       })
       .sort(),
     [
+      'boot memory-1 booted',
+      'boot memory-2 booted',
+      'boot memory-3 booted',
       'drain memory-2 idle',
       'drain memory-3 idle',
       'launch 3 target-wait',
@@ -88,6 +91,7 @@ t.test('from work to workers and back, each step with its reason', async t => {
     ],
   )
   for (const { id, at, inputs, queue, epoch, decisionId, ...decision } of decisions) {
+    if (decision.reason === 'booted') continue
     if (inputs === undefined) throw new Error('a decision without inputs')
     t.same(decide(inputs, at), decision, `decision ${id} gives the same answer again`)
     t.equal(epoch, 1)

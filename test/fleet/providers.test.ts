@@ -102,11 +102,13 @@ t.test('a worker is started with its queue, and an environment of its own', asyn
     PORT: '80',
     MUSTER_REDIS_URL: 'redis://secret',
     MUSTER_LOG_LEVEL: 'debug',
-    MUSTER_WORKER_TOKEN: 'token',
+    MUSTER_WORKER_TOKEN: 'of the node alone',
+    MUSTER_OPERATOR_KEY: 'of the node alone',
   }
   const settings = readSettings(outer)
   const provider = open({
     environment: { ...workerEnvironment(settings, outer, 'http://127.0.0.1:5123'), ...options.environment },
+    tokenFor: (instanceId, pool) => `token of ${instanceId} for ${pool}`,
   })
   const [instance] = await provider.launch({ ...request('d1'), pool: 'images' })
   const { args, env } = await up(instance?.id ?? '')
@@ -116,11 +118,12 @@ t.test('a worker is started with its queue, and an environment of its own', asyn
     MUSTER_WORKER_SLOTS: '3',
     MUSTER_NODE_URLS: 'http://127.0.0.1:5123',
     MUSTER_LOG_LEVEL: 'debug',
-    MUSTER_WORKER_TOKEN: 'token',
+    MUSTER_WORKER_TOKEN: `token of ${instance?.id} for images`,
     AWS_REGION: 'eu-central-1',
   })
   t.notOk('MUSTER_REDIS_URL' in env, 'Redis is no business of a worker')
   t.notOk('PORT' in env)
+  t.notMatch(JSON.stringify(env), 'of the node alone')
   t.doesNotThrow(() => readSettings(env), 'the worker can read all that it is given')
   t.equal(await readFile(join(dataDir, 'instances', `${instance?.id}.log`), 'utf8'), 'up\n')
 })

@@ -21,8 +21,10 @@ export interface LocalProviderOptions {
   readonly dataDir: string
   /** Program and arguments of a worker; `--queue <pool>` is added. */
   readonly workerCommand: readonly string[]
-  /** The whole environment of the workers; the id of the instance and its slots are added. */
+  /** The whole environment of the workers; the id of the instance, its slots and its token are added. */
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** The first token of an instance; left out: none is needed. */
+  readonly tokenFor?: (instanceId: string, pool: string) => string
   /** How long an instance that was told to end may take. */
   readonly terminateGraceMs: number
   /** The same when the node stops. */
@@ -143,11 +145,12 @@ class LocalProvider implements Provider {
   }
 
   async #spawn(pool: string, decisionId: string, slots: number): Promise<InstanceRecord> {
-    const { workerCommand, environment } = this.#options
+    const { workerCommand, environment, tokenFor } = this.#options
     const id = this.#idPrefix + randomBytes(6).toString('hex')
     const [program = '', ...args] = workerCommand
     const output = openSync(this.#records.logFile(id), 'a', 0o600)
-    const env = { ...environment, MUSTER_INSTANCE_ID: id, MUSTER_WORKER_SLOTS: String(slots) }
+    const token = tokenFor === undefined ? {} : { MUSTER_WORKER_TOKEN: tokenFor(id, pool) }
+    const env = { ...environment, ...token, MUSTER_INSTANCE_ID: id, MUSTER_WORKER_SLOTS: String(slots) }
     try {
       const child = spawn(program, [...args, '--queue', pool], {
         detached: true,

@@ -1,10 +1,13 @@
-/** The environment of local workers: the node's own, but of Muster's variables only those that a worker needs. */
+/**
+ * The environment of local workers: the node's own, but of Muster's variables only those that a worker needs. Its token is
+ * added for each of them (local-provider.ts).
+ */
 import { type Settings, variableName } from '../../settings.ts'
 
 const passedOn = [
   'handlers',
   'logLevel',
-  'workerToken',
+  'caFile',
   'workerHeapMb',
   'workerDrainMs',
   'workerOrphanMs',

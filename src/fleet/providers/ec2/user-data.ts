@@ -1,6 +1,7 @@
 /**
- * Renders the user data of an instance, deploy/user-data/worker.sh, with what a worker must know: where the nodes are, its
- * token, its limits. What differs between instances (queue, slots) is in their tags, so one template serves all queues.
+ * Renders the user data of an instance, deploy/user-data/worker.sh, with what a worker must know: where the nodes are, where
+ * the secret is that lets it in, its limits. No secret is part of it: whoever may describe instances or templates reads it.
+ * What differs between instances (queue, slots) is in their tags, so one template serves all queues.
  */
 import { readFile } from 'node:fs/promises'
 import { StartupError } from '../../../errors.ts'
@@ -8,18 +9,18 @@ import { type Settings, variableName } from '../../../settings.ts'
 
 export type UserDataSettings = Pick<
   Settings,
-  'workerToken' | 'bundleUrl' | 'logLevel' | 'workerHeapMb' | 'workerDrainMs' | 'workerOrphanMs'
+  'workerJoinParameter' | 'bundleUrl' | 'caFile' | 'logLevel' | 'workerHeapMb' | 'workerDrainMs' | 'workerOrphanMs'
 >
 
 /** EC2 takes no more. */
 const maxBytes = 16_384
 const templateFile = new URL('../../../../deploy/user-data/worker.sh', import.meta.url)
 /** Settings of the node that its workers share. */
-const passedOn = ['workerToken', 'logLevel', 'workerHeapMb', 'workerDrainMs', 'workerOrphanMs'] as const
+const passedOn = ['logLevel', 'workerHeapMb', 'workerDrainMs', 'workerOrphanMs'] as const
 
 /**
  * @param nodeUrls where the instances reach the nodes
- * @throws StartupError when it becomes too large for EC2
+ * @throws StartupError when it becomes too large for EC2, or the file of the authority cannot be read
  */
 export async function renderUserData(settings: UserDataSettings, nodeUrls: readonly string[]): Promise<string> {
   const environment = [
@@ -28,8 +29,9 @@ export async function renderUserData(settings: UserDataSettings, nodeUrls: reado
   ].filter(([, value]) => value !== '')
   const values: Record<string, string> = {
     NODE_URLS: quote(nodeUrls.join(' ')),
-    WORKER_TOKEN: quote(settings.workerToken),
+    JOIN_PARAMETER: quote(settings.workerJoinParameter),
     BUNDLE_URL: quote(settings.bundleUrl),
+    AUTHORITY: quote(await readAuthority(settings.caFile)),
     STOP_SECONDS: String(Math.ceil(settings.workerDrainMs / 1000) + 30),
     ENVIRONMENT: quote(environment.map(([name, value]) => `${name}=${forSystemd(value ?? '')}`).join('\n')),
   }
@@ -40,6 +42,14 @@ export async function renderUserData(settings: UserDataSettings, nodeUrls: reado
       `The user data of the workers would have ${Buffer.byteLength(text)} bytes; EC2 takes ${maxBytes}. Name fewer MUSTER_NODE_URLS.`,
     )
   return text
+}
+
+/** A certificate is no secret: what a node trusts, its workers trust as well. */
+async function readAuthority(file: string): Promise<string> {
+  if (file === '') return ''
+  return await readFile(file, 'utf8').catch((error: Error) => {
+    throw new StartupError(`MUSTER_CA_FILE cannot be read: ${error.message}`, { cause: error })
+  })
 }
 
 function unknownPlaceholder(name: string): never {
