@@ -6,6 +6,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { Problem } from '../errors.ts'
 import { Meter } from './meter.ts'
 import { assertPayloadKey, type PayloadStore, type StoredPayload } from './payload-store.ts'
 
@@ -21,9 +22,12 @@ export class FolderStore implements PayloadStore {
     this.#temporary = join(root, 'tmp')
   }
 
-  /** Makes the folder and removes what writes of an hour ago or earlier left half-done (a node was killed). */
+  /** Makes the folder, writes a file there, and removes what writes of an hour ago or earlier left half-done (a node was killed). */
   async start(now = Date.now()): Promise<void> {
     await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
+    const trial = join(this.#temporary, randomUUID())
+    await (await open(trial, 'wx', 0o600)).close()
+    await rm(trial, { force: true })
     for (const name of await readdir(this.#temporary)) {
       const file = join(this.#temporary, name)
       const writtenMs = await modifiedMs(file)
@@ -40,6 +44,8 @@ export class FolderStore implements PayloadStore {
     try {
       assertPayloadKey(key)
       return await this.#write(key, source, maxBytes)
+    } catch (error) {
+      throw isDiskFault(error) ? new Problem('payload_store_unavailable', undefined, { cause: error }) : error
     } finally {
       source.destroy()
     }
@@ -121,6 +127,11 @@ async function syncFolder(path: string): Promise<void> {
     await folder.close()
   }
 }
+
+/** No room, or a shared folder that is away: no fault of the request. */
+const diskFaults = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'ESTALE', 'ETIMEDOUT'])
+const isDiskFault = (error: unknown): boolean =>
+  (error as NodeJS.ErrnoException).syscall !== undefined && diskFaults.has((error as NodeJS.ErrnoException).code ?? '')
 
 async function absentAsUndefined<T>(action: Promise<T>): Promise<T | undefined> {
   try {

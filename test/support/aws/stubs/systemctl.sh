@@ -78,7 +78,8 @@ supervise() {
     read_environment "$unit" || { code=1; break; }
     code=0
     while IFS= read -r line; do run "$line" || { code=$?; break; }; done < <(values "$unit" ExecStartPre)
-    if [ "$code" = 0 ]; then
+    # As systemd has it, for each command anew: what runs before may have written it.
+    if [ "$code" = 0 ] && read_environment "$unit"; then
       env -i "${environment[@]}" bash -c "$(command_line "$(value "$unit" ExecStart)")" &
       main=$!
       wait "$main"
