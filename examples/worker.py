@@ -9,6 +9,8 @@ headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + 
 who = {"workerId": uuid.uuid4().hex, "queue": os.environ.get("MUSTER_QUEUE", "default")}
 orphan_s = float(os.environ.get("MUSTER_WORKER_ORPHAN_MS", "300000")) / 1000
 me = {**who, "slots": 1, "types": ["wordCount"], "pid": os.getpid()}
+if "MUSTER_INSTANCE_ID" in os.environ:
+    me["instanceId"] = os.environ["MUSTER_INSTANCE_ID"]
 held, draining, done = {}, threading.Event(), threading.Event()  # the leases by token; whether to stop; whether it has
 
 def call(path, body=None, wait_ms=0):
@@ -35,6 +37,8 @@ def heartbeat(wait_ms):
         held.pop(order["token"], None)
     if reply["drain"]:
         draining.set()
+    if "token" in reply:  # of a token that runs out: the next one
+        headers["Authorization"] = "Bearer " + reply["token"]
     return reply["leaseMs"]
 
 def beat(lease_ms):

@@ -14,7 +14,7 @@ export const catalogue = {
     status: 413,
     title: 'The body is over the limit',
     action:
-      'Send less, or raise MUSTER_MAX_BODY_BYTES. JSON and form bodies have a lower limit: send raw bytes instead.',
+      'Send less, or raise MUSTER_MAX_BODY_BYTES (at most 64 MiB while payloads are kept in Redis: S3 and folders hold more). JSON and form bodies have a lower limit: send raw bytes instead.',
   },
   content_type_missing: {
     status: 415,
@@ -66,6 +66,11 @@ export const catalogue = {
     status: 409,
     title: 'This node has no fleet',
     action: 'Start workers yourself with "muster worker", or start the node with MUSTER_FLEET=local or ec2.',
+  },
+  forbidden: {
+    status: 403,
+    title: 'This key may not do that',
+    action: 'Use a key with the role (or the queue) that detail names; "muster keys create" makes one.',
   },
   idempotency_key_invalid: {
     status: 400,
@@ -122,6 +127,11 @@ export const catalogue = {
     title: 'The body is not valid JSON',
     action: 'Send one JSON object in UTF-8.',
   },
+  key_not_found: {
+    status: 404,
+    title: 'No key has this id',
+    action: 'See GET /keys for those that there are; one that was revoked is gone.',
+  },
   lease_lost: {
     status: 409,
     title: 'The lease on this job is gone',
@@ -162,6 +172,12 @@ export const catalogue = {
     title: 'The payload does not suit this type of job',
     action: 'See detail for what is wrong, and the type in /docs for what it takes.',
   },
+  payload_store_unavailable: {
+    status: 503,
+    title: 'The store of large payloads cannot be reached',
+    action:
+      'Wait as long as Retry-After says and send it again. If it stays so, see the log of the node, and "muster doctor".',
+  },
   queue_draining: {
     status: 409,
     title: 'The queue is draining and takes no new jobs',
@@ -201,6 +217,11 @@ export const catalogue = {
     status: 400,
     title: 'No handler is known for this type',
     action: 'Use one of the types in detail, or start the node with --handlers and a file that defines it.',
+  },
+  unauthenticated: {
+    status: 401,
+    title: 'No key that is good here was sent',
+    action: 'Send "Authorization: Bearer muster_…" with a key from "muster keys create".',
   },
   worker_unknown: {
     status: 409,

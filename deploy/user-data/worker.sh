@@ -1,7 +1,12 @@
 #!/bin/bash
 # User data of a Muster worker: finds the worker's code or installs it, and starts it under systemd.
-# A node fills in the words between double @ signs and puts the result into the launch template. Which queue this instance
-# serves stands in its tags. Whatever fails here is written to the console, and powers the instance off.
+# A node fills in the words between double @ signs and puts the result into the launch template; none of them is a secret.
+# Which queue this instance serves stands in its tags. What it shows to the nodes, in this order:
+#   the join secret, from /etc/muster/join-secret of the image, or from the SSM parameter that is named below
+#   a key in /etc/muster/token.env of the image (MUSTER_WORKER_TOKEN=…)
+# The authority that signed the certificates of the nodes, if it is none of the well-known: /etc/muster/ca.pem of the image,
+# or the one below.
+# Whatever fails here is written to the console, and powers the instance off.
 # Everything is written below MUSTER_ROOT, which is empty on a real machine.
 set -Eeuo pipefail
 umask 022
@@ -11,10 +16,15 @@ home=$root/opt/muster
 imds=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
 imds=${imds%/}
 node_urls=@@NODE_URLS@@
-worker_token=@@WORKER_TOKEN@@
+join_parameter=@@JOIN_PARAMETER@@
 bundle_url=@@BUNDLE_URL@@
+authority=@@AUTHORITY@@
 
 say() { echo "muster: $*"; }
+
+# Noted for those who wonder what a boot spends its time on: the worker tells the nodes.
+now_ms() { date +%s%3N; }
+boot_stages=userData=$(now_ms)
 
 # The reason goes to the console, which EC2 keeps for those who wonder why this instance ended.
 give_up() {
@@ -42,7 +52,8 @@ read_identity() {
       --header 'X-aws-ec2-metadata-token-ttl-seconds: 300' "$imds/latest/api/token") &&
       instance_id=$(metadata meta-data/instance-id) &&
       queue=$(metadata meta-data/tags/instance/muster:pool) &&
-      slots=$(metadata meta-data/tags/instance/muster:slots); then
+      slots=$(metadata meta-data/tags/instance/muster:slots) &&
+      region=$(metadata meta-data/placement/region); then
       return 0
     fi
     sleep "$try"
@@ -82,19 +93,70 @@ install_bundle() {
   local file headers try url
   file=$(mktemp)
   headers=$(mktemp) # Not an argument of curl: those can be seen by every process.
-  if [ -n "$worker_token" ]; then printf 'Authorization: Bearer %s\n' "$worker_token" >"$headers"; fi
+  if [ -f "$root/etc/muster/token.env" ]; then
+    sed -n 's/^MUSTER_WORKER_TOKEN=/Authorization: Bearer /p' "$root/etc/muster/token.env" >"$headers"
+  fi
   for try in 1 2 3 4 5 6; do
     if [ -n "$bundle_url" ]; then
       if fetch --output "$file" "$bundle_url" && unpack_bundle "$file"; then break; fi
     else
       for url in $node_urls; do
-        if fetch --header "@$headers" --output "$file" "$url/workers/bundle.tgz" && unpack_bundle "$file"; then break 2; fi
+        if fetch "${ca[@]}" --header "@$headers" --output "$file" "$url/workers/bundle.tgz" && unpack_bundle "$file"; then break 2; fi
       done
     fi
     if [ "$try" -eq 6 ]; then give_up "no worker bundle to be had from ${bundle_url:-$node_urls}"; fi
     sleep $((try * 2 + RANDOM % 3))
   done
   rm -f "$file" "$headers"
+}
+
+# A token is good for an hour or so: whenever the worker is started, it gets a new one first.
+write_join() {
+  mkdir -p "$root/usr/local/lib/muster" "$root/etc/muster"
+  {
+    printf '#!/bin/bash\n'
+    printf '%s=%q\n' etc "$root/etc/muster" node_urls "$node_urls" parameter "$join_parameter" region "$region" \
+      instance_id "$instance_id" queue "$queue"
+    cat <<'JOIN'
+set -euo pipefail
+umask 077
+if [ -f "$etc/join-secret" ]; then
+  secret=$(cat "$etc/join-secret")
+elif [ -n "$parameter" ]; then
+  secret=$(timeout 60 aws --region "$region" --cli-connect-timeout 5 --cli-read-timeout 10 ssm get-parameter \
+    --name "$parameter" --with-decryption --query Parameter.Value --output text)
+else
+  exit 0 # The nodes ask for none, or the image has a key.
+fi
+headers=$(mktemp)
+trap 'rm -f "$headers"' EXIT
+printf 'Authorization: Bearer %s\nContent-Type: application/json\n' "$secret" >"$headers"
+ca=()
+if [ -f "$etc/ca.pem" ]; then ca=(--cacert "$etc/ca.pem"); fi
+for try in 1 2 3 4 5 6 7 8; do
+  for url in $node_urls; do
+    reply=$(curl --silent --show-error --fail --connect-timeout 5 --max-time 30 "${ca[@]}" --header "@$headers" \
+      --data "{\"instanceId\":\"$instance_id\",\"queue\":\"$queue\"}" "$url/workers/join") || continue
+    token=$(sed -n 's/.*"token":"\([A-Za-z0-9._-]*\)".*/\1/p' <<<"$reply")
+    [ -n "$token" ] || continue
+    printf 'MUSTER_WORKER_TOKEN=%s\n' "$token" >"$etc/token.env.new"
+    mv "$etc/token.env.new" "$etc/token.env"
+    exit 0
+  done
+  sleep $((try + RANDOM % 2))
+done
+echo 'muster: no node gives this instance a token' >&2
+exit 1
+JOIN
+  } >"$root/usr/local/lib/muster/join"
+  chmod 755 "$root/usr/local/lib/muster/join"
+}
+
+join_nodes() {
+  write_join
+  if ! "$root/usr/local/lib/muster/join"; then
+    give_up "no token to be had from $node_urls for the join secret in ${join_parameter:-the image}"
+  fi
 }
 
 write_environment() {
@@ -104,6 +166,7 @@ write_environment() {
     {
       printf '%s\n' @@ENVIRONMENT@@
       printf 'MUSTER_QUEUE=%s\nMUSTER_WORKER_SLOTS=%s\nMUSTER_INSTANCE_ID=%s\n' "$queue" "$slots" "$instance_id"
+      printf 'MUSTER_BOOT_STAGES=%s\n' "$boot_stages,installed=$(now_ms)"
       # Handlers of your own: in the image or in the bundle.
       for file in "$home/handlers.mjs" "$home/handlers.js"; do
         if [ -f "$file" ]; then
@@ -111,6 +174,7 @@ write_environment() {
           break
         fi
       done
+      if [ -f "$root/etc/muster/ca.pem" ]; then printf 'MUSTER_CA_FILE=%s\n' "$root/etc/muster/ca.pem"; fi
       if [ -n "${AWS_EC2_METADATA_SERVICE_ENDPOINT:-}" ]; then
         printf 'AWS_EC2_METADATA_SERVICE_ENDPOINT=%s\n' "$AWS_EC2_METADATA_SERVICE_ENDPOINT"
       fi
@@ -135,6 +199,8 @@ FailureAction=poweroff
 
 [Service]
 EnvironmentFile=$root/etc/muster/worker.env
+EnvironmentFile=-$root/etc/muster/token.env
+ExecStartPre=+$root/usr/local/lib/muster/join
 ExecStart=$(command -v node) $home/dist/cli.js worker
 DynamicUser=yes
 Restart=on-failure
@@ -152,6 +218,13 @@ UNIT
 
 read_identity
 say "instance $instance_id becomes a worker of queue $queue with $slots slots"
+if [ -n "$authority" ] && [ ! -f "$root/etc/muster/ca.pem" ]; then
+  mkdir -p "$root/etc/muster"
+  printf '%s' "$authority" >"$root/etc/muster/ca.pem"
+fi
+ca=()
+if [ -f "$root/etc/muster/ca.pem" ]; then ca=(--cacert "$root/etc/muster/ca.pem"); fi
+join_nodes
 install_node
 install_bundle
 write_environment

@@ -8,6 +8,7 @@ import type {
   RawRequestDefaultExpression,
   RawServerDefault,
 } from 'fastify'
+import type { Access } from '../access/access.ts'
 import type { Fleet } from '../fleet/fleet.ts'
 import type { Acks } from '../jobs/acks.ts'
 import type { Jobs } from '../jobs/jobs.ts'
@@ -25,6 +26,7 @@ export type App = FastifyInstance<
 >
 
 export interface Api {
+  readonly access: Access
   readonly settings: Settings
   readonly jobs: Jobs
   readonly acks: Acks

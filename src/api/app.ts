@@ -4,25 +4,38 @@ import { fastify, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
 import type { Api, App } from './api.ts'
+import { addFarewell } from './leaving.ts'
+import { addAccess } from './plugins/access.ts'
 import { addDocsPage, addOpenapi } from './plugins/openapi.ts'
 import { addProblems, sendProblem, toProblem } from './plugins/problems.ts'
 import { addValidation } from './plugins/validation.ts'
+import { addAudit } from './routes/audit.ts'
 import { addEnqueue } from './routes/enqueue.ts'
 import { addFleet } from './routes/fleet.ts'
 import { addHealth } from './routes/health.ts'
 import { addJobs } from './routes/jobs.ts'
+import { addJoin } from './routes/join.ts'
+import { addKeys } from './routes/keys.ts'
 import { addPullCompleted } from './routes/pull-completed.ts'
 import { addQueues } from './routes/queues.ts'
 import { addStatus } from './routes/status.ts'
 import { addWorkerBundle } from './routes/worker-bundle.ts'
 import { addWorkers } from './routes/workers.ts'
+import { minVersion, type TlsPair } from './tls-files.ts'
 
 /** Longest time for a request to arrive whole: a large payload over a slow line. */
 const requestTimeoutMs = 3_600_000
 
-/** Builds the server; it does not listen yet. */
-export async function createApp(api: Api, log: Logger): Promise<App> {
+/**
+ * Builds the server; it does not listen yet.
+ * @param tls the certificate and key to serve with; left out: plain HTTP
+ */
+export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<App> {
+  const { trustedProxies } = api.settings
   const app = fastify({
+    ...(tls !== undefined && ({ https: { ...tls, minVersion } } as object)),
+    // Whoever else says on whose behalf it asks is not believed.
+    trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     loggerInstance: log,
     // Nobody reads a line a request at thousands a second; faults are logged where they are answered.
     logController: new LogController({ disableRequestLogging: true }),
@@ -47,8 +60,10 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
 
   addProblems(app as never)
+  addAccess(app as never, api)
   addValidation(app as never)
   addBodies(app)
+  addFarewell(app, api.stopping)
   await addOpenapi(app as never)
 
   await app.register((scope, _options, done) => {
@@ -65,6 +80,9 @@ export async function createApp(api: Api, log: Logger): Promise<App> {
   addFleet(app, api)
   addWorkers(app, api)
   addWorkerBundle(app, api)
+  addJoin(app, api)
+  addKeys(app, api)
+  addAudit(app, api)
   addHealth(app, api)
   await addDocsPage(app as never)
   return app

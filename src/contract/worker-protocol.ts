@@ -43,6 +43,17 @@ export const WorkerDescription = Type.Object({
   pid: Type.Optional(Type.Integer()),
   version: Type.Optional(Type.String({ maxLength: 64 })),
   startedAt: Type.Optional(Type.String({ description: 'ISO 8601' })),
+  boot: Type.Optional(
+    Type.Object(
+      {
+        bootedAt: Type.Optional(Type.String({ maxLength: 40, description: 'When the kernel of its machine came up' })),
+        userDataAt: Type.Optional(Type.String({ maxLength: 40, description: 'When the user data began to run' })),
+        installedAt: Type.Optional(Type.String({ maxLength: 40, description: 'When the code was in its place' })),
+        agentAt: Type.Optional(Type.String({ maxLength: 40, description: 'When the process of the worker began' })),
+      },
+      { description: 'How its instance came up, as far as it knows; ISO 8601. To be shown, and for nothing else' },
+    ),
+  ),
 })
 export type WorkerDescription = Static<typeof WorkerDescription>
 
@@ -93,8 +104,24 @@ export const HeartbeatReply = Type.Object({
     description: 'Leases that hold no longer: stop running these jobs and report nothing',
   }),
   drain: Type.Boolean({ description: 'Finish what runs, return what has not started, claim nothing more, and stop' }),
+  token: Type.Optional(
+    Type.String({ description: 'Of a worker with a token that runs out: send this one from now on, as bearer token' }),
+  ),
 })
 export type HeartbeatReply = Static<typeof HeartbeatReply>
+
+/** An instance of the fleet asks for its first token, with the join secret as bearer token. */
+export const JoinRequest = Type.Object({
+  instanceId: Type.String({ minLength: 1, maxLength: 128 }),
+  queue: Type.String({ minLength: 1, maxLength: 64 }),
+})
+export type JoinRequest = Static<typeof JoinRequest>
+
+export const JoinReply = Type.Object({
+  token: Type.String({ description: 'Good for the first heartbeat, whose reply has the next one' }),
+  expiresAt: Type.String({ description: 'ISO 8601' }),
+})
+export type JoinReply = Static<typeof JoinReply>
 
 /** A job handed to a worker for one attempt. */
 export const Lease = Type.Object({

@@ -16,6 +16,7 @@ import type { Settings } from '../settings.ts'
 import { version } from '../version.ts'
 import { Attempt } from './attempt.ts'
 import { pause } from './backoff.ts'
+import { ownBootReport } from './boot-report.ts'
 import { CheckpointUploads } from './checkpoint-uploads.ts'
 import { ClaimLoop } from './claim-loop.ts'
 import { HeartbeatLoop } from './heartbeat-loop.ts'
@@ -26,6 +27,7 @@ import { fetchBlobs } from './payload-fetch.ts'
 import { Reporter } from './reporter.ts'
 import { Returns } from './returns.ts'
 import { SlotPool } from './slot-pool.ts'
+import { trustedAuthorities } from './trusted-authorities.ts'
 import { UpdateLoop } from './update-loop.ts'
 
 /**
@@ -90,7 +92,9 @@ export class Worker {
       this.#settleStopped = resolve
     })
     this.#slots = settings.workerSlots
-    this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token: settings.workerToken, log })
+    const ca = trustedAuthorities(settings.caFile)
+    const token = settings.workerToken
+    this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token, log, ...(ca !== undefined && { ca }) })
     this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log })
     this.#checkpoints = new CheckpointUploads(this.#client)
     const { metadataUrl } = options
@@ -149,6 +153,7 @@ export class Worker {
       pid: process.pid,
       version,
       startedAt: new Date().toISOString(),
+      boot: ownBootReport(),
     }
     const base = { client: this.#client, workerId: this.workerId, queue, log }
     const heartbeat = new HeartbeatLoop({

@@ -75,12 +75,13 @@ export class ClaimLoop {
   async #once(max: number): Promise<void> {
     const { client, workerId, queue, onReply, onDrain, log } = this.#options
     const startedMs = performance.now()
+    const { moveCount } = client
     this.#asked = max
     try {
       const reply = await client.claim({ workerId, queue, max, waitMs }, { waitMs, signal: this.#aborting.signal })
       this.#asked = 0
       onReply(reply)
-      const wasWait = reply.jobs.length > 0 || performance.now() - startedMs > quickMs
+      const wasWait = reply.jobs.length > 0 || performance.now() - startedMs > quickMs || client.moveCount !== moveCount
       if (wasWait) this.#backoff.reset()
       else await this.#backoff.wait(this.#stopping.signal)
     } catch (error) {

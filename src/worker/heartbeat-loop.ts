@@ -30,6 +30,8 @@ const longestIntervalMs = 5000
 /** A lease that the open heartbeat does not name cannot be cancelled through it: after this long a new one begins. */
 const uncoveredMs = 500
 const renewAtMostEveryMs = 1000
+/** A node that has just started may not know yet what the others know; one that keeps refusing means it. */
+const refusalsToBelieve = 3
 /** Replies that come early without news: no busy loop, whatever the node does. */
 const leastBetweenMs = 25
 
@@ -40,6 +42,8 @@ export class HeartbeatLoop {
   #renewal: AbortController | undefined
   #sentAtMs = Number.NEGATIVE_INFINITY
   #registered = false
+  /** How often in a row the nodes did not let this worker in. */
+  #refusals = 0
   #ended: Promise<void> | undefined
   state: HeartbeatRequest['state'] = 'ready'
   /** What the machine has said of its end, if anything. */
@@ -81,6 +85,7 @@ export class HeartbeatLoop {
     const { state, interruption } = this
     const request = { worker, state, leases: leases.refs(), ...extra }
     const reply = await client.heartbeat(interruption === undefined ? request : { ...request, interruption }, options)
+    if (reply.token !== undefined) client.renewToken(reply.token)
     leases.leaseMs = reply.leaseMs
     leases.extended(sentAtMs)
     if (!this.#registered) {
@@ -105,11 +110,15 @@ export class HeartbeatLoop {
     this.#renewal = new AbortController()
     const signal = AbortSignal.any([this.#renewal.signal, this.#stopping.signal])
     this.#sentAtMs = performance.now()
+    const { client } = this.#options
+    const { moveCount } = client
     try {
       const reply = await this.beat({ waitMs }, { waitMs, signal })
       this.#backoff.reset()
+      this.#refusals = 0
       const tookMs = performance.now() - this.#sentAtMs
-      const hadNews = reply.stop.length > 0 || reply.drain
+      // A node that leaves answers at once: the next one holds the following heartbeat open.
+      const hadNews = reply.stop.length > 0 || reply.drain || client.moveCount !== moveCount
       if (waitMs > 0 && tookMs < waitMs / 2) await pause(hadNews ? leastBetweenMs : waitMs - tookMs, signal)
     } catch (error) {
       if (signal.aborted) {
@@ -126,7 +135,9 @@ export class HeartbeatLoop {
 
   #tell(error: unknown): void {
     const { log, events } = this.#options
-    if (error instanceof NodeError && [401, 403].includes(error.status) && !this.#registered) events.onRefused(error)
+    const isRefusal = error instanceof NodeError && [401, 403].includes(error.status)
+    this.#refusals = isRefusal ? this.#refusals + 1 : 0
+    if (isRefusal && (!this.#registered || this.#refusals >= refusalsToBelieve)) events.onRefused(error)
     else if (hasCode(error, 'drained_worker')) events.onDrain()
     else if (this.#backoff.failureCount === 0) log.warn({ err: error }, 'a heartbeat failed; trying again')
   }

@@ -16,12 +16,15 @@ import type {
   ReturnRequest,
 } from '../contract/worker-protocol.ts'
 import { Backoff } from './backoff.ts'
+import { NodeChoice } from './node-choice.ts'
 import { NodeError } from './node-error.ts'
 
 export interface NodeClientOptions {
   readonly nodeUrls: readonly string[]
   /** Sent as bearer token unless empty. */
   readonly token: string
+  /** Authorities to trust; left out: the well-known. */
+  readonly ca?: readonly string[]
   readonly log: Logger
 }
 
@@ -41,7 +44,8 @@ interface Request extends CallOptions {
   readonly contentType?: string
 }
 
-const connectWithinMs = 2000
+/** Above a second it would be rounded up to the next one. */
+const connectWithinMs = 800
 const answerWithinMs = 10_000
 /** A node that hands the bytes on to a store may take its time over the last of them. */
 const uploadAnswerWithinMs = 60_000
@@ -50,31 +54,38 @@ const keepAliveMs = 30_000
 export class NodeClient {
   readonly #pools: readonly Pool[]
   readonly #urls: readonly string[]
-  readonly #headers: Record<string, string>
-  readonly #log: Logger
-  #current: number
+  #headers: Record<string, string>
+  readonly #choice: NodeChoice
   #lastReachedMs = performance.now()
 
-  constructor({ nodeUrls, token, log }: NodeClientOptions) {
+  constructor({ nodeUrls, token, ca, log }: NodeClientOptions) {
     this.#urls = nodeUrls
-    this.#log = log
     this.#headers = token === '' ? {} : { authorization: `Bearer ${token}` }
     this.#pools = nodeUrls.map(
       url =>
         new Pool(new URL(url).origin, {
-          connect: { timeout: connectWithinMs },
+          connect: { timeout: connectWithinMs, ...(ca !== undefined && { ca: [...ca] }) },
           keepAliveTimeout: keepAliveMs,
           headersTimeout: answerWithinMs,
           bodyTimeout: answerWithinMs,
         }),
     )
-    // Workers spread over the nodes by chance.
-    this.#current = Math.floor(Math.random() * nodeUrls.length)
+    this.#choice = new NodeChoice({ urls: nodeUrls, pools: this.#pools, log })
+  }
+
+  /** A node has given a new token: it goes with every call from now on. */
+  renewToken(token: string): void {
+    this.#headers = { authorization: `Bearer ${token}` }
   }
 
   /** When a node last gave a proper answer, in performance.now(); "cannot now" (502, 503, 504) is none. */
   get lastReachedMs(): number {
     return this.#lastReachedMs
+  }
+
+  /** Grows each time another node is talked to: long polls belong there from then on. */
+  get moveCount(): number {
+    return this.#choice.moveCount
   }
 
   /** @throws NodeError */
@@ -148,6 +159,7 @@ export class NodeClient {
 
   /** Ends all connections, and what is in flight on them. */
   async close(): Promise<void> {
+    this.#choice.close()
     await Promise.all(this.#pools.map(pool => pool.destroy().catch(() => undefined)))
   }
 
@@ -173,7 +185,7 @@ export class NodeClient {
     const backoff = new Backoff(50, 1000)
     const tries = this.#pools.length * (request.rounds ?? 2)
     for (let tried = 1; ; tried++) {
-      const index = this.#current
+      const index = this.#choice.current
       try {
         return await this.#requestFrom(index, request)
       } catch (error) {
@@ -181,22 +193,12 @@ export class NodeClient {
         if (!(error instanceof NodeError)) throw error
         const isAway = error.status === 0 || [502, 503, 504].includes(error.status)
         if (!isAway) throw error
-        this.#moveOn(index, error)
+        this.#choice.failed(index, error.message)
         if (tried >= tries) throw error
         if (tried % this.#pools.length === 0) await backoff.wait(signal)
         signal.throwIfAborted()
       }
     }
-  }
-
-  /** Calls that failed at the same time move on by one node together. */
-  #moveOn(from: number, error: NodeError): void {
-    if (this.#current !== from || this.#pools.length === 1) return
-    this.#current = (from + 1) % this.#pools.length
-    this.#log.info(
-      { from: this.#urls[from], to: this.#urls[this.#current], reason: error.message },
-      'moving on to another node',
-    )
   }
 
   async #requestFrom(
@@ -205,6 +207,8 @@ export class NodeClient {
   ): Promise<Dispatcher.ResponseData> {
     const pool = this.#pools[index] as Pool
     const basePath = new URL(this.#urls[index] as string).pathname.replace(/\/$/, '')
+    const call = this.#choice.open(index)
+    const signals = [signal, call.signal].filter(one => one !== undefined)
     let response: Dispatcher.ResponseData
     try {
       response = await pool.request({
@@ -213,13 +217,16 @@ export class NodeClient {
         headers: contentType === undefined ? this.#headers : { ...this.#headers, 'content-type': contentType },
         body: body ?? null,
         headersTimeout: method === 'PUT' ? uploadAnswerWithinMs : answerWithinMs + (waitMs ?? 0),
-        ...(signal === undefined ? {} : { signal }),
+        ...(signals.length > 0 && { signal: signals.length === 1 ? signals[0] : AbortSignal.any(signals) }),
       })
     } catch (error) {
+      call.close(false)
       throw new NodeError('unreachable', 0, `${this.#urls[index]} cannot be reached: ${(error as Error).message}`, {
         cause: error,
       })
     }
+    response.body.once('close', () => call.close(true))
+    if (response.headers['muster-leaving'] !== undefined) this.#choice.leaving(index)
     if (response.statusCode < 300) {
       this.#lastReachedMs = performance.now()
       return response

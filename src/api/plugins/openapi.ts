@@ -47,8 +47,19 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
         { name: 'queues', description: 'Pause, drain and resume queues' },
         { name: 'fleet', description: 'Workers, instances and why there are so many' },
         { name: 'workers', description: 'The wire protocol of workers, in words: docs/worker-protocol.md' },
+        { name: 'access', description: 'Keys, and what operators did' },
         { name: 'node', description: 'The node itself' },
       ],
+      components: {
+        securitySchemes: {
+          bearer: {
+            type: 'http',
+            scheme: 'bearer',
+            description:
+              'An API key (muster_…), or the token of a worker. A call takes one of the roles that it names.',
+          },
+        },
+      },
     },
   })
 }

@@ -1,7 +1,7 @@
 /** Every error leaves as RFC 9457 problem+json with a stable code; what is not a Problem yet is made one here. */
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Problem, type ProblemCode } from '../../errors.ts'
-import { isRedisAway, isRedisFull } from '../../redis/redis-errors.ts'
+import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
 
 interface ValidationFault {
   readonly keyword: string
@@ -43,6 +43,7 @@ export function addProblems(app: FastifyInstance): void {
 export function sendProblem(problem: Problem, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   if (problem.retryAfterMs !== undefined)
     void reply.header('retry-after', String(Math.ceil(problem.retryAfterMs / 1000)))
+  if (problem.status === 401) void reply.header('www-authenticate', 'Bearer realm="muster"')
   // What the client still sends would have to be read to the end for nothing.
   if (!request.raw.complete && problem.status >= 400) void reply.header('connection', 'close')
   return reply
@@ -55,7 +56,10 @@ export function sendProblem(problem: Problem, request: FastifyRequest, reply: Fa
 export function toProblem(error: FastifyError, request: FastifyRequest): Problem {
   if (error instanceof Problem) return error
   if (isRedisFull(error)) return new Problem('overloaded', 'Redis is full.', { cause: error, retryAfterMs: 10_000 })
-  if (isRedisAway(error)) return new Problem('redis_unavailable', undefined, { cause: error })
+  if (isRedisAway(error)) {
+    const detail = (error as Error) instanceof NotDurableError ? error.message : undefined
+    return new Problem('redis_unavailable', detail, { cause: error })
+  }
   if (error.validation !== undefined)
     return fromValidation(error.validation as ValidationFault[], error.validationContext ?? 'body')
   const known = byFastifyCode[error.code ?? '']
@@ -63,7 +67,9 @@ export function toProblem(error: FastifyError, request: FastifyRequest): Problem
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500)
     return new Problem('request_invalid', error.message, { cause: error })
   if (request.raw.destroyed && !request.raw.complete) return new Problem('request_invalid', 'The client went away.')
-  request.log.error({ err: error, requestId: request.id, method: request.method, url: request.url }, 'unexpected error')
+  // Without the query: it may hold the token of a lease.
+  const path = request.url.split('?')[0]
+  request.log.error({ err: error, requestId: request.id, method: request.method, path }, 'unexpected error')
   return new Problem('internal_error', undefined, { cause: error })
 }
 

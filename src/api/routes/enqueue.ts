@@ -4,8 +4,10 @@ import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { Problem } from '../../errors.ts'
 import { payloadKey, type StoredContent } from '../../jobs/job-data.ts'
-import { reserveWorkId, type Submission } from '../../jobs/submit.ts'
+import { reserveWorkId, type Submission, type Submitter } from '../../jobs/submit.ts'
 import type { KnownType } from '../../jobs/types.ts'
+import { type Durability, durabilities } from '../../redis/durable-writes.ts'
+import { NotDurableError } from '../../redis/redis-errors.ts'
 import type { Api, App } from '../api.ts'
 import { readPayload } from '../read-payload.ts'
 import { problems, QueueName } from '../schemas.ts'
@@ -51,6 +53,12 @@ const Query = Type.Object({
       description: 'Run-time limit of one attempt; default MUSTER_TIMEOUT_MS, at most a week',
     }),
   ),
+  durability: Type.Optional(
+    Type.Enum([...durabilities], {
+      description:
+        'replicated: answered once a second Redis has the job; local: once the primary has it. Default MUSTER_DURABILITY, which is also the most that may be asked for',
+    }),
+  ),
 })
 
 const Headers = Type.Object({
@@ -59,7 +67,16 @@ const Headers = Type.Object({
   ),
 })
 
-const Accepted = Type.Object({ 'Work ID': Type.String() }, { description: 'The job is kept' })
+const Accepted = {
+  description: 'The job is kept',
+  headers: {
+    'Muster-Durability': Type.Enum([...durabilities], {
+      description: 'What it has reached: replicated, a second Redis has it; local, the primary has it',
+    }),
+    Location: Type.String({ description: 'Where to look at the job' }),
+  },
+  content: { 'application/json': { schema: Type.Object({ 'Work ID': Type.String() }) } },
+}
 
 const bytes = { schema: { description: 'The data, byte for byte' } }
 /** Documents the body without making Fastify parse or validate it: it is read as a stream. */
@@ -143,9 +160,11 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
         attempts = settings.attempts,
         timeoutMs,
         iterations,
+        durability,
       } = request.query
       const type = await chooseType(request.query, types)
       const parts = jobs.of(queue)
+      const reached = checkDurability(durability, parts.submitter)
       parts.control.checkTakesJobs()
       jobs.room.check()
       const idempotencyKey = readIdempotencyKey(request)
@@ -174,14 +193,19 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
           ...options,
           ...(idempotencyKey !== undefined && { fingerprint: fingerprintOf(options, payload) }),
         }
-        const added = await parts.submitter.submit(submission)
+        const added = await parts.submitter.submit(submission, {
+          ...(durability !== undefined && { durability }),
+          isGone: () => reply.raw.destroyed,
+        })
         if (!added) await dropBlob(sent)
       } catch (error) {
         // Only when it is certain that no job refers to it: after a lost reply the job may well be there.
-        if (error instanceof Problem) await dropBlob(sent)
+        if (error instanceof Problem || (error instanceof NotDurableError && !error.mayHaveHappened))
+          await dropBlob(sent)
         throw error
       }
       void reply.header('location', `/jobs/${workId}`)
+      void reply.header('muster-durability', reached)
       return { 'Work ID': workId }
     },
   )
@@ -189,6 +213,16 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
   async function dropBlob(content: StoredContent | undefined): Promise<void> {
     if (content?.blob !== undefined) await store.delete([content.blob.key])
   }
+}
+
+/** @returns what an acknowledged job will have reached */
+function checkDurability(asked: Durability | undefined, submitter: Submitter): Durability {
+  const reached = submitter.reached(asked)
+  if (asked === undefined || asked === reached) return reached
+  throw new Problem(
+    'parameter_invalid',
+    '"durability" cannot be replicated here: this node works with MUSTER_DURABILITY=local, so no second copy of the job is waited for.',
+  )
 }
 
 async function chooseType(query: { iterations?: number; type?: string }, types: Api['types']): Promise<KnownType> {

@@ -1,10 +1,14 @@
 /** /fleet: who works, why there are so many, and what an operator may ask of the fleet. */
 import { Type } from 'typebox'
+import { mayUseQueue } from '../../access/roles.ts'
 import { Problem } from '../../errors.ts'
+import type { BootTimeline } from '../../fleet/boot-stages.ts'
 import type { JournalEntry } from '../../fleet/journal.ts'
 import type { WorkerRecord } from '../../fleet/registry.ts'
 import type { InstanceView, Interruption as InterruptionView, PoolLoad } from '../../fleet/snapshot.ts'
 import type { Api, App } from '../api.ts'
+import { Boot, BootMedians, renderBoot } from '../boot-stages.ts'
+import { requireQueue } from '../plugins/access.ts'
 import { problems } from '../schemas.ts'
 
 const Time = Type.String({ description: 'ISO 8601' })
@@ -36,6 +40,7 @@ const Instance = Type.Object({
   zone: Type.Optional(Type.String()),
   hourlyUsd: Type.Optional(Type.Number()),
   interruption: Type.Optional(Interruption),
+  boot: Type.Optional(Boot),
 })
 
 const Worker = Type.Object({
@@ -67,6 +72,7 @@ const Pool = Type.Object({
   sentence: Type.Optional(Type.String({ description: 'Why, with the numbers' })),
   decidedAt: Type.Optional(Time),
   load: Type.Optional(Load),
+  boot: Type.Optional(BootMedians),
   instances: Type.Array(Instance),
   workers: Type.Array(Worker),
 })
@@ -84,7 +90,7 @@ const decisionFields = {
   reason: Type.String(),
   sentence: Type.String(),
   actions: Type.Array(Type.Record(Type.String(), Type.Unknown()), {
-    description: 'launch, drain, terminate or sweep, each with its reason',
+    description: 'launch, drain, terminate, sweep or boot (an instance came up), each with its reason',
   }),
   epoch: Type.Optional(Type.Integer({ description: "Of the autoscaler's lease; absent for what somebody asked for" })),
   decisionId: Type.Optional(
@@ -130,14 +136,17 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
         response: { 200: Type.Object({ pools: Type.Array(Pool) }), ...problems() },
       },
     },
-    async () => ({
-      pools: (await fleet.status()).map(({ decidedAt, load, instances, workers, ...pool }) => ({
-        ...pool,
-        ...(decidedAt !== undefined && { decidedAt: iso(decidedAt) }),
-        ...(load !== undefined && { load: load as PoolLoad }),
-        instances: instances.map(renderInstance),
-        workers: workers.map(renderWorker),
-      })),
+    async ({ caller }) => ({
+      pools: (await fleet.status())
+        .filter(({ queue }) => mayUseQueue(caller, queue))
+        .map(({ decidedAt, load, boot, instances, workers, ...pool }) => ({
+          ...pool,
+          ...(boot !== undefined && { boot }),
+          ...(decidedAt !== undefined && { decidedAt: iso(decidedAt) }),
+          ...(load !== undefined && { load: load as PoolLoad }),
+          instances: instances.map(renderInstance),
+          workers: workers.map(renderWorker),
+        })),
     }),
   )
 
@@ -181,10 +190,11 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
         response: { 200: Decision, ...problems('decision_not_found', 'parameter_invalid') },
       },
     },
-    async ({ params: { decisionId } }) => {
+    async ({ params: { decisionId }, caller }) => {
       const entry = await fleet.decision(decisionId)
       if (entry === undefined) throw new Problem('decision_not_found')
       const { id, ...decision } = entry
+      requireQueue(caller, decision.queue)
       return { id, ...renderDecision(decision) }
     },
   )
@@ -231,9 +241,10 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
         },
       },
     },
-    async ({ body: { queue = 'default', count = 1 }, ip, log }) => {
+    async request => {
+      const { queue = 'default', count = 1 } = request.body
       jobs.queues.get(queue)
-      log.info({ audit: 'spawn', queue, count, ip }, 'somebody asks for instances')
+      request.audited = { target: queue, details: { count } }
       const spawned = await fleet.spawn(queue, count)
       if (spawned.outcome === 'launched') return { instanceIds: [...spawned.instanceIds] }
       if (spawned.outcome === 'at-ceiling')
@@ -271,9 +282,11 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
         },
       },
     },
-    async ({ params: { instanceId }, query, body, ip, log }) => {
+    async request => {
+      const { query, body } = request
+      const { instanceId } = request.params
       const force = query.force ?? body?.force ?? false
-      log.info({ audit: 'terminate', instanceId, force, ip }, 'somebody asks to end an instance')
+      request.audited = { target: instanceId, details: { force } }
       const ended = await fleet.endInstance(instanceId, { force })
       if (ended.outcome === 'unknown-instance') throw new Problem('instance_not_found')
       return { instanceId: ended.instanceId, state: ended.outcome, returned: ended.returned }
@@ -283,9 +296,9 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
 
 const renderInterruption = ({ kind, at }: InterruptionView) => ({ kind, at: iso(at) })
 
-function renderInstance(instance: InstanceView) {
-  const { id, state, launchedAt, slots, leases, idleSince, market, instanceType, zone, hourlyUsd, interrupted } =
-    instance
+function renderInstance(instance: InstanceView & { readonly boot?: BootTimeline }) {
+  const { id, state, launchedAt, slots, leases, idleSince, market, instanceType, zone, hourlyUsd } = instance
+  const { interrupted, boot } = instance
   return {
     instanceId: id,
     state,
@@ -298,6 +311,7 @@ function renderInstance(instance: InstanceView) {
     ...(zone !== undefined && { zone }),
     ...(hourlyUsd !== undefined && { hourlyUsd }),
     ...(interrupted !== undefined && { interruption: renderInterruption(interrupted) }),
+    ...(boot !== undefined && { boot: renderBoot(boot) }),
   }
 }
 

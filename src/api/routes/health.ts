@@ -1,12 +1,16 @@
 /** /health: for load balancers and supervisors. */
 import { Type } from 'typebox'
+import { NodeReport } from '../../contract/node-report.ts'
 import { Problem } from '../../errors.ts'
 import type { Api, App } from '../api.ts'
+import { nodeReporter } from '../node-report.ts'
 import { problems } from '../schemas.ts'
 
 const Healthy = Type.Object({ status: Type.Literal('ok') })
 
-export function addHealth(app: App, { ping, stopping }: Api): void {
+export function addHealth(app: App, api: Api): void {
+  const { ping, stopping } = api
+  const report = nodeReporter(api)
   app.get(
     '/health/live',
     { schema: { operationId: 'live', summary: 'The process answers', tags: ['node'], response: { 200: Healthy } } },
@@ -28,5 +32,19 @@ export function addHealth(app: App, { ping, stopping }: Api): void {
       await ping()
       return { status: 'ok' as const }
     },
+  )
+
+  app.get(
+    '/health/checks',
+    {
+      schema: {
+        operationId: 'nodeChecks',
+        summary: 'The inside view of this node, as `muster doctor` reads it',
+        description: 'Answers 200 whatever it has to tell, Redis being away included.',
+        tags: ['node'],
+        response: { 200: NodeReport, ...problems() },
+      },
+    },
+    async () => await report(),
   )
 }

@@ -4,9 +4,11 @@ import { nanoid } from 'nanoid'
 import { Type } from 'typebox'
 import { Problem } from '../../errors.ts'
 import { replyLeaseMs } from '../../jobs/acks.ts'
-import type { Results } from '../../jobs/results.ts'
+import { mayHold, type Results } from '../../jobs/results.ts'
+import { queueOfWorkId } from '../../jobs/work-id.ts'
 import type { Api, App } from '../api.ts'
 import { signalOf } from '../client-signal.ts'
+import { requireQueue } from '../plugins/access.ts'
 import { renderPulled } from '../render-value.ts'
 import { problems, QueueName } from '../schemas.ts'
 
@@ -109,19 +111,17 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
       const { results } = jobs.of(queue)
       const signal = signalOf(reply, stopping)
       const leaseId = `${queue}/${nanoid()}`
-      const pulled = await results.pull({
-        leaseId,
-        top,
-        waitMs,
-        maxBytes,
-        includeFailed: failed === 'include',
-        leaseMs: leaseMs ?? replyLeaseMs,
-        signal,
+      const includeFailed = failed === 'include'
+      const lease = { leaseId, leaseMs: leaseMs ?? replyLeaseMs }
+      const pulled = await results.pull({ ...lease, top, waitMs, maxBytes, includeFailed, signal }).catch(error => {
+        // Nobody will ever hold that lease.
+        if (mayHold(error)) acks.abandon(results, leaseId)
+        throw error
       })
       const workIds = pulled.map(({ workId }) => workId)
       if (workIds.length === 0) return []
-      if (leaseMs === undefined) ackWhenSent(reply, results, leaseId, workIds)
-      else void reply.header('muster-lease-id', leaseId)
+      if (leaseMs !== undefined) void reply.header('muster-lease-id', leaseId)
+      settleWhenSent(reply, results, leaseId, workIds, leaseMs === undefined)
       return pulled.map(renderPulled)
     },
   )
@@ -142,6 +142,8 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
     },
     async request => {
       const { leaseId, workIds } = request.body
+      if (leaseId !== undefined) requireQueue(request.caller, leaseId.split('/')[0] as string)
+      for (const workId of workIds ?? []) requireQueue(request.caller, queueOfWorkId(workId) ?? 'default')
       if (leaseId === undefined) return await ackByWorkId(workIds ?? [])
       const queue = jobs.queues.find(leaseId.split('/')[0] as string)
       if (queue === undefined) throw new Problem('lease_not_found')
@@ -168,16 +170,23 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
     return { acked: held.size, notHeld: workIds.filter(workId => !held.has(workId)) }
   }
 
-  /** Acks when the last byte was handed to the network, releases when the client went away before; extends meanwhile. */
-  function ackWhenSent(reply: FastifyReply, results: Results, leaseId: string, workIds: readonly string[]): void {
-    const extension = setInterval(
-      () => void results.extend(leaseId, workIds, replyLeaseMs).catch(() => undefined),
-      replyLeaseMs / 3,
-    )
+  /**
+   * Acks when the last byte was handed to the network, unless the lease is the client's own; extends meanwhile. Releases
+   * when the client went away before.
+   */
+  function settleWhenSent(
+    reply: FastifyReply,
+    results: Results,
+    leaseId: string,
+    workIds: readonly string[],
+    isOurs: boolean,
+  ): void {
+    const extend = (): void => void results.extend(leaseId, workIds, replyLeaseMs).catch(() => undefined)
+    const extension = isOurs ? setInterval(extend, replyLeaseMs / 3) : undefined
     const settle = (): void => {
       clearInterval(extension)
-      if (reply.raw.writableFinished) acks.add(results, leaseId, workIds)
-      else void results.release(leaseId, workIds).catch(() => undefined)
+      if (!reply.raw.writableFinished) acks.release(results, leaseId, workIds)
+      else if (isOurs) acks.add(results, leaseId, workIds)
     }
     if (reply.raw.destroyed) settle()
     else reply.raw.once('close', settle)

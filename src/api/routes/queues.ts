@@ -1,5 +1,6 @@
 /** /queues: their figures; pause, resume, drain; replay what is dead. */
 import { Type } from 'typebox'
+import { mayUseQueue } from '../../access/roles.ts'
 import type { Api, App } from '../api.ts'
 import { problems } from '../schemas.ts'
 
@@ -47,7 +48,10 @@ export function addQueues(app: App, { jobs }: Api): void {
         response: { 200: Type.Object({ queues: Type.Array(QueueSchema) }), ...problems() },
       },
     },
-    async () => ({ queues: await Promise.all(jobs.queues.names().map(view)) }),
+    async ({ caller }) => {
+      const names = jobs.queues.names().filter(name => mayUseQueue(caller, name))
+      return { queues: await Promise.all(names.map(view)) }
+    },
   )
 
   app.get(

@@ -1,5 +1,6 @@
 /** GET /status: the figures at a glance. */
 import { Type } from 'typebox'
+import { mayUseQueue } from '../../access/roles.ts'
 import type { Api, App } from '../api.ts'
 import { problems } from '../schemas.ts'
 
@@ -14,7 +15,7 @@ const Status = Type.Object(
     Uncollected: count('Results that wait to be pulled'),
     Dead: count('Failed for good; can be replayed'),
   },
-  { description: 'Sums over all queues' },
+  { description: 'Sums over all queues, or over those of the key' },
 )
 
 export function addStatus(app: App, { jobs, fleet }: Api): void {
@@ -28,10 +29,10 @@ export function addStatus(app: App, { jobs, fleet }: Api): void {
         response: { 200: Status, ...problems() },
       },
     },
-    async () => {
-      const [counts, workers] = await Promise.all([jobs.counts(), fleet.registry.countAlive()])
+    async ({ caller }) => {
+      const [counts, workers] = await Promise.all([jobs.counts(), countWorkers(caller.queues)])
       const sum = (key: 'waiting' | 'running' | 'delayed' | 'uncollected' | 'dead'): number =>
-        [...counts.values()].reduce((total, one) => total + one[key], 0)
+        [...counts].reduce((total, [queue, one]) => total + (mayUseQueue(caller, queue) ? one[key] : 0), 0)
       return {
         Jobs: sum('waiting'),
         Workers: workers,
@@ -42,4 +43,9 @@ export function addStatus(app: App, { jobs, fleet }: Api): void {
       }
     },
   )
+
+  async function countWorkers(queues: ReadonlySet<string> | undefined): Promise<number> {
+    if (queues === undefined) return await fleet.registry.countAlive()
+    return (await fleet.registry.list()).filter(({ queue }) => queues.has(queue)).length
+  }
 }

@@ -1,6 +1,7 @@
 /** /workers/{payloads,results,checkpoints}: bytes between a worker and a node, as streams of any size, under a lease. */
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
+import type { Caller } from '../../access/roles.ts'
 import { CheckpointReply, UploadReply } from '../../contract/worker-protocol.ts'
 import { Problem } from '../../errors.ts'
 import { readPayload } from '../../jobs/inspect.ts'
@@ -10,6 +11,7 @@ import { spool } from '../../payloads/spool.ts'
 import type { Api, App } from '../api.ts'
 import { openBlob, sendBlob } from '../render-value.ts'
 import { problems, WorkIdParams } from '../schemas.ts'
+import { requireLeaseOf } from '../worker-door.ts'
 
 const TokenQuery = Type.Object({ token: Type.String({ minLength: 1, maxLength: 256 }) })
 const UploadQuery = Type.Object({ ...TokenQuery.properties, kind: Type.Enum(['bytes', 'json']) })
@@ -43,8 +45,8 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
         response: blobReply,
       },
     },
-    async ({ params: { workId }, query: { token } }, reply) => {
-      await requireLease(workId, token)
+    async ({ caller, params: { workId }, query: { token } }, reply) => {
+      await requireLease(caller, workId, token)
       const blob = (await readPayload(jobs.ofWorkId(workId).queue, workId))?.blob
       if (blob === undefined) throw new Problem('job_not_found', 'The payload of this job stands in its lease.')
       return await send(reply, blob)
@@ -63,8 +65,8 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
         response: blobReply,
       },
     },
-    async ({ params: { workId }, query: { token } }, reply) => {
-      await requireLease(workId, token)
+    async ({ caller, params: { workId }, query: { token } }, reply) => {
+      await requireLease(caller, workId, token)
       const blob = (await jobs.ofWorkId(workId).checkpoints.read(workId))?.blob
       if (blob === undefined) throw new Problem('job_not_found', 'This job has no checkpoint outside of its lease.')
       return await send(reply, blob)
@@ -83,8 +85,8 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
         response: { 200: CheckpointReply, ...uploadProblems },
       },
     },
-    async ({ params: { workId }, query: { token }, raw }) => {
-      await requireLease(workId, token)
+    async ({ caller, params: { workId }, query: { token }, raw }) => {
+      await requireLease(caller, workId, token)
       const bytes = await orTooLarge(jobs.ofWorkId(workId).checkpoints.keep(workId, token, raw))
       if (bytes === undefined) throw new Problem('lease_lost')
       return { bytes }
@@ -103,8 +105,8 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
         response: { 200: UploadReply, ...uploadProblems },
       },
     },
-    async ({ params: { workId }, query: { token, kind }, raw }) => {
-      await requireLease(workId, token)
+    async ({ caller, params: { workId }, query: { token, kind }, raw }) => {
+      await requireLease(caller, workId, token)
       const key = resultKey(workId, token)
       const limits = { inlineBytes: 0, maxBytes: settings.maxBodyBytes }
       const spooled = await orTooLarge(spool(raw, { ...limits, store, key }))
@@ -114,7 +116,8 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
     },
   )
 
-  async function requireLease(workId: string, token: string): Promise<void> {
+  async function requireLease(caller: Caller, workId: string, token: string): Promise<void> {
+    requireLeaseOf(caller, token)
     if (!(await jobs.ofWorkId(workId).leases.holds({ workId, token }))) throw new Problem('lease_lost')
   }
 

@@ -19,10 +19,13 @@ import type { Api, App } from '../api.ts'
 import { signalOf } from '../client-signal.ts'
 import { Fence, refuse } from '../fence.ts'
 import { problems } from '../schemas.ts'
+import { requireInstance, requireWorker } from '../worker-door.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
 
 /** A batch of completions with inline values. */
 const bodyLimit = 64 * 1024 * 1024
+/** How long a claim waits on a node that is about to stop. */
+const leavingWaitMs = 200
 /** Ends the open claims of a worker that says itself that it goes; its heartbeat (`worker:`) is to stay open. */
 const claimsOf = (workerId: string): string => `claims:${workerId}`
 
@@ -44,14 +47,20 @@ export function addWorkers(app: App, api: Api): void {
     },
     async (request, reply) => {
       const { worker, state, leases, progress = [], logs = [], waitMs = 0, interruption } = request.body
+      const { caller } = request
+      requireInstance(caller, worker, [...leases, ...progress, ...logs])
       const parts = jobs.of(worker.queue)
       const beat = async (): Promise<{ stop: LostLease[]; drain: boolean }> => {
-        const [{ drain }, stop] = await Promise.all([
-          fleet.registry.heartbeat(worker, state, leases.length, interruption),
+        const isBound = caller.worker !== undefined
+        const registered = fleet.registry.heartbeat(worker, state, leases.length, interruption, isBound)
+        // Only Redis knows whether a first token's worker is its own: nothing else is done for it before.
+        if (isBound && caller.worker.workerId === undefined) requireOwnWorker(await registered)
+        const [own, stop] = await Promise.all([
+          registered.then(requireOwnWorker),
           parts.leases.extend(leases),
           parts.leases.heardFrom(worker.workerId),
         ])
-        return { stop, drain }
+        return { stop, drain: own.drain }
       }
       const signal = signalOf(reply, stopping)
       const rung = ringOrTimeout(`worker:${worker.workerId}`, waitMs, signal)
@@ -71,7 +80,8 @@ export function addWorkers(app: App, api: Api): void {
           await rung.promise
           if (!signal.aborted) news = await beat()
         }
-        return { leaseMs: settings.leaseMs, ...news }
+        const token = api.access.renew(caller, worker.workerId)
+        return { leaseMs: settings.leaseMs, ...news, ...(token !== undefined && { token }) }
       } finally {
         rung.cancel()
       }
@@ -94,9 +104,19 @@ export function addWorkers(app: App, api: Api): void {
     },
     async (request, reply) => {
       const { workerId, queue, max, waitMs = 0 } = request.body
+      requireWorker(request.caller, workerId)
       const { claims } = jobs.of(queue)
-      if (stopping.aborted) throw new Problem('shutting_down')
-      await fence.check(workerId)
+      // Nothing more is handed out from here; the worker finds another node, or this one when it is back.
+      if (stopping.aborted) {
+        // Not at once: who knows only this node asks again and again meanwhile.
+        await delay(Math.min(waitMs, leavingWaitMs))
+        return { leaseMs: settings.leaseMs, jobs: [], drain: false }
+      }
+      await fence.check(workerId).catch((error: unknown) => {
+        // One that may not claim asks for nothing; one whose question Redis leaves open does ask.
+        if (!(error instanceof Problem)) claims.activity.asked()
+        throw error
+      })
       const signal = signalOf(reply, stopping)
       const drained = AbortSignal.any([signal, abortOnDrain(workerId, signal)])
       const leases = await claims.claim({ workerId, max, waitMs, signal: drained })
@@ -120,6 +140,7 @@ export function addWorkers(app: App, api: Api): void {
     },
     async (request, reply) => {
       const { workerId, queue, results, claim = 0 } = request.body
+      requireWorker(request.caller, workerId, results)
       const { completions } = jobs.of(queue)
       const outcomes = results.map(result => toOutcome(result))
       const first = claim > 0 && !stopping.aborted ? await fence.look(workerId) : 'unknown'
@@ -146,7 +167,11 @@ export function addWorkers(app: App, api: Api): void {
         response: { 200: ReturnReply, ...problems('request_invalid', 'json_invalid', 'queue_unknown') },
       },
     },
-    async ({ body }) => ({ returned: await jobs.of(body.queue).claims.giveBack(body.jobs) }),
+    async ({ body, caller }) => {
+      requireWorker(caller, body.workerId, body.jobs)
+      const { queue, claims } = jobs.of(body.queue)
+      return { returned: await queue.confirm(() => claims.giveBack(body.jobs)) }
+    },
   )
 
   void app.register((scope, _options, registered) => {
@@ -186,6 +211,11 @@ export function addWorkers(app: App, api: Api): void {
     )
     return { promise, cancel: () => done.abort() }
   }
+}
+
+function requireOwnWorker<T>(registered: T | undefined): T {
+  if (registered === undefined) throw new Problem('forbidden', 'A worker of this id belongs to another instance.')
+  return registered
 }
 
 function toOutcome({ workId, token, durationMs, logs, value, error }: Completion): Outcome {

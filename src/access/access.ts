@@ -1,0 +1,229 @@
+/**
+ * Who may do what on this node. A request shows a bearer token: an API key, the operator key of the settings or a worker
+ * token. On loopback a node is open as long as there is no key at all; the first one closes it, and beyond loopback (or
+ * behind a proxy) it is always closed.
+ */
+import { Problem, StartupError } from '../errors.ts'
+import type { Bell } from '../redis/bell.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
+import { AccessRecords } from './access-records.ts'
+import { isSame, parseKey } from './api-key.ts'
+import { AuditLog } from './audit-log.ts'
+import { judge } from './key-record.ts'
+import { KeyStore } from './key-store.ts'
+import { keys, topic } from './keys.ts'
+import { anyone, type Caller, roles } from './roles.ts'
+import { rotateSigningSecret } from './signing-secrets.ts'
+import { isWorkerToken, signToken, verifyToken } from './worker-token.ts'
+
+export interface AccessOptions {
+  readonly redis: RedisClient
+  readonly bell: Bell
+  /** '' for none. */
+  readonly operatorKey: string
+  /** '' for none. */
+  readonly joinSecret: string
+  readonly workerTokenTtlMs: number
+  /** Only who is on this machine can reach the node: then it may be open. */
+  readonly isPrivate: boolean
+  /** How changes are kept; left out: in the primary. */
+  readonly writes?: DurableWrites
+  readonly clock?: () => number
+}
+
+/** Everybody who holds it may do everything but be a worker. */
+const operator: Caller = {
+  kind: 'operator',
+  id: 'operator',
+  name: 'the operator key of the settings',
+  roles: new Set(roles.filter(role => role !== 'work')),
+  queues: undefined,
+}
+
+type Known = { readonly caller: Caller } | { readonly refusal: string; readonly mayBeNew: boolean }
+
+export class Access {
+  readonly keys: KeyStore
+  readonly audit: AuditLog
+  readonly #options: AccessOptions
+  readonly #writes: DurableWrites
+  readonly #records: AccessRecords
+  readonly #clock: () => number
+  #stopListening = (): void => undefined
+
+  constructor(options: AccessOptions) {
+    this.#options = options
+    const { redis, writes = new LocalWrites(redis), clock = Date.now } = options
+    this.#clock = clock
+    this.#writes = writes
+    this.#records = new AccessRecords(redis, clock)
+    this.keys = new KeyStore({ redis, writes, clock, announce: () => this.#announce() })
+    this.audit = new AuditLog(redis)
+  }
+
+  /** Reads what there is, and hears of changes from now on. @throws what Redis says */
+  async start(): Promise<void> {
+    const { bell } = this.#options
+    this.#stopListening = bell.on(topic, () => this.#records.expire())
+    await this.#records.read()
+  }
+
+  stop(): void {
+    this.#stopListening()
+  }
+
+  /** @throws StartupError when the node would listen for others, and nobody could ever get in */
+  requireKeys(host: string): void {
+    if (this.#options.isPrivate || this.#records.known.hasKeys || this.#options.operatorKey !== '') return
+    throw new StartupError(
+      `MUSTER_HOST is "${host}": others can reach this node, and there is no key that would keep them out. Make the first one with\n\n` +
+        '  muster keys create --name admin --role operate --role submit --role collect\n\n' +
+        'with the same MUSTER_REDIS_URL (or MUSTER_DATA_DIR) as this node; or set MUSTER_OPERATOR_KEY_FILE; or keep it on loopback with MUSTER_HOST=127.0.0.1 and without MUSTER_TRUSTED_PROXIES.',
+    )
+  }
+
+  /** Whether everybody may do everything: only on loopback, and only until there is a key. */
+  get isOpen(): boolean {
+    return this.#options.isPrivate && this.#options.operatorKey === '' && !this.#records.known.hasKeys
+  }
+
+  /** @returns undefined when what is known is good; a promise to wait for before asking who calls, else */
+  freshen(): Promise<void> | undefined {
+    return this.#records.freshen()
+  }
+
+  /**
+   * Who shows this header. To be asked when what is known is fresh.
+   * @throws Problem unauthenticated
+   */
+  identify(authorization: string | undefined): Caller | Promise<Caller> {
+    const known = this.#look(authorization)
+    if ('caller' in known) return known.caller
+    // A key made a moment ago on another node, whose bell is still on its way.
+    return known.mayBeNew ? this.#lookAgain(authorization) : this.#orRefuse(known)
+  }
+
+  /** The first token of an instance. */
+  mintFirstToken(instanceId: string, queue: string): { token: string; expiresAt: number } {
+    return this.#mint({ instanceId, queue })
+  }
+
+  /** A token for this very worker, when its own is the first one, or half over. */
+  renew({ worker, queues }: Caller, workerId: string): string | undefined {
+    const [queue] = queues ?? []
+    if (worker === undefined || queue === undefined) return undefined
+    const leftMs = worker.expiresAt - this.#clock()
+    if (worker.workerId !== undefined && leftMs > this.#options.workerTokenTtlMs / 2) return undefined
+    return this.#mint({ instanceId: worker.instanceId, queue, workerId }).token
+  }
+
+  /** Whether this is the join secret of the settings; compared in constant time. */
+  isJoinSecret(authorization: string | undefined): boolean {
+    const { joinSecret } = this.#options
+    const token = tokenOf(authorization) ?? ''
+    return isSame(token, joinSecret) && joinSecret !== ''
+  }
+
+  hasEnded(instanceId: string): boolean {
+    return this.#records.known.ended.has(instanceId)
+  }
+
+  /** From now on nothing that this instance was given is good any more, on any node. */
+  async endInstances(instanceIds: readonly string[]): Promise<void> {
+    const news = instanceIds.filter(id => !this.hasEnded(id))
+    if (news.length === 0) return
+    const { redis, workerTokenTtlMs } = this.#options
+    const now = this.#clock()
+    for (const id of news) this.#records.addEnded(id)
+    // Longer than any token lives, also one from a node with another setting.
+    const forgetBefore = now - Math.max(2 * workerTokenTtlMs, longestTokenMs)
+    await redis
+      .multi()
+      .zadd(keys.ended, ...news.flatMap(id => [now, id]))
+      .zremrangebyscore(keys.ended, '-inf', forgetBefore)
+      .exec()
+    this.#announce()
+  }
+
+  /** From now on a new secret signs worker tokens. @param graceMs how long the tokens before stay good */
+  async rotateSigning(graceMs: number): Promise<void> {
+    const { redis } = this.#options
+    await this.#writes.confirm(keys.signing, () => rotateSigningSecret(redis, graceMs, this.#clock()))
+    this.#announce()
+  }
+
+  async #lookAgain(authorization: string | undefined): Promise<Caller> {
+    await this.#records.lookAgain()
+    const known = this.#look(authorization)
+    return 'caller' in known ? known.caller : this.#orRefuse(known)
+  }
+
+  #orRefuse({ refusal }: { readonly refusal: string }): Caller {
+    // Also with a token that is good for nothing: a worker of yesterday may work on while the node is open to all.
+    if (this.isOpen) return anyone
+    throw new Problem('unauthenticated', refusal)
+  }
+
+  #look(authorization: string | undefined): Known {
+    if (authorization === undefined)
+      return { refusal: 'This node asks for a key: send Authorization: Bearer muster_….', mayBeNew: false }
+    const token = tokenOf(authorization)
+    if (token === undefined) return { refusal: 'Authorization must be "Bearer" and a key.', mayBeNew: false }
+    if (isWorkerToken(token)) return this.#lookAtWorkerToken(token)
+    const parts = parseKey(token)
+    if (parts !== undefined) {
+      const record = this.#records.known.apiKeys.get(parts.id)
+      const verdict = judge(record, parts.secret, this.#clock())
+      if (record !== undefined && verdict === 'good') {
+        const { id, name, roles, queues } = record
+        return { caller: { kind: 'key', id, name, roles: new Set(roles), queues: queues && new Set(queues) } }
+      }
+      if (verdict === 'expired') return { refusal: 'This key has expired.', mayBeNew: false }
+    }
+    const { operatorKey } = this.#options
+    if (isSame(token, operatorKey) && operatorKey !== '') return { caller: operator }
+    return { refusal: 'This key is not known here, or it was revoked.', mayBeNew: parts !== undefined }
+  }
+
+  #lookAtWorkerToken(token: string): Known {
+    const { signing, ended } = this.#records.known
+    const result = verifyToken(token, signing, this.#clock())
+    if (result.verdict !== 'good') {
+      const refusal =
+        result.verdict === 'expired' ? 'This worker token has expired.' : 'This worker token is not good here.'
+      return { refusal, mayBeNew: result.verdict === 'unknown-secret' }
+    }
+    const { instanceId, queue, workerId, expiresAt } = result.claims
+    if (ended.has(instanceId)) return { refusal: `The instance ${instanceId} has ended.`, mayBeNew: false }
+    return {
+      caller: {
+        kind: 'worker',
+        id: instanceId,
+        name: `worker on ${instanceId}`,
+        roles: workerRoles,
+        queues: new Set([queue]),
+        worker: { instanceId, workerId, expiresAt },
+      },
+    }
+  }
+
+  #mint(whose: { instanceId: string; queue: string; workerId?: string }): { token: string; expiresAt: number } {
+    const [secret] = this.#records.known.signing
+    if (secret === undefined)
+      throw new Problem('redis_unavailable', 'The secret that signs worker tokens is not known.')
+    const expiresAt = this.#clock() + this.#options.workerTokenTtlMs
+    return { token: signToken({ ...whose, expiresAt }, secret), expiresAt }
+  }
+
+  #announce(): void {
+    this.#records.expire()
+    this.#options.bell.ring(topic)
+  }
+}
+
+const workerRoles: Caller['roles'] = new Set(['work'] as const)
+const longestTokenMs = 2 * 3_600_000
+
+const tokenOf = (authorization: string | undefined): string | undefined =>
+  /^bearer +([\x21-\x7e]{1,1024}) *$/i.exec(authorization ?? '')?.[1]

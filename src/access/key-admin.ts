@@ -1,0 +1,177 @@
+/** What `muster keys` works with: a node, over its API, or Redis itself, so that the first key can be made. */
+import { tmpdir, userInfo } from 'node:os'
+import type { Logger } from 'pino'
+import { StartupError } from '../errors.ts'
+import { type RedisTarget, targetOf } from '../redis/address.ts'
+import { askRedis } from '../redis/ask-redis.ts'
+import { closeRedis, connectRedis, type RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
+import { EmbeddedRedis } from '../redis/embedded.ts'
+import { embeddedFiles } from '../redis/embedded-config.ts'
+import { globalKey } from '../redis/keys.ts'
+import { openWrites } from '../redis/open-writes.ts'
+import type { Settings } from '../settings.ts'
+import { AuditLog } from './audit-log.ts'
+import type { KeyView } from './key-record.ts'
+import { KeyStore, type NewKey } from './key-store.ts'
+import { keys, topic } from './keys.ts'
+import { makeNodeFetch } from './node-fetch.ts'
+import type { Role } from './roles.ts'
+import { rotateSigningSecret, workersKeyId } from './signing-secrets.ts'
+
+/** A key as the API shows it; times are ISO 8601. */
+export interface ShownKey {
+  readonly keyId: string
+  readonly name: string
+  readonly roles: readonly Role[]
+  readonly queues?: readonly string[]
+  readonly createdAt: string
+  readonly expiresAt?: string
+  /** Only of a key that was just made. */
+  readonly key?: string
+}
+
+export interface KeyAdmin {
+  create(key: NewKey): Promise<ShownKey>
+  list(): Promise<ShownKey[]>
+  /** @returns undefined for the secret that signs worker tokens, which nobody is shown */
+  rotate(keyId: string, graceMs: number): Promise<ShownKey | undefined>
+  revoke(keyId: string): Promise<void>
+  close(): Promise<void>
+}
+
+const callTimeoutMs = 10_000
+
+/**
+ * With MUSTER_API_KEY the nodes are asked, else Redis itself.
+ * @throws StartupError when neither can be reached
+ */
+export async function openKeyAdmin(settings: Settings, log: Logger): Promise<KeyAdmin> {
+  return settings.apiKey === '' ? await openRedisAdmin(settings, log) : await openNodeAdmin(settings)
+}
+
+async function openNodeAdmin({ nodeUrls, apiKey, caFile }: Settings): Promise<KeyAdmin> {
+  const fetch = await makeNodeFetch({ apiKey, caFile })
+  const call = async (method: string, path: string, json?: unknown): Promise<unknown> => {
+    let failure: StartupError | undefined
+    for (const url of nodeUrls) {
+      try {
+        const signal = AbortSignal.timeout(callTimeoutMs)
+        const reply = await fetch(url + path, { method, signal, ...(json !== undefined && { json }) })
+        const body = (await reply.json()) as { detail?: string; action?: string }
+        if (reply.ok) return body
+        failure = new StartupError(`${url} says: ${body.detail ?? reply.status} ${body.action ?? ''}`.trimEnd())
+        if (reply.status < 500) throw failure
+      } catch (error) {
+        if (error === failure) throw error
+        failure ??= new StartupError(`No node answers at ${nodeUrls.join(', ')}. Set --url or MUSTER_NODE_URLS.`, {
+          cause: error,
+        })
+      }
+    }
+    throw failure ?? new StartupError('MUSTER_NODE_URLS names no node.')
+  }
+  return {
+    create: async key => (await call('POST', '/keys', key)) as ShownKey,
+    list: async () => ((await call('GET', '/keys')) as { keys: ShownKey[] }).keys,
+    rotate: async (keyId, graceMs) => {
+      const reply = (await call('POST', `/keys/${encodeURIComponent(keyId)}/rotate`, { graceMs })) as ShownKey
+      return keyId === workersKeyId ? undefined : reply
+    },
+    revoke: async keyId => void (await call('DELETE', `/keys/${encodeURIComponent(keyId)}`)),
+    close: async () => undefined,
+  }
+}
+
+async function openRedisAdmin(settings: Settings, log: Logger): Promise<KeyAdmin> {
+  const stops: (() => Promise<unknown>)[] = []
+  const close = async (): Promise<void> => {
+    for (let next = stops.pop(); next !== undefined; next = stops.pop()) await next()
+  }
+  try {
+    const { target, release } = await findRedis(settings, log)
+    stops.push(release)
+    const redis = await connectRedis({ ...target, role: 'commands', log })
+    stops.push(() => closeRedis(redis))
+    const { writes, close: closeWrites } = await openWrites(settings.durability, target, redis, log)
+    stops.push(closeWrites)
+    return redisAdmin(redis, writes, close)
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+function redisAdmin(redis: RedisClient, writes: DurableWrites, closeAll: () => Promise<void>): KeyAdmin {
+  const audit = new AuditLog(redis)
+  let told: Promise<unknown> = Promise.resolve()
+  const announce = (): void => {
+    // As the bell of a node has it: who rings, then the topics.
+    told = redis.publish(globalKey('bell'), `muster-keys\n${topic}`).catch(() => undefined)
+  }
+  const store = new KeyStore({ redis, announce, writes })
+  const note = async (action: string, target: string, details?: Record<string, unknown>): Promise<void> =>
+    await audit.write({
+      at: Date.now(),
+      who: { kind: 'shell', id: userInfo().username, name: `${userInfo().username} at the shell, on Redis itself` },
+      ...{ action, target, status: 200 },
+      ...(details !== undefined && { details }),
+    })
+  return {
+    create: async key => {
+      const { key: text, ...view } = await store.create(key)
+      await note('key.create', view.id, { ...key })
+      return { ...show(view), key: text }
+    },
+    list: async () => (await store.list()).map(show),
+    rotate: async (keyId, graceMs) => {
+      if (keyId === workersKeyId) {
+        await writes.confirm(keys.signing, () => rotateSigningSecret(redis, graceMs, Date.now()))
+        announce()
+        await note('key.rotate', keyId, { graceMs })
+        return undefined
+      }
+      const issued = await store.rotate(keyId, graceMs)
+      if (issued === undefined) throw unknown(keyId)
+      await note('key.rotate', keyId, { graceMs })
+      const { key: text, ...view } = issued
+      return { ...show(view), key: text }
+    },
+    revoke: async keyId => {
+      if (!(await store.revoke(keyId))) throw unknown(keyId)
+      await note('key.revoke', keyId)
+    },
+    close: async () => {
+      await told
+      await closeAll()
+    },
+  }
+}
+
+const unknown = (keyId: string): StartupError =>
+  new StartupError(`No key has the id "${keyId}". "muster keys list" shows those that there are.`)
+
+/** The Redis of the settings; else that of a node that runs on the data directory; else one for the moment. */
+async function findRedis(
+  settings: Settings,
+  log: Logger,
+): Promise<{ target: RedisTarget; release: () => Promise<void> }> {
+  const given = targetOf(settings)
+  if (given !== undefined) return { target: given, release: async () => undefined }
+  const { socket } = embeddedFiles(settings.dataDir, tmpdir())
+  if ((await askRedis(socket, 'PING', 2000)) !== undefined)
+    return { target: { socketPath: socket }, release: async () => undefined }
+  const embedded = new EmbeddedRedis({ dataDir: settings.dataDir, log })
+  return { target: await embedded.start(), release: () => embedded.stop() }
+}
+
+function show({ id, name, roles, queues, createdAt, expiresAt }: KeyView): ShownKey {
+  return {
+    keyId: id,
+    name,
+    roles,
+    ...(queues !== undefined && { queues }),
+    createdAt: new Date(createdAt).toISOString(),
+    ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt).toISOString() }),
+  }
+}

@@ -1,0 +1,16 @@
+/** The Redis keys of access. Only nodes (and who administers them) reach Redis: what stands here is the house's own. */
+import { globalKey } from '../redis/keys.ts'
+
+export const keys = {
+  /** Hash: by id, an API key as JSON, its secret hashed. */
+  apiKeys: globalKey('access:keys'),
+  /** String: the secrets that sign worker tokens, newest first, as JSON. */
+  signing: globalKey('access:signing'),
+  /** Sorted set: ids of instances that have ended, by when; their tokens are dead. */
+  ended: globalKey('access:ended'),
+  /** Stream: the audit log. */
+  audit: globalKey('access:audit'),
+} as const
+
+/** Rung when any of them changed: nodes read them anew. */
+export const topic = 'access'

@@ -1,0 +1,49 @@
+/** How the commands call nodes: with the key of the settings, and with trust in the authority that they name. */
+import { readFile } from 'node:fs/promises'
+import { rootCertificates } from 'node:tls'
+import { Agent, fetch as fetchBy } from 'undici'
+import { StartupError } from '../errors.ts'
+
+export type NodeFetch = (url: string, init?: NodeRequest) => Promise<NodeReply>
+
+export interface NodeRequest {
+  readonly method?: string
+  /** Sent as JSON. */
+  readonly json?: unknown
+  readonly signal?: AbortSignal
+}
+
+export interface NodeReply {
+  readonly ok: boolean
+  readonly status: number
+  json(): Promise<unknown>
+}
+
+/**
+ * @param settings.apiKey '' for none
+ * @param settings.caFile '' for the well-known authorities
+ * @throws StartupError when that file cannot be read
+ */
+export async function makeNodeFetch({ apiKey, caFile }: { apiKey: string; caFile: string }): Promise<NodeFetch> {
+  const ca = caFile === '' ? undefined : [...rootCertificates, await readCa(caFile)]
+  const dispatcher = new Agent({ connect: { timeout: 5000, ...(ca !== undefined && { ca }) } })
+  return async (url, { method = 'GET', json, signal } = {}) =>
+    await fetchBy(url, {
+      method,
+      dispatcher,
+      headers: {
+        ...(apiKey !== '' && { authorization: `Bearer ${apiKey}` }),
+        ...(json !== undefined && { 'content-type': 'application/json' }),
+      },
+      ...(json !== undefined && { body: JSON.stringify(json) }),
+      ...(signal !== undefined && { signal }),
+    })
+}
+
+async function readCa(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    throw new StartupError(`MUSTER_CA_FILE cannot be read: ${(error as Error).message}`, { cause: error })
+  }
+}

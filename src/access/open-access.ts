@@ -1,0 +1,55 @@
+/** Opens the access of a node as the settings want it, and refuses to start a node that would stand open to others. */
+import type { Logger } from 'pino'
+import type { Bell } from '../redis/bell.ts'
+import type { RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
+import { isLoopback } from '../settings/faults-of-access.ts'
+import type { Settings } from '../settings.ts'
+import { Access } from './access.ts'
+import { readSecret } from './read-secret.ts'
+
+export interface OpenAccessOptions {
+  readonly settings: Settings
+  readonly redis: RedisClient
+  readonly bell: Bell
+  readonly writes?: DurableWrites
+  readonly log: Pick<Logger, 'info' | 'warn'>
+}
+
+/** @throws StartupError when a secret cannot be read, or others could reach the node and there is no key */
+export async function openAccess({ settings, redis, bell, writes, log }: OpenAccessOptions): Promise<Access> {
+  const { host, trustedProxies, tlsCertFile } = settings
+  const [operatorKey, joinSecret] = await Promise.all([
+    readSecret({ value: settings.operatorKey, file: settings.operatorKeyFile, name: 'MUSTER_OPERATOR_KEY' }),
+    readSecret({
+      value: settings.workerJoinSecret,
+      file: settings.workerJoinSecretFile,
+      name: 'MUSTER_WORKER_JOIN_SECRET',
+    }),
+  ])
+  // Through a proxy on this machine others reach a node on loopback, too.
+  const isPrivate = isLoopback(host) && trustedProxies.length === 0
+  const { workerTokenTtlMs } = settings
+  const access = new Access({
+    ...{ redis, bell, operatorKey, joinSecret, workerTokenTtlMs, isPrivate },
+    ...(writes !== undefined && { writes }),
+  })
+  await access.start()
+  try {
+    access.requireKeys(host)
+  } catch (error) {
+    access.stop()
+    throw error
+  }
+  if (access.isOpen)
+    log.info('there are no keys: whoever is on this machine may do everything; "muster keys create" closes it')
+  if (!isLoopback(host) && tlsCertFile === '' && trustedProxies.length === 0)
+    log.warn(
+      'keys and results cross the network unencrypted: set MUSTER_TLS_CERT_FILE and MUSTER_TLS_KEY_FILE, or put a proxy with TLS before the node and name it in MUSTER_TRUSTED_PROXIES',
+    )
+  if (settings.fleet === 'ec2' && joinSecret === '' && !access.isOpen)
+    log.warn(
+      'there is no MUSTER_WORKER_JOIN_SECRET: the workers of the fleet get in only with a key in their image (docs/access.md)',
+    )
+  return access
+}

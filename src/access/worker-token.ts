@@ -1,0 +1,81 @@
+/**
+ * Worker tokens: `mwt.<claims>.<signature>`, short-lived, bound to an instance and its queue, and from the first
+ * heartbeat on to one worker. Signed with HMAC-SHA-256 under a secret that all nodes share: any of them verifies a token
+ * without a look-up.
+ */
+import { createHmac, timingSafeEqual } from 'node:crypto'
+
+export interface WorkerClaims {
+  readonly instanceId: string
+  readonly queue: string
+  /** Left out in the first token of an instance, which is good for its first heartbeat and for the code of the worker. */
+  readonly workerId?: string
+  /** In ms since the epoch. */
+  readonly expiresAt: number
+}
+
+export interface SigningSecret {
+  readonly id: string
+  readonly secret: Buffer
+  /** In ms since the epoch; absent for the one that signs. */
+  readonly goodUntil?: number
+}
+
+const prefix = 'mwt.'
+const longest = 1024
+
+export const isWorkerToken = (text: string): boolean => text.startsWith(prefix)
+
+export function signToken(
+  { instanceId, queue, workerId, expiresAt }: WorkerClaims,
+  { id, secret }: SigningSecret,
+): string {
+  const claims = JSON.stringify([id, instanceId, queue, expiresAt, ...(workerId === undefined ? [] : [workerId])])
+  const signed = prefix + Buffer.from(claims).toString('base64url')
+  return `${signed}.${macOf(signed, secret).toString('base64url')}`
+}
+
+export type TokenVerdict =
+  | { readonly verdict: 'good'; readonly claims: WorkerClaims }
+  | { readonly verdict: 'wrong' | 'expired' }
+  /** Signed by a secret that is not (or not yet) known here. */
+  | { readonly verdict: 'unknown-secret' }
+
+/** @param now ms since the epoch */
+export function verifyToken(text: string, secrets: readonly SigningSecret[], now: number): TokenVerdict {
+  const end = text.lastIndexOf('.')
+  if (text.length > longest || end <= prefix.length) return { verdict: 'wrong' }
+  const signed = text.slice(0, end)
+  const fields = readFields(signed.slice(prefix.length))
+  if (fields === undefined) return { verdict: 'wrong' }
+  const [id, instanceId, queue, expiresAt, workerId] = fields
+  const found = secrets.find(secret => secret.id === id)
+  if (found === undefined) return { verdict: 'unknown-secret' }
+  const mac = Buffer.from(text.slice(end + 1), 'base64url')
+  const expected = macOf(signed, found.secret)
+  if (mac.length !== expected.length || !timingSafeEqual(mac, expected)) return { verdict: 'wrong' }
+  if (now >= expiresAt || now >= (found.goodUntil ?? Number.POSITIVE_INFINITY)) return { verdict: 'expired' }
+  return {
+    verdict: 'good',
+    claims: { instanceId, queue, expiresAt, ...(workerId !== undefined && { workerId }) },
+  }
+}
+
+const macOf = (signed: string, secret: Buffer): Buffer => createHmac('sha256', secret).update(signed).digest()
+
+type Fields = [id: string, instanceId: string, queue: string, expiresAt: number, workerId?: string]
+
+/** Nothing of it is believed before the signature was verified, but which secret to verify it with. */
+function readFields(claims: string): Fields | undefined {
+  try {
+    const fields = JSON.parse(Buffer.from(claims, 'base64url').toString()) as unknown
+    if (!Array.isArray(fields)) return undefined
+    const [id, instanceId, queue, expiresAt, workerId] = fields as unknown[]
+    const texts = [id, instanceId, queue, workerId ?? '']
+    return texts.every(text => typeof text === 'string') && typeof expiresAt === 'number'
+      ? (fields as Fields)
+      : undefined
+  } catch {
+    return undefined
+  }
+}

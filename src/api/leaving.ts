@@ -1,0 +1,36 @@
+/**
+ * How the server of a node leaves, without a request that fails:
+ *
+ *   serving ──stopping──▶ leaving (not ready, long polls end, replies say "Connection: close") ──close──▶ closed
+ *
+ * Whoever is told so opens the next connection elsewhere; so the port is closed to nobody who could know better.
+ */
+import { setImmediate as turn } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { within } from '../fleet/within.ts'
+import type { App } from './api.ts'
+
+/** From `stopping` on every reply ends its connection, and says why to workers: proxies end connections, too. */
+export function addFarewell(app: App, stopping: AbortSignal): void {
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (stopping.aborted) void reply.header('connection', 'close').header('muster-leaving', '1')
+    done()
+  })
+}
+
+/**
+ * Closes the port, then waits for the replies under way, at most `inFlightMs`; what is still open then is cut off.
+ * Returns when all is closed.
+ */
+export async function closeApp(app: App, inFlightMs: number, log: Logger): Promise<void> {
+  // What has arrived by now is read before idle connections are looked for: it belongs to no idle one.
+  await turn()
+  const closed = app.close()
+  try {
+    await within(inFlightMs, 'Requests under way', closed)
+  } catch {
+    log.warn({ inFlightMs }, 'requests were still under way when the node had to stop; they are cut off')
+    app.server.closeAllConnections()
+    await closed
+  }
+}
