@@ -2,11 +2,16 @@
 /** The `muster` command: every subcommand, listed once. */
 import { Command, Option } from 'commander'
 import { pino } from 'pino'
+import type { KeysRequest } from './access/keys-command.ts'
 import { StartupError } from './errors.ts'
+import { errorForLog } from './log-errors.ts'
 import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
 import { version } from './version.ts'
 
 const program = new Command('muster').description('A job server that musters its own workers').version(version)
+
+/** Of `doctor`, whose 1 means that something is wrong with the deployment. */
+const usageExitCode = 2
 
 const handlers = new Option('--handlers <file>', 'JavaScript file with your own handlers').env('MUSTER_HANDLERS')
 
@@ -50,10 +55,130 @@ program
   .argument('[decisionId]', 'the id of a decision, as GET /fleet/decisions lists it')
   .option('--url <url>', 'the node to ask (MUSTER_NODE_URLS)')
   .action(async (id: string | undefined, { url }: { url?: string }) => {
-    const { nodeUrls } = settingsWith({ nodeUrls: url })
+    const { nodeUrls, apiKey, caFile } = settingsWith({ nodeUrls: url })
+    const { makeNodeFetch } = await import('./access/node-fetch.ts')
+    const fetch = await makeNodeFetch({ apiKey, caFile })
     const { runExplain } = await import('./fleet/explain-command.ts')
-    process.exitCode = await runExplain({ urls: nodeUrls, print, ...(id !== undefined && { id }) })
+    process.exitCode = await runExplain({ urls: nodeUrls, print, fetch, ...(id !== undefined && { id }) })
   })
+
+program
+  .command('doctor')
+  .description('look over a deployment: what is wrong with its nodes, Redis, clocks, disks or AWS, and how to mend it')
+  .option('--json', 'as one JSON object')
+  .option('--url <urls>', 'the nodes to ask, separated by commas (MUSTER_NODE_URLS)')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : usageExitCode))
+  .action(async ({ json = false, url }: { json?: boolean; url?: string }) => {
+    // Nothing has been looked at yet: what ends it now says nothing about the deployment.
+    process.exitCode = usageExitCode
+    const settings = settingsWith({ nodeUrls: url })
+    const { runDoctor } = await import('./doctor/run-doctor.ts')
+    process.exitCode = await runDoctor({ settings, json, print })
+  })
+
+const redis = program.command('redis').description('the three copies of Redis: configure, run and look at them')
+redis
+  .command('secrets')
+  .description('make the secrets of the copies: passwords, an authority and a certificate')
+  .requiredOption('--out <file>', 'the file to write; it is not overwritten')
+  .option('--hosts-names <names>', 'more DNS names for the certificate, separated by commas')
+  .option('--renew-certificate', 'renew the certificate of the servers in this file, and nothing else')
+  .action(async options => await (await redisCommand()).runRedisSecrets(options, print))
+redis
+  .command('init')
+  .description('write the configuration of every host, and the settings of the nodes')
+  .requiredOption('--hosts <hosts>', 'three (or five) names and IPv4 addresses: a=10.0.1.10,b=10.0.2.10,c=10.0.3.10')
+  .requiredOption('--out <folder>', 'where to write; each host gets a folder in it')
+  .option('--only <name>', 'write for this host only')
+  .option('--secrets <file>', 'as "muster redis secrets" made them (default: those in the folder, made if need be)')
+  .option('--name <name>', 'what Sentinel calls the whole', 'muster')
+  .option('--port <port>', 'port of Redis', '6379')
+  .option('--sentinel-port <port>', 'port of Sentinel', '26379')
+  .option('--no-tls', 'without encryption: for a test on one machine')
+  .option('--primary <name>', 'primary at the very first start (default: the first host)')
+  .option('--max-memory-mb <size>', "memory for jobs (default: 60 % of the host's)")
+  .option('--down-after-ms <time>', 'a primary that is silent for this long is taken for dead', '2000')
+  .action(async options => await (await redisCommand()).runRedisInit(options, print))
+redis
+  .command('run')
+  .description('run the Redis and the Sentinel of this host until told to stop')
+  .requiredOption('--dir <folder>', 'the folder of this host')
+  .option('--data-dir <folder>', 'where they keep their data (default: data in the folder)')
+  .option('--no-failover', 'do not hand the role of primary over before stopping')
+  .action(async (options: { dir: string; dataDir?: string; failover: boolean }) => {
+    const log = makeLog(settingsWith({}))
+    process.exit(await (await redisCommand()).runRedisCopy({ ...options, log, untilSignalled }))
+  })
+redis
+  .command('failover')
+  .description('move the role of primary to another host without losing a job; both go on running')
+  .requiredOption('--dir <folder>', 'the folder of any host')
+  .action(async ({ dir }: { dir: string }) => {
+    process.exitCode = await (await redisCommand()).runRedisFailover(dir, makeLog(settingsWith({})), print)
+  })
+redis
+  .command('status')
+  .description('show who is primary and who could take over; exit code 1 when nobody could')
+  .option('--dir <folder>', 'the folder of any host')
+  .option('--url <url>', 'redis+sentinel://… or rediss+sentinel://… (MUSTER_REDIS_URL)')
+  .option('--json', 'as one JSON object')
+  .action(async ({ dir, url, json = false }: { dir?: string; url?: string; json?: boolean }) => {
+    const { redisUrl, redisCaFile: caFile, redisTlsName: tlsName } = settingsWith({ redisUrl: url })
+    const where = { url: redisUrl, caFile, tlsName, ...(dir !== undefined && { dir }) }
+    process.exitCode = await (await redisCommand()).runRedisStatus({ ...where, json }, print)
+  })
+
+const redisCommand = () => import('./redis/copies/redis-command.ts')
+
+const keys = program
+  .command('keys')
+  .description('make, list, rotate and revoke API keys: at a node with MUSTER_API_KEY, else in Redis itself')
+const url = new Option('--url <urls>', 'the nodes to ask (MUSTER_NODE_URLS), with MUSTER_API_KEY')
+const json = new Option('--json', 'print JSON')
+const each = (value: string, before: readonly string[]): string[] => [...before, ...value.split(',')]
+
+keys
+  .command('create')
+  .description('make a key; its secret is printed this once')
+  .requiredOption('--name <name>', 'what people know it by')
+  .requiredOption('--role <role>', 'submit, collect, work, read or operate; may be given again', each, [])
+  .option('--queue <name>', 'bind it to a queue; may be given again', each, [])
+  .option('--expires-in <time>', 'like 90d')
+  .addOption(url)
+  .addOption(json)
+  .action(async ({ name, role, queue, expiresIn, ...rest }) => {
+    const expiry = expiresIn === undefined ? {} : { expiresIn }
+    await runKeys({ verb: 'create', name, roles: role, queues: queue, ...expiry }, rest)
+  })
+keys
+  .command('list')
+  .description('list the keys, without their secrets')
+  .addOption(url)
+  .addOption(json)
+  .action(async rest => await runKeys({ verb: 'list' }, rest))
+keys
+  .command('rotate')
+  .description('give a key a new secret, or with the id "workers" that which signs the tokens of workers')
+  .argument('<id>')
+  .option('--grace <time>', 'how long the old secret works beside the new, like 24h', '0s')
+  .addOption(url)
+  .addOption(json)
+  .action(async (keyId, { grace, ...rest }) => await runKeys({ verb: 'rotate', keyId, grace }, rest))
+keys
+  .command('revoke')
+  .description('take a key away, at once')
+  .argument('<id>')
+  .addOption(url)
+  .action(async (keyId, rest) => await runKeys({ verb: 'revoke', keyId }, rest))
+
+async function runKeys(request: KeysRequest, { url, json = false }: { url?: string; json?: boolean }): Promise<void> {
+  const settings = settingsWith({ nodeUrls: url })
+  const { runKeys: run } = await import('./access/keys-command.ts')
+  const tell = (line: string): boolean => process.stderr.write(`${line}\n`)
+  // Its output is the key: what there is to log goes beside it.
+  const log = pino({ level: 'warn', base: null, serializers: { err: errorForLog } }, pino.destination(2))
+  await run(request, { settings, log, json, print, tell })
+}
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`)
@@ -77,6 +202,7 @@ function makeLog(settings: Settings) {
     level: settings.logLevel,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
+    serializers: { err: errorForLog },
     ...(target && { transport: target }),
   })
 }
@@ -131,5 +257,5 @@ try {
       ? `muster: ${error.message}\n`
       : `muster: ${(error as Error).stack ?? String(error)}\n`,
   )
-  process.exit(1)
+  process.exit(process.exitCode ?? 1)
 }

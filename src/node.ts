@@ -1,30 +1,41 @@
 /**
  * A node: everything that runs in it, listed once, started in this order and stopped in the reverse one.
  *
- *   Redis (embedded or given) → jobs → HTTP server → fleet
+ *   Redis (embedded or given) → payload store → jobs → HTTP server → fleet → metrics
  */
 import { type AddressInfo, createServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
+import type { Access } from './access/access.ts'
+import { openAccess } from './access/open-access.ts'
 import type { App } from './api/api.ts'
 import { createApp } from './api/app.ts'
+import { closeApp } from './api/leaving.ts'
+import { TlsFiles } from './api/tls-files.ts'
 import { StartupError } from './errors.ts'
 import { createFleet } from './fleet/fleet.ts'
 import { createLocalProvider } from './fleet/providers/local-provider.ts'
 import type { Provider } from './fleet/providers/provider.ts'
+import { tellEnds } from './fleet/providers/tell-ends.ts'
 import { workerEnvironment } from './fleet/providers/worker-environment.ts'
 import { builtInHandlers } from './handlers/catalogue.ts'
 import { compilePayloadCheck } from './handlers/payload-schema.ts'
 import { Acks } from './jobs/acks.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { type KnownType, Types } from './jobs/types.ts'
-import { FolderStore } from './payloads/folder-store.ts'
+import { Watchdog, watchdogExitCode } from './jobs/watchdog.ts'
+import { openMetrics } from './metrics/open-metrics.ts'
+import { openPayloadStore } from './payloads/open-payload-store.ts'
+import type { PayloadStore } from './payloads/payload-store.ts'
+import { type RedisTarget, targetOf } from './redis/address.ts'
 import { Bell } from './redis/bell.ts'
 import { checkRedis } from './redis/checks.ts'
-import { closeRedis, connectRedis, type RedisAddress } from './redis/connection.ts'
+import { closeRedis, connectRedis, type RedisClient, recycle } from './redis/connection.ts'
+import type { DurableWrites } from './redis/durable-writes.ts'
 import { EmbeddedRedis } from './redis/embedded.ts'
 import { globalKey } from './redis/keys.ts'
+import { openWrites } from './redis/open-writes.ts'
 import type { Settings } from './settings.ts'
 import { describeHandlers } from './worker/describe-handlers.ts'
 
@@ -37,6 +48,9 @@ export interface RunningNode {
 }
 
 type Stop = () => Promise<unknown>
+
+/** How long requests may go on once the port is closed. */
+const inFlightMs = 10_000
 
 /**
  * Starts a node.
@@ -68,34 +82,47 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const redis = await connectRedis({ ...address, role: 'commands', log })
   stops.push(() => closeRedis(redis))
   if (settings.redisUrl !== '') await requireSoundRedis(redis, log)
+  const { writes, close: closeWrites } = await openWrites(settings.durability, address, redis, log)
+  stops.push(closeWrites)
   const bell = await connectBell(address, redis, log, stops)
+  const access = await openAccess({ settings, redis, bell, writes, log })
+  stops.push(async () => access.stop())
 
-  const store = new FolderStore(`${settings.dataDir}/payloads`)
-  await store.start()
-  const jobs = new Jobs({ settings, redis, bell, store, log })
+  const store = await openStore({ settings, address, writes, log, stops })
+  const jobs = new Jobs({ settings, redis, writes, bell, store, log })
   stops.push(() => jobs.stop())
   await jobs.start()
   const acks = new Acks(log)
   stops.push(() => acks.stop())
   acks.start()
+  if (settings.watchdogMs > 0) await startWatchdog({ settings, address, jobs, redis, log, stops })
 
   const stopping = new AbortController()
   const port = await reservePort(settings)
-  const url = reachableUrl(settings.host, port)
-  const provider = await openProvider(settings, url, log)
-  const fleet = createFleet({ settings, redis, queues: jobs, bell, log, provider })
+  const tls = openTls(settings, log)
+  const pair = await tls?.read()
+  const url = reachableUrl(settings.host, port, tls !== undefined)
+  const provider = await openProvider(settings, url, access, log)
+  const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider })
   const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
   const app = await createApp(
-    { settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
+    { access, settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
     log,
+    pair,
   )
+  tls?.follow(app.server as never)
+  stops.push(async () => tls?.stop())
+  stops.push(() => closeApp(app, inFlightMs, log))
+  await listen(app, settings.host, port)
   stops.push(async () => {
     stopping.abort()
-    await app.close()
+    // The port stays open meanwhile: what runs here finishes, clients and load balancers move on.
+    await Promise.all([fleet.stop(), delay(settings.shutdownGraceMs)])
   })
-  await listen(app, settings.host, port)
-  stops.push(() => fleet.stop())
   fleet.start()
+  const metrics = await openMetrics({ settings, jobs, fleet, redis, log })
+  stops.push(async () => metrics?.stop())
+  metrics?.start()
   return { url, app }
 }
 
@@ -107,14 +134,34 @@ async function knownTypes(settings: Settings): Promise<KnownType[]> {
   )
 }
 
-async function findRedis(settings: Settings, log: Logger, stops: Stop[]): Promise<RedisAddress> {
-  if (settings.redisUrl !== '') return { url: settings.redisUrl }
+async function findRedis(settings: Settings, log: Logger, stops: Stop[]): Promise<RedisTarget> {
+  const given = targetOf(settings)
+  if (given !== undefined) return given
   const embedded = new EmbeddedRedis({ dataDir: settings.dataDir, log })
   stops.push(() => embedded.stop())
   return await embedded.start()
 }
 
-async function requireSoundRedis(redis: Redis, log: Logger): Promise<void> {
+interface StoreParts {
+  readonly settings: Settings
+  readonly address: RedisTarget
+  readonly writes: DurableWrites
+  readonly log: Logger
+  readonly stops: Stop[]
+}
+
+async function openStore({ settings, address, writes, log, stops }: StoreParts): Promise<PayloadStore> {
+  const connect = async (): Promise<RedisClient> => {
+    const own = await connectRedis({ ...address, role: 'commands', log })
+    stops.push(() => closeRedis(own))
+    return own
+  }
+  const { store, close } = await openPayloadStore({ settings, connect, writes, log })
+  stops.push(close)
+  return store
+}
+
+async function requireSoundRedis(redis: RedisClient, log: Logger): Promise<void> {
   const findings = await checkRedis(redis)
   for (const { level, message } of findings) if (level === 'warn') log.warn(message)
   const faults = findings.filter(({ level }) => level === 'error')
@@ -122,7 +169,7 @@ async function requireSoundRedis(redis: Redis, log: Logger): Promise<void> {
     throw new StartupError(`This Redis will not do:\n${faults.map(({ message }) => `  - ${message}`).join('\n')}`)
 }
 
-async function connectBell(address: RedisAddress, redis: Redis, log: Logger, stops: Stop[]): Promise<Bell> {
+async function connectBell(address: RedisTarget, redis: RedisClient, log: Logger, stops: Stop[]): Promise<Bell> {
   const bell = new Bell()
   const channel = globalKey('bell')
   const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
@@ -133,24 +180,76 @@ async function connectBell(address: RedisAddress, redis: Redis, log: Logger, sto
   return bell
 }
 
-async function openProvider(settings: Settings, url: string, log: Logger): Promise<Provider | undefined> {
+interface WatchdogParts {
+  readonly settings: Settings
+  readonly address: RedisTarget
+  readonly jobs: Jobs
+  /** The connection that claims use. */
+  readonly redis: RedisClient
+  readonly log: Logger
+  readonly stops: Stop[]
+}
+
+async function startWatchdog({ settings, address, jobs, redis, log, stops }: WatchdogParts): Promise<void> {
+  // That Redis is away is told by the connections that others use.
+  const quiet = { info: log.debug.bind(log), warn: log.debug.bind(log) }
+  const own = await connectRedis({ ...address, role: 'commands', log: quiet })
+  stops.push(() => closeRedis(own))
+  const watchdog = new Watchdog({
+    queues: jobs.queues.names().map(name => jobs.of(name)),
+    redis: own,
+    windowMs: settings.watchdogMs,
+    log,
+    recycle: () => recycle(redis),
+    end: () => process.exit(watchdogExitCode),
+  })
+  stops.push(() => watchdog.stop())
+  watchdog.start()
+}
+
+const openTls = ({ tlsCertFile: certFile, tlsKeyFile: keyFile }: Settings, log: Logger): TlsFiles | undefined =>
+  certFile === '' ? undefined : new TlsFiles({ certFile, keyFile, log })
+
+async function openProvider(
+  settings: Settings,
+  url: string,
+  access: Access,
+  log: Logger,
+): Promise<Provider | undefined> {
   if (settings.fleet === 'none') return undefined
-  if (settings.fleet === 'local') return localProvider(settings, url, log)
+  const provider = await openOneProvider(settings, url, access, log)
+  return tellEnds(provider, { onEnded: ids => access.endInstances(ids), log })
+}
+
+async function openOneProvider(settings: Settings, url: string, access: Access, log: Logger): Promise<Provider> {
+  if (settings.fleet === 'local') return localProvider(settings, url, access, log)
   // Only now: the AWS SDK costs 0.3 s and 28 MB.
   const { openEc2Provider } = await import('./fleet/providers/ec2/open-ec2-provider.ts')
   return await openEc2Provider(settings, log)
 }
 
-function localProvider(settings: Settings, url: string, log: Logger): Provider {
+function localProvider(settings: Settings, url: string, access: Access, log: Logger): Provider {
   return createLocalProvider({
     dataDir: settings.dataDir,
     workerCommand: [process.execPath, fileURLToPath(new URL('./cli.js', import.meta.url)), 'worker'],
-    environment: workerEnvironment(settings, process.env, url),
+    environment: workerEnvironment(settings, process.env, addressForWorkers(settings, url, log)),
+    tokenFor: (instanceId, pool) => access.mintFirstToken(instanceId, pool).token,
     // A drain lets jobs run for workerDrainMs, then write their last checkpoints.
     terminateGraceMs: settings.workerDrainMs + 15_000,
     closeGraceMs: 5000,
     log,
   })
+}
+
+/** A certificate names a host, which 127.0.0.1 is not: MUSTER_NODE_URLS says by which name the workers find it. */
+function addressForWorkers({ tlsCertFile, nodeUrls }: Settings, url: string, log: Logger): string {
+  if (tlsCertFile === '') return url
+  const named = nodeUrls.find(one => one.startsWith('https:'))
+  if (named === undefined)
+    log.warn(
+      `local workers call ${url}: if the certificate has another name, set MUSTER_NODE_URLS to https://<name>:<port>`,
+    )
+  return named ?? url
 }
 
 /** With port 0 a free one is chosen before anything is told about it. */
@@ -185,7 +284,7 @@ function explainListenError(error: unknown, host: string, port: number): unknown
   return error
 }
 
-function reachableUrl(host: string, port: number): string {
+function reachableUrl(host: string, port: number, hasTls: boolean): string {
   const reachable = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
-  return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
+  return `${hasTls ? 'https' : 'http'}://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
 }

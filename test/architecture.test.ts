@@ -6,18 +6,23 @@ import t from 'tap'
 const root = fileURLToPath(new URL('../src', import.meta.url))
 
 /** A room, and those that it may look into; every room may look into itself and into the ground. */
-const ground = ['errors', 'settings', 'version']
+const ground = ['errors', 'settings', 'version', 'within']
 const rooms: Record<string, readonly string[]> = {
   errors: [],
   version: [],
+  within: [],
   settings: [],
+  'log-errors': [],
   index: ['handlers'],
-  cli: ['node', 'worker', 'fleet'],
-  node: ['api', 'fleet', 'jobs', 'payloads', 'redis', 'handlers', 'worker'],
-  api: ['fleet', 'jobs', 'payloads', 'redis', 'contract'],
+  cli: ['access', 'log-errors', 'node', 'worker', 'fleet', 'doctor', 'redis'],
+  doctor: ['redis', 'fleet', 'contract', 'worker'],
+  node: ['access', 'api', 'fleet', 'metrics', 'jobs', 'payloads', 'redis', 'handlers', 'worker'],
+  access: ['redis'],
+  api: ['access', 'fleet', 'jobs', 'payloads', 'redis', 'contract'],
   fleet: ['jobs', 'payloads', 'redis', 'contract'],
+  metrics: ['fleet', 'jobs', 'redis'],
   jobs: ['payloads', 'redis', 'contract'],
-  payloads: [],
+  payloads: ['redis'],
   redis: [],
   contract: [],
   worker: ['contract', 'handlers'],
@@ -25,7 +30,7 @@ const rooms: Record<string, readonly string[]> = {
 }
 
 /** These decide, and nothing else: no clock, no environment, no I/O. */
-const pure = ['fleet/decide.ts', 'fleet/rules/', 'fleet/reasons.ts', 'fleet/snapshot.ts']
+const pure = ['fleet/decide.ts', 'fleet/rules/', 'fleet/reasons.ts', 'fleet/boot-stages.ts', 'fleet/snapshot.ts']
 
 const sourceFiles = async (): Promise<string[]> =>
   (await readdir(root, { recursive: true })).filter(file => file.endsWith('.ts') && !file.includes('/kernel/'))

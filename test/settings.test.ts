@@ -84,6 +84,7 @@ t.test('documents name only what exists', async t => {
     ...describeSettings(readSettings(none)).map(({ name }) => name),
     'MUSTER_INSTANCE_ID',
     'MUSTER_QUEUE',
+    'MUSTER_BOOT_STAGES',
   ])
   const { scripts } = JSON.parse(await readFile(new URL('package.json', root), 'utf8'))
   for (const file of [
@@ -92,7 +93,12 @@ t.test('documents name only what exists', async t => {
     'CHANGELOG.md',
     'docs/internals.md',
     'docs/worker-protocol.md',
+    'docs/doctor.md',
     'docs/errors.md',
+    'docs/metrics.md',
+    'docs/payloads.md',
+    'docs/access.md',
+    'docs/redis.md',
     'bench/README.md',
   ]) {
     const text = await readFile(new URL(file, root), 'utf8')

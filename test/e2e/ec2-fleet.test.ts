@@ -22,7 +22,7 @@ type Body = any
 
 // Machines boot, work and go away in real time.
 t.setTimeout(600_000)
-const { front, createTemplate, subnetOf, allInstances } = await startAws(t)
+const { moto, front, ec2, createTemplate, subnetOf, allInstances } = await startAws(t)
 const home = fileURLToPath(new URL('../../', import.meta.url))
 /** Whether the image holds the code of the worker; else the user data gets it from a node. */
 let hasCode = true
@@ -30,6 +30,7 @@ const simulator = await startSimulator(t, {
   front,
   pollMs: 100,
   graceMs: 3000,
+  environment: { AWS_ENDPOINT_URL: moto.url, AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' },
   prepareDisk: async root => {
     if (!hasCode) return
     await mkdir(join(root, 'opt/muster'), { recursive: true })
@@ -145,6 +146,8 @@ t.test('a third is taken away under load: replaced at the notice, no attempt spe
     instances.find(({ instanceId }: Body) => instanceId === victim),
     { state: 'draining', interruption: { kind: 'interruption' }, market: 'spot' },
   )
+  const { boot } = instances.find(({ instanceId }: Body) => instanceId === victim)
+  t.match(boot, { userDataAt: /Z$/, installedAt: /Z$/, firstClaimAt: /Z$/, stages: { installedMs: Number } })
   await until(async () => (await allInstances()).length === launched + 1)
   t.pass('above the ceiling of three, for as long as it is there')
   const seen = await collect(node, 27, 60_000)
@@ -203,6 +206,56 @@ t.test('replies that are lost after the launch: launched once', async t => {
   t.ok(fault.hits >= 1)
   t.equal((await allInstances()).length, 2)
   t.equal(await liveCount(), 2)
+})
+
+t.test('closed: instances join with the secret that they read from the Parameter Store', async t => {
+  hasCode = false
+  const joinSecret = `join-${'j'.repeat(32)}`
+  const operatorKey = `operator-${'k'.repeat(32)}`
+  const parameter = ['--name', '/muster/join', '--type', 'SecureString', '--value', joinSecret]
+  const env = { ...process.env, AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' }
+  const where = ['--region', 'us-east-1', '--endpoint-url', moto.url]
+  await promisify(execFile)('aws', [...where, 'ssm', 'put-parameter', ...parameter], { env })
+  const node = await ec2Node(t, {
+    MUSTER_OPERATOR_KEY: operatorKey,
+    MUSTER_WORKER_JOIN_SECRET: joinSecret,
+    MUSTER_WORKER_JOIN_PARAMETER: '/muster/join',
+    MUSTER_WORKER_TOKEN_TTL_MS: '10000',
+    MUSTER_WORKER_TOKEN: 'of-the-node-alone',
+    MUSTER_MAX_WORKERS: '1',
+    MUSTER_IDLE_TIMEOUT_MS: '3000',
+  })
+  const headers = { authorization: `Bearer ${operatorKey}`, 'content-type': 'application/json' }
+  const ask = async (method: string, path: string, body?: unknown): Promise<Body> =>
+    await (
+      await fetch(node.url + path, { method, headers, ...(body !== undefined && { body: JSON.stringify(body) }) })
+    ).json()
+  // Longer than a first token is good for: heartbeats renew it.
+  await ask('PUT', '/enqueue?type=sleep', { payload: { ms: 13_000 } })
+  const values: unknown[] = []
+  await until(async () => {
+    values.push(...(await ask('POST', '/pullCompleted?top=1&waitMs=2000')))
+    return values.length === 1
+  }, 90_000).catch(error => {
+    throw new Error(`${error}\n${consolesOf(simulator.instances())}\n${node.output()}`)
+  })
+  const { LaunchTemplateVersions = [] } = await ec2.describeLaunchTemplateVersions({
+    LaunchTemplateName: 'worker',
+    Versions: ['$Default', '$Latest'],
+  })
+  const userData = LaunchTemplateVersions.map(({ LaunchTemplateData }) =>
+    Buffer.from(LaunchTemplateData?.UserData ?? '', 'base64').toString(),
+  ).join('\n')
+  t.match(userData, '/muster/join')
+  for (const secret of [joinSecret, operatorKey, 'of-the-node-alone', 'mwt.'])
+    for (const [place, text] of Object.entries({
+      userData,
+      log: node.output(),
+      consoles: consolesOf(simulator.instances()),
+    }))
+      t.notOk(text.includes(secret), `no secret in ${place}`)
+  t.equal((await fetch(`${node.url}/fleet`)).status, 401)
+  await until(async () => (await liveCount()) === 0, 30_000)
 })
 
 t.test('two nodes launch once; both killed: the fleet is gone soon after', { timeout: 120_000 }, async t => {

@@ -4,9 +4,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Redis } from 'ioredis'
 import { pino } from 'pino'
 import type { Test } from 'tap'
+import { Access } from '../../src/access/access.ts'
 import type { App } from '../../src/api/api.ts'
 import { createApp } from '../../src/api/app.ts'
 import type {
@@ -16,26 +16,31 @@ import type {
   HeartbeatReply,
   Lease,
 } from '../../src/contract/worker-protocol.ts'
-import { createFleet } from '../../src/fleet/fleet.ts'
+import { createFleet, type Fleet } from '../../src/fleet/fleet.ts'
 import { builtInHandlers } from '../../src/handlers/catalogue.ts'
 import { compilePayloadCheck } from '../../src/handlers/payload-schema.ts'
 import { Acks } from '../../src/jobs/acks.ts'
 import { Jobs } from '../../src/jobs/jobs.ts'
 import { Types } from '../../src/jobs/types.ts'
-import { FolderStore } from '../../src/payloads/folder-store.ts'
+import { openPayloadStore } from '../../src/payloads/open-payload-store.ts'
+import type { PayloadStore } from '../../src/payloads/payload-store.ts'
+import type { RedisTarget } from '../../src/redis/address.ts'
 import { Bell } from '../../src/redis/bell.ts'
-import { closeRedis, connectRedis } from '../../src/redis/connection.ts'
+import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connection.ts'
+import { openWrites } from '../../src/redis/open-writes.ts'
 import { readSettings, type Settings } from '../../src/settings.ts'
 import { startTestRedis, type TestRedis, type TestRedisOptions } from './redis.ts'
 
 export interface TestApi {
   readonly url: string
   readonly app: App
+  readonly access: Access
+  readonly fleet: Fleet
   readonly jobs: Jobs
-  readonly redis: Redis
+  readonly redis: RedisClient
   readonly server: TestRedis
   readonly settings: Settings
-  readonly store: FolderStore
+  readonly store: PayloadStore
   /** A request; the body of the reply is parsed when it is JSON. */
   call(method: string, path: string, options?: CallOptions): Promise<Reply>
   worker(workerId?: string, queue?: string): TestWorker
@@ -73,10 +78,13 @@ export async function startTestApi(
   return await startApiOn(t, server, environment)
 }
 
-/** Another node on the same Redis (and the same folder for payloads, when `dataDir` is given). */
+/**
+ * Another node on the same Redis (and the same folder for payloads, when `dataDir` is given), or one on whatever
+ * MUSTER_REDIS_URL can name; `server` of the result then is only that.
+ */
 export async function startApiOn(
   t: Test,
-  server: TestRedis,
+  server: TestRedis | RedisTarget,
   environment: Record<string, string> = {},
 ): Promise<TestApi> {
   const dataDir = environment.MUSTER_DATA_DIR ?? (await mkdtemp(join(tmpdir(), 'muster-api-')))
@@ -87,20 +95,25 @@ export async function startApiOn(
     ...environment,
   })
   const log = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
-  const address = { socketPath: server.socketPath }
+  const address: RedisTarget = 'socketPath' in server ? { socketPath: server.socketPath } : server
   const redis = await connectRedis({ ...address, role: 'commands', log })
   const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
   const bell = new Bell()
   subscriber.on('message', (_channel: string, message: string) => bell.receive(message))
   await subscriber.subscribe('bell')
   bell.connect(message => redis.publish('bell', message))
-  const store = new FolderStore(join(dataDir, 'payloads'))
-  await store.start()
-  const jobs = new Jobs({ settings, redis, bell, store, log })
+  const { writes, close: closeWrites } = await openWrites(settings.durability, address, redis, log)
+  const { store } = await openPayloadStore({ settings, connect: async () => redis, writes, log })
+  const jobs = new Jobs({ settings, redis, writes, bell, store, log })
   await jobs.start()
+  const access = new Access({
+    ...{ redis, bell, operatorKey: settings.operatorKey, joinSecret: settings.workerJoinSecret },
+    ...{ workerTokenTtlMs: settings.workerTokenTtlMs, isPrivate: true },
+  })
+  await access.start()
   const acks = new Acks(log)
   acks.start()
-  const fleet = createFleet({ settings, redis, queues: jobs, bell, log, provider: undefined })
+  const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider: undefined })
   fleet.start()
   const known = builtInHandlers.map(({ type, payload }) =>
     payload === undefined ? { type } : { type, check: compilePayloadCheck({ type, payload }) },
@@ -108,17 +121,19 @@ export async function startApiOn(
   const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
   const stopping = new AbortController()
   const app = await createApp(
-    { settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
+    { access, settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
     log,
   )
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(async () => {
     stopping.abort()
     await app.close()
+    access.stop()
     await fleet.stop()
     await acks.stop()
     await jobs.stop()
     await closeRedis(subscriber)
+    await closeWrites()
     await closeRedis(redis)
     if (environment.MUSTER_DATA_DIR === undefined) await rm(dataDir, { recursive: true, force: true })
   })
@@ -143,7 +158,7 @@ export async function startApiOn(
     }
   }
   const worker = (workerId = 'w1', queue = 'default'): TestWorker => makeWorker(call, workerId, queue)
-  return { url, app, jobs, redis, server, settings, store, call, worker }
+  return { url, app, access, fleet, jobs, redis, server: server as TestRedis, settings, store, call, worker }
 }
 
 function makeWorker(call: TestApi['call'], workerId: string, queue: string): TestWorker {

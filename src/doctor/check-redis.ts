@@ -1,0 +1,230 @@
+/** The copies of Redis and what they say of themselves. Pure. */
+import type { CopySurvey, RedisSurvey } from '../redis/survey.ts'
+import { type Fault, type Finding, fail, ok, skipped, sum, warn } from './finding.ts'
+
+/** With Sentinels: node A, node B and the witness. */
+const copiesWanted = 3
+
+export function checkRedisCopies(survey: RedisSurvey): Finding[] {
+  const reached = survey.copies.filter(({ error }) => error === undefined)
+  const first = checkReached(survey)
+  if (reached.length === 0) return [first]
+  const each = { ...survey, copies: reached }
+  return [first, ...checks.map(check => check(each))]
+}
+
+type Check = (survey: RedisSurvey) => Finding
+
+function checkReached({ kind, copies }: RedisSurvey): Finding {
+  const faults = copies.flatMap(({ where, error }): Fault[] =>
+    error === undefined ? [] : [{ isGrave: true, text: `${where} does not answer: ${error}` }],
+  )
+  if (copies.length === 0) faults.push({ isGrave: true, text: 'no Redis was found' })
+  else if (kind === 'sentinel' && copies.length < copiesWanted)
+    faults.push({ isGrave: true, text: `the Sentinels know ${copies.length} of ${copiesWanted} copies` })
+  return sum(
+    'redis-copies',
+    faults,
+    kind === 'sentinel'
+      ? 'Start it again ("muster redis run" on its host), and see that its port can be reached. With one copy less, the next loss stops the queue.'
+      : 'Start Redis, and see that its port can be reached from here and that user and password are right.',
+    `${copies.map(({ where }) => where).join(', ')}`,
+  )
+}
+
+const checkPrimary: Check = ({ kind, copies }) => {
+  const name = 'redis-primary'
+  const primaries = copies.filter(({ role }) => role === 'primary').map(({ where }) => where)
+  if (kind === 'cluster') {
+    const broken = copies.filter(({ info }) => info.get('cluster_enabled') !== '1').map(({ where }) => where)
+    return broken.length > 0
+      ? fail(name, `${broken.join(', ')} is no part of a Cluster`, 'Point MUSTER_REDIS_URL at servers of one Cluster.')
+      : ok(name, `${primaries.length} masters: ${primaries.join(', ')}`)
+  }
+  if (primaries.length === 1) return ok(name, primaries[0] as string)
+  if (primaries.length === 0)
+    return fail(
+      name,
+      'no copy is the primary',
+      kind === 'sentinel'
+        ? 'A failover may be under way: look again in 10 s. If it stays so, see the logs of the Sentinels ("muster redis status").'
+        : 'Point MUSTER_REDIS_URL at the primary, not at a replica.',
+    )
+  return fail(
+    name,
+    `${primaries.length} copies say that they are: ${primaries.join(', ')}`,
+    'The Sentinels make the wrong one a replica within some seconds. If it stays so, that host does not reach them.',
+  )
+}
+
+const lagWarnSeconds = 3
+
+const checkReplicas: Check = ({ kind, copies }) => {
+  const name = 'redis-replicas'
+  const replicas = copies.filter(({ role }) => role === 'replica')
+  if (kind === 'socket') return skipped(name, 'one copy: the Redis of this node')
+  if (replicas.length === 0)
+    return kind === 'single'
+      ? skipped(name, 'one copy')
+      : fail(name, 'no replica answers', 'Start the other copies: if the primary is lost now, so are its jobs.')
+  const faults: Fault[] = []
+  for (const { where, info } of replicas) {
+    if (info.get('master_link_status') !== 'up')
+      faults.push({ isGrave: true, text: `${where} is not connected to its primary` })
+    else if (info.get('master_sync_in_progress') === '1')
+      faults.push({ isGrave: false, text: `${where} is being filled` })
+    const silentSeconds = Number(info.get('master_last_io_seconds_ago') ?? 0)
+    if (silentSeconds > lagWarnSeconds)
+      faults.push({ isGrave: false, text: `${where} heard nothing of its primary for ${silentSeconds} s` })
+  }
+  for (const { where, info } of copies.filter(({ role }) => role === 'primary'))
+    for (const [key, value] of info) {
+      const lagSeconds = Number(/(?:^|,)lag=(\d+)/.exec(value)?.[1])
+      if (/^slave\d+$/.test(key) && lagSeconds > lagWarnSeconds)
+        faults.push({ isGrave: false, text: `a replica of ${where} is ${lagSeconds} s behind` })
+    }
+  return sum(
+    name,
+    faults,
+    'See its log: network, password of the user "replica", certificate, or a disk that is too slow.',
+    `${replicas.length} in sync`,
+  )
+}
+
+/** The same setting on every copy: any of them may be the primary next. */
+function onEach(
+  name: string,
+  copies: readonly CopySurvey[],
+  judge: (copy: CopySurvey) => Fault | undefined,
+  action: string,
+  whenWell: string,
+): Finding {
+  const faults = copies.flatMap(copy => {
+    const fault = judge(copy)
+    return fault === undefined ? [] : [{ ...fault, text: `${copy.where}: ${fault.text}` }]
+  })
+  return sum(name, faults, action, whenWell)
+}
+
+const checkEviction: Check = ({ copies }) =>
+  onEach(
+    'redis-eviction',
+    copies,
+    ({ config, info }) => {
+      const policy = config.get('maxmemory-policy') ?? info.get('maxmemory_policy')
+      if (policy === 'noeviction') return undefined
+      return policy === undefined
+        ? { isGrave: false, text: 'cannot be seen' }
+        : { isGrave: true, text: `maxmemory-policy is ${policy}: jobs are thrown away when the memory is full` }
+    },
+    'Run "CONFIG SET maxmemory-policy noeviction" there, and set it in redis.conf (or the parameter group) too.',
+    'noeviction',
+  )
+
+const checkAppendOnly: Check = ({ kind, copies }) => {
+  const isAlone = kind === 'single' || kind === 'socket'
+  return onEach(
+    'redis-append-only',
+    copies,
+    ({ config, info }) => {
+      const keeps = config.get('appendonly') ?? (info.get('aof_enabled') === '1' ? 'yes' : 'no')
+      if (keeps !== 'yes')
+        return {
+          isGrave: true,
+          text: `appendonly is ${keeps}: a restart loses jobs${isAlone ? '' : ', on all copies if it was the primary'}`,
+        }
+      const sync = config.get('appendfsync')
+      if (sync === 'no') return { isGrave: true, text: 'appendfsync is no' }
+      return isAlone && sync === 'everysec'
+        ? { isGrave: false, text: 'appendfsync is everysec: a power loss takes up to 1 s of acknowledged jobs' }
+        : undefined
+    },
+    `Run "CONFIG SET appendonly yes" and "CONFIG SET appendfsync ${isAlone ? 'always' : 'everysec'}" there, and set both in redis.conf too.`,
+    'on',
+  )
+}
+
+const checkMinReplicas: Check = ({ kind, copies }) => {
+  if (kind !== 'sentinel') return skipped('redis-min-replicas', 'only with Sentinels')
+  return onEach(
+    'redis-min-replicas',
+    copies,
+    ({ config }) => {
+      const count = config.get('min-replicas-to-write')
+      if (count === undefined) return { isGrave: false, text: 'cannot be seen' }
+      return Number(count) >= 1
+        ? undefined
+        : { isGrave: true, text: 'min-replicas-to-write is 0: a primary that is cut off goes on taking jobs' }
+    },
+    'Run "CONFIG SET min-replicas-to-write 1" there, and set it in redis.conf too.',
+    'a primary without a replica takes nothing',
+  )
+}
+
+const checkMemory: Check = ({ copies }) =>
+  onEach(
+    'redis-memory',
+    copies,
+    ({ info }) => {
+      const used = Number(info.get('used_memory') ?? 0)
+      const most = Number(info.get('maxmemory') ?? 0) || Number(info.get('total_system_memory') ?? 0)
+      const share = most === 0 ? 0 : used / most
+      const percent = Math.round(share * 100)
+      return share > 0.8 ? { isGrave: share > 0.95, text: `${percent} % of its memory are used` } : undefined
+    },
+    'Let results be collected, let them expire sooner (MUSTER_RESULT_TTL_MS, MUSTER_UNCOLLECTED_TTL_MS), or give Redis more memory.',
+    'enough is free',
+  )
+
+const checkVersion: Check = ({ copies }) => {
+  const versions = copies.map(({ where, info }) => ({ where, version: info.get('redis_version') ?? 'unknown' }))
+  const list = versions.map(({ where, version }) => `${where} ${version}`).join(', ')
+  const isOld = ({ version }: { version: string }): boolean => {
+    const [major = 0, minor = 0] = version.split('.').map(Number)
+    return major < 6 || (major === 6 && minor < 2)
+  }
+  if (versions.some(isOld)) return fail('redis-version', list, 'Muster needs Redis 6.2 or newer; 7 is better.')
+  if (new Set(versions.map(({ version }) => version)).size > 1)
+    return warn('redis-version', list, 'Bring all copies to the same version, replicas first.')
+  return ok('redis-version', versions[0]?.version ?? '')
+}
+
+const checkFile: Check = ({ copies }) =>
+  onEach(
+    'redis-file',
+    copies,
+    ({ info }) => {
+      const broken = ['aof_last_write_status', 'aof_last_bgrewrite_status', 'rdb_last_bgsave_status'].filter(
+        key => (info.get(key) ?? 'ok') !== 'ok',
+      )
+      if (broken.length > 0) return { isGrave: true, text: broken.map(key => `${key} is ${info.get(key)}`).join(', ') }
+      return info.get('loading') === '1' ? { isGrave: false, text: 'it is loading its data' } : undefined
+    },
+    'See its log, and whether its disk is full or broken: Redis takes nothing while it cannot write.',
+    'written without error',
+  )
+
+const slowMs = 100
+const tooSlowMs = 1000
+
+const checkLatency: Check = ({ copies }) =>
+  onEach(
+    'redis-latency',
+    copies,
+    ({ pingMs }) =>
+      pingMs > slowMs ? { isGrave: pingMs > tooSlowMs, text: `answers after ${Math.round(pingMs)} ms` } : undefined,
+    'Is its machine busy, is the network slow, or does somebody run long commands (SLOWLOG GET)?',
+    `at most ${Math.max(...copies.map(({ pingMs }) => pingMs)).toFixed(1)} ms`,
+  )
+
+const checks: readonly Check[] = [
+  checkPrimary,
+  checkReplicas,
+  checkEviction,
+  checkAppendOnly,
+  checkMinReplicas,
+  checkMemory,
+  checkVersion,
+  checkFile,
+  checkLatency,
+]

@@ -1,0 +1,21 @@
+/** Findings as a table for people, with what to do under each that needs it, and one line that closes it. */
+import type { Finding, Outcome } from './finding.ts'
+
+const signs: Record<Outcome, string> = { ok: '✓', warn: '!', fail: '✗', skipped: '·' }
+
+export function renderFindings(findings: readonly Finding[]): string[] {
+  const width = Math.max(...findings.map(({ name }) => name.length))
+  const lines = findings.flatMap(({ name, outcome, detail, action }) => {
+    const head = `${signs[outcome]} ${name.padEnd(width)}  ${outcome === 'skipped' ? 'skipped: ' : ''}${detail}`
+    return action === undefined ? [head] : [head, `${' '.repeat(width + 4)}→ ${action}`]
+  })
+  return [...lines, '', closingLine(findings)]
+}
+
+function closingLine(findings: readonly Finding[]): string {
+  const count = (wanted: Outcome): number => findings.filter(({ outcome }) => outcome === wanted).length
+  const [failed, warned, skipped] = [count('fail'), count('warn'), count('skipped')]
+  const rest = skipped === 0 ? '' : `, ${skipped} skipped`
+  if (failed > 0) return `${failed} to mend, ${warned} to look at${rest}.`
+  return warned > 0 ? `Nothing fails; ${warned} to look at${rest}.` : `All is well${rest}.`
+}
