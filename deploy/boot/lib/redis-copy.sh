@@ -1,0 +1,60 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by node-boot.sh and witness-boot.sh, after machine.sh: this machine's copy of Redis, configured by `muster redis init`.
+copies=$state/redis
+copy=$copies/$MACHINE
+# Gone at the next boot: a folder in memory.
+secrets=$root/run/muster
+
+muster() { node "$home/dist/cli.js" "$@"; }
+
+fetch_redis_secrets() {
+  mkdir -p "$secrets"
+  chmod 700 "$secrets"
+  fetch_secret "$REDIS_SECRET" "$secrets/redis.json"
+}
+
+forget_redis_secrets() { rm -rf "$secrets"; }
+
+write_copy() {
+  muster redis init --hosts "$HOSTS" --only "$MACHINE" --primary a --secrets "$secrets/redis.json" --out "$copies" \
+    --max-memory-mb "$REDIS_MEMORY_MB" || give_up 'the configuration of Redis cannot be written'
+  chown -R muster:muster "$copies"
+  printf 'REDIS_COPY=%s\n' "$copy" >"$etc/redis.env"
+  # Redis forks to rewrite its append-only file: without this, the kernel may refuse a fork that would fit.
+  printf 'vm.overcommit_memory = 1\n' >"$root/etc/sysctl.d/90-muster.conf"
+  sysctl --quiet --load="$root/etc/sysctl.d/90-muster.conf" || say 'vm.overcommit_memory cannot be set'
+}
+
+start_copy() { start_unit muster-redis "$etc/redis.env" "$copy/redis.conf" "$copy/users.acl" "$copy/sentinel-users.acl"; }
+
+# Whether the Sentinel of another machine takes connections: when a deployment is new, its first machine is alone.
+others_answer() {
+  local host address
+  for host in ${HOSTS//,/ }; do
+    address=${host#*=}
+    if [ "${host%%=*}" != "$MACHINE" ] && timeout 2 bash -c ": </dev/tcp/$address/26379" 2>/dev/null; then return 0; fi
+  done
+  return 1
+}
+
+is_in_sync() {
+  local status
+  # It ends with 1 when no failover could happen, and says why all the same.
+  status=$(muster redis status --dir "$copy" --json 2>/dev/null || true)
+  node "$here/lib/in-sync.mjs" "$MACHINE" <<<"$status" 2>/dev/null
+}
+
+# The stack replaces the next machine once this one has signalled. Were this copy not in sync by then, two of three copies
+# would be away at once. On the first machine of a new deployment there is nobody to be in sync with.
+await_copy() {
+  local deadline=$((SECONDS + ${MUSTER_BOOT_WAIT:-600})) alone=0
+  while ! is_in_sync; do
+    if others_answer; then alone=0; else alone=$((alone + 1)); fi
+    if [ "$alone" -ge 6 ] && systemctl is-active --quiet muster-redis.service; then
+      say 'no other machine answers yet: this copy is the first'
+      return 0
+    fi
+    if [ "$SECONDS" -ge "$deadline" ]; then give_up 'this copy of Redis is not in sync with the others; see redis.log'; fi
+    sleep "${MUSTER_BOOT_PAUSE:-5}"
+  done
+}

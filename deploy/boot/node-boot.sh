@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Makes this machine a node: the API and the autoscaler, and (unless ElastiCache holds the queue) a copy of Redis and its
+# Sentinel. Run by the user data at the first boot; run again, it brings the machine to what its secrets and its bundle are now.
+set -Eeuo pipefail
+umask 022
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=deploy/boot/lib/machine.sh
+. "$here/lib/machine.sh"
+# shellcheck source=deploy/boot/lib/redis-copy.sh
+. "$here/lib/redis-copy.sh"
+# shellcheck source=deploy/boot/lib/certificate.sh
+. "$here/lib/certificate.sh"
+trap 'give_up "line $LINENO of ${BASH_SOURCE[0]##*/} failed: $BASH_COMMAND"' ERR
+trap forget_redis_secrets EXIT
+
+# The settings of the stack, and what only this machine knows. Secret is the URL of Redis: it holds a password.
+write_node_environment() {
+  umask 077
+  {
+    grep -E '^(MUSTER|AWS)_' "$etc/machine.env"
+    printf 'MUSTER_HOST=0.0.0.0\nMUSTER_PORT=%s\nMUSTER_DATA_DIR=/var/lib/muster/node\n' "$API_PORT"
+    printf 'MUSTER_TLS_CERT_FILE=/etc/muster/tls/api.crt\nMUSTER_TLS_KEY_FILE=/etc/muster/tls/api.key\n'
+    printf 'MUSTER_CA_FILE=/etc/muster/tls/ca.crt\n'
+    # Workers read it by way of SSM, under the name of the secret: that of its ARN without the six characters at the end.
+    local name=${JOIN_SECRET##*:secret:}
+    printf 'MUSTER_WORKER_JOIN_PARAMETER=/aws/reference/secretsmanager/%s\n' "${name%-*}"
+    if [ "$REDIS" = nodes ]; then
+      cat "$copies/node.env"
+    else
+      printf 'MUSTER_REDIS_URL=rediss://:%s@%s:6379\n' "$(cat "$secrets/cache-token")" "$REDIS_ADDRESS"
+    fi
+  } >"$etc/node.env.new"
+  mv "$etc/node.env.new" "$etc/node.env"
+  umask 022
+}
+
+# Ready means: Redis takes writes, and the API is served.
+await_node() {
+  local deadline=$((SECONDS + ${MUSTER_BOOT_WAIT:-600}))
+  until curl --silent --fail --output /dev/null --connect-timeout 2 --max-time 5 --cacert "$etc/tls/ca.crt" \
+    "https://127.0.0.1:$API_PORT/health/ready"; do
+    if [ "$SECONDS" -ge "$deadline" ]; then give_up 'the node does not become ready; see node.log'; fi
+    sleep "${MUSTER_BOOT_PAUSE:-5}"
+  done
+}
+
+install_node
+if [ "$REDIS" = nodes ]; then install_redis; fi
+install_tools openssl
+make_folders
+start_log_agent
+fetch_redis_secrets
+fetch_secret "$OPERATOR_SECRET" "$etc/operator-key"
+fetch_secret "$JOIN_SECRET" "$etc/join-secret"
+issue_certificate "$secrets/redis.json"
+if [ "$REDIS" = nodes ]; then
+  write_copy
+else
+  fetch_secret "$CACHE_SECRET" "$secrets/cache-token"
+fi
+write_node_environment
+forget_redis_secrets
+if [ "$REDIS" = nodes ]; then start_copy; fi
+start_unit muster-node "$etc/node.env" "$etc/operator-key" "$etc/join-secret"
+await_node
+if [ "$REDIS" = nodes ]; then await_copy; fi
+tell_stack true 'the node is ready'
+say 'the node is ready'

@@ -1,0 +1,197 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# Sourced by setup.sh: what has to be right before anything is made: tools, credentials, region, settings, types, zones, quotas.
+
+TEMPLATE=$ROOT/deploy/cloudformation/muster.yaml
+
+check_tools() {
+  step 'looking for the tools'
+  local tool
+  for tool in node npm aws; do
+    command -v "$tool" >/dev/null 2>&1 || stop_with "$EXIT_TOOL" "$tool is missing" "$(how_to_get "$tool")"
+  done
+  [ "$(node -p 'Number(process.versions.node.split(".")[0]) >= 20')" = true ] ||
+    stop_with "$EXIT_TOOL" "Node.js $(node --version) is too old" "$(how_to_get node)"
+  aws --version >/dev/null 2>&1 || stop_with "$EXIT_TOOL" 'the command aws does not run' "$(how_to_get aws)"
+}
+
+how_to_get() {
+  case "$1" in
+  aws) echo 'install the AWS CLI: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html' ;;
+  npm) echo 'npm comes with Node.js: install version 20 or newer from https://nodejs.org/' ;;
+  node) echo 'install Node.js 20 or newer from https://nodejs.org/' ;;
+  esac
+}
+
+check_credentials() {
+  step 'looking at the region and the credentials'
+  REGION=${REGION:-${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region 2>/dev/null || true)}}}
+  [ -n "$REGION" ] || stop_with "$EXIT_USAGE" 'no region is set' 'add --region, such as --region eu-central-1'
+  printf '%s' "$REGION" | grep -Eq '^[a-z]{2,4}(-[a-z]+){1,3}-[0-9]$' ||
+    stop_with "$EXIT_USAGE" "$REGION is no region of AWS" 'regions are named like eu-central-1; zones have one letter more'
+  call_aws sts get-caller-identity --query '[Account,Arn]'
+  ACCOUNT=$(printf '%s' "$REPLY" | cut -f 1)
+  say "  account $ACCOUNT, as $(printf '%s' "$REPLY" | cut -f 2), in $REGION"
+  if ! try_aws ec2 describe-regions --all-regions --region-names "$REGION" --query 'Regions[0].OptInStatus'; then
+    [ "$AWS_CODE" != InvalidParameterValue ] ||
+      stop_with "$EXIT_USAGE" "$REGION is no region of AWS" '"aws account list-regions" shows those of your account'
+    fail_aws ''
+  fi
+  if [ "$REPLY" = not-opted-in ] || [ -z "$REPLY" ]; then
+    stop_with "$EXIT_USAGE" "the region $REGION is not there, or not enabled in this account" \
+      'choose another by --region, or have it enabled under "AWS Regions" of the account'
+  fi
+}
+
+# read_deployed: STATE, and what is deployed. Of a first deployment that failed nothing counts: nothing of it is left.
+read_deployed() {
+  look_at_stack
+  : >"$WORK/deployed"
+  if ! must_be_made; then
+    call_aws cloudformation describe-stacks --stack-name "$NAME" --query 'Stacks[0].Parameters[].[ParameterKey,ParameterValue]'
+    # An empty value is the word None.
+    printf '%s\n' "$REPLY" | sed "s/$(printf '\t')None\$/$(printf '\t')/" >"$WORK/deployed"
+  fi
+  read_settings
+}
+
+read_settings() {
+  printf '%s\n' "$GIVEN" >"$WORK/given"
+  node "$ROOT/scripts/lib/deploy/parameters.mjs" "$TEMPLATE" "$WORK/given" "$WORK/deployed" "$WORK/settings" "$WORK/parameters.json" ||
+    stop_with 1 'the parameters do not fit the template' 'use setup.sh and deploy/cloudformation/muster.yaml of one version'
+}
+
+# setting <parameter>: given, else deployed, else the default of the template.
+setting() { sed -n "s/^$1=//p" "$WORK/settings"; }
+
+is_deployed() { [ -s "$WORK/deployed" ]; }
+
+check_types() {
+  local node witness workers type architecture
+  node=$(setting pNodeInstanceType)
+  witness=$(setting pWitnessInstanceType)
+  workers=$(setting pWorkerInstanceTypes | tr ',' ' ')
+  # shellcheck disable=SC2086,SC2046 # a word for each type
+  try_aws ec2 describe-instance-types --instance-types $(printf '%s\n' $node $witness $workers | sort -u) --query \
+    "InstanceTypes[].[InstanceType,join(',',ProcessorInfo.SupportedArchitectures),VCpuInfo.DefaultVCpus,MemoryInfo.SizeInMiB]" || {
+    [ "$AWS_CODE" != InvalidInstanceType ] ||
+      stop_with "$EXIT_USAGE" "a type is not known in $REGION. AWS says: $AWS_MESSAGE" \
+        'choose others by --instance-type, --witness-type and --worker-types'
+    fail_aws ''
+  }
+  printf '%s\n' "$REPLY" >"$WORK/types"
+  give pNodeArchitecture "$(architecture_of "$node")"
+  [ "$(setting pRedis)" != nodes ] || [ "$(architecture_of "$witness")" = arm64 ] ||
+    stop_with "$EXIT_USAGE" "$witness is no Arm type" 'choose another by --witness-type, such as t4g.small'
+  architecture=''
+  for type in $workers; do
+    if [ -n "$architecture" ] && [ "$architecture" != "$(architecture_of "$type")" ]; then
+      stop_with "$EXIT_USAGE" 'some worker types are Arm, others x86-64, and one image serves all' 'name types of one kind by --worker-types'
+    fi
+    architecture=$(architecture_of "$type")
+  done
+  give pWorkerArchitecture "$architecture"
+  check_memory "$node"
+  if [ "$(setting pRedis)" = nodes ]; then check_memory "$witness"; fi
+  check_image "$(setting pNodeImageId)" "$(architecture_of "$node")" --ami
+  check_image "$(setting pWorkerImageId)" "$architecture" --worker-ami
+}
+
+# of_type <type> <column>
+of_type() { awk -F '\t' -v type="$1" -v column="$2" '$1 == type { print $column }' "$WORK/types"; }
+
+architecture_of() {
+  case ",$(of_type "$1" 2)," in
+  *,arm64,*) echo arm64 ;;
+  *) echo x86_64 ;;
+  esac
+}
+
+check_memory() {
+  local memory most
+  memory=$(of_type "$1" 4)
+  most=$((memory * 7 / 10))
+  [ "$(setting pRedis)" != nodes ] || [ "$(setting pRedisMemoryMb)" -le "$most" ] ||
+    stop_with "$EXIT_USAGE" "$(setting pRedisMemoryMb) MiB for the queue do not fit a $1, which has $memory MiB" \
+      "choose a larger type by --instance-type and --witness-type, or at most $most by --redis-memory-mb"
+}
+
+check_image() {
+  if [ -z "$1" ]; then return 0; fi
+  try_aws ec2 describe-images --image-ids "$1" --query 'Images[0].Architecture' || {
+    case "$AWS_CODE" in
+    InvalidAMIID*) stop_with "$EXIT_USAGE" "there is no image $1 in $REGION" "name another by $3; images are of one region" ;;
+    esac
+    fail_aws ''
+  }
+  [ "$REPLY" = "$2" ] || stop_with "$EXIT_USAGE" "the image $1 is for $REPLY, the instance types are $2" "name another image by $3, or other types"
+}
+
+# Zones are chosen once: a node that is there stays in its zone.
+check_network() {
+  if [ -n "$SUBNETS" ]; then
+    check_subnets
+  elif ! is_deployed || [ -n "$ZONES" ]; then
+    choose_zones
+  fi
+}
+
+check_subnets() {
+  local subnet zone found='' vpc zones=''
+  # shellcheck disable=SC2086 # a word for each subnet
+  call_aws ec2 describe-subnets --subnet-ids ${SUBNETS//,/ } --query 'Subnets[].[SubnetId,AvailabilityZone,VpcId]'
+  printf '%s\n' "$REPLY" >"$WORK/subnets"
+  for subnet in ${SUBNETS//,/ }; do
+    zone=$(awk -v id="$subnet" '$1 == id { print $2 }' "$WORK/subnets")
+    vpc=$(awk -v id="$subnet" '$1 == id { print $3 }' "$WORK/subnets")
+    [ "${VPC:=$vpc}" = "$vpc" ] || stop_with "$EXIT_USAGE" "the subnet $subnet is in $vpc, not in $VPC" 'name subnets of one VPC'
+    case " $zones " in
+    *" $zone "*) stop_with "$EXIT_USAGE" "two of the subnets are in $zone" 'name one subnet in each zone, two or three of them' ;;
+    esac
+    zones="$zones $zone"
+    found="$found,$zone"
+  done
+  give pVpcId "$VPC"
+  give pSubnetIds "$SUBNETS"
+  take_zones "${found#,}"
+  call_aws ec2 describe-vpcs --vpc-ids "$VPC" --query 'Vpcs[0].CidrBlock'
+  give pVpcCidr "$REPLY"
+}
+
+# Zones that have the types: two for the nodes, a third for the witness where there is one.
+choose_zones() {
+  local node witness zones
+  if [ -n "$ZONES" ]; then
+    take_zones "$ZONES"
+    return 0
+  fi
+  node=$(setting pNodeInstanceType)
+  witness=$(setting pWitnessInstanceType)
+  call_aws ec2 describe-instance-type-offerings --location-type availability-zone \
+    --filters "Name=instance-type,Values=$node,$witness" --query 'InstanceTypeOfferings[].[InstanceType,Location]'
+  zones=$(printf '%s\n' "$REPLY" | sort -k 2 | awk -v node="$node" -v witness="$witness" '
+    $1 == node && nodes < 2 { nodes += 1; chosen = chosen (nodes > 1 ? "," : "") $2; taken[$2] = 1 }
+    $1 == witness { seen += 1; offers[seen] = $2 }
+    END {
+      if (nodes < 2) exit
+      for (at = 1; at <= seen; at += 1) if (!(offers[at] in taken)) { chosen = chosen "," offers[at]; break }
+      print chosen
+    }')
+  [ -n "$zones" ] || stop_with "$EXIT_LIMIT" "fewer than two zones of $REGION have $node" 'choose another by --instance-type, or another region'
+  take_zones "$zones"
+}
+
+take_zones() {
+  local a b c
+  IFS=, read -r a b c <<ZONES_TAKEN
+$1
+ZONES_TAKEN
+  if [ -z "$b" ] || [ "$a" = "$b" ] || [ "$a" = "$c" ] || [ "$b" = "$c" ]; then
+    wrong 'two or three zones are needed, all different'
+  fi
+  if is_deployed && [ "$a,$b,$c" != "$(setting pZoneA),$(setting pZoneB),$(setting pZoneC)" ]; then
+    wrong "$NAME is in other zones: they are chosen once, by the first deployment"
+  fi
+  give pZoneA "$a"
+  give pZoneB "$b"
+  give pZoneC "$c"
+}

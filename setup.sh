@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Puts Muster on AWS, updates it, shows how it is, and takes it away again. "./setup.sh --help" shows the options and exit
+# codes; docs/deploy.md explains the rest. Written for bash 3.2, which macOS has; needs the AWS CLI, Node.js and npm.
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Sorting, letters and numbers are the same everywhere.
+export LC_ALL=C
+
+# shellcheck source=scripts/lib/deploy/say.sh
+. "$ROOT/scripts/lib/deploy/say.sh"
+# shellcheck source=scripts/lib/deploy/options.sh
+. "$ROOT/scripts/lib/deploy/options.sh"
+# shellcheck source=scripts/lib/deploy/aws.sh
+. "$ROOT/scripts/lib/deploy/aws.sh"
+# shellcheck source=scripts/lib/deploy/check.sh
+. "$ROOT/scripts/lib/deploy/check.sh"
+# shellcheck source=scripts/lib/deploy/limits.sh
+. "$ROOT/scripts/lib/deploy/limits.sh"
+# shellcheck source=scripts/lib/deploy/plan.sh
+. "$ROOT/scripts/lib/deploy/plan.sh"
+# shellcheck source=scripts/lib/deploy/bundle.sh
+. "$ROOT/scripts/lib/deploy/bundle.sh"
+# shellcheck source=scripts/lib/deploy/stack.sh
+. "$ROOT/scripts/lib/deploy/stack.sh"
+# shellcheck source=scripts/lib/deploy/smoke.sh
+. "$ROOT/scripts/lib/deploy/smoke.sh"
+# shellcheck source=scripts/lib/deploy/status.sh
+. "$ROOT/scripts/lib/deploy/status.sh"
+# shellcheck source=scripts/lib/deploy/delete.sh
+. "$ROOT/scripts/lib/deploy/delete.sh"
+
+deploy() {
+  step "looking at what is there of $NAME"
+  settle_stack
+  prepare
+  if must_be_made; then
+    show_costs
+    ask 'Make all that?'
+  fi
+  make_bucket
+  upload_all
+  make_redis_secret
+  give pBundleBucket "$BUCKET"
+  give pBundleKey "$BUNDLE_KEY"
+  give pBundleSha256 "$SHA256"
+  give pRedisSecretArn "$SECRET_ARN"
+  read_settings
+  deploy_stack
+  remove_old_bundles
+  smoke_test
+  step 'done'
+  show_places
+}
+
+# prepare: everything that is looked at before anything is made. GIVEN and the settings are whole afterwards.
+prepare() {
+  read_deployed
+  check_together
+  step 'looking at instance types, zones and quotas'
+  check_types
+  read_settings
+  check_network
+  read_settings
+  check_limits
+  build_bundle
+  step 'what is to be'
+  show_plan
+}
+
+dry_run() {
+  step "looking at what is there of $NAME"
+  look_at_stack
+  if in_progress; then say "  the stack is $STATE: what it will be, nobody knows yet"; fi
+  prepare
+  show_costs
+  if must_be_made; then
+    step 'the end of the dry run'
+    say '  nothing was made. Without --dry-run all that stands above is made, after a question.'
+    return 0
+  fi
+  # Worked out by CloudFormation, which needs the template in the bucket that is there already; the bundle stays here.
+  step 'what would change'
+  upload_template
+  give pBundleKey "$BUNDLE_KEY"
+  give pBundleSha256 "$SHA256"
+  read_settings
+  local set=muster-dry-run-$$-$RANDOM
+  make_change_set "$set" || stop_with "$EXIT_BUSY" 'another run is under way' 'wait for its end'
+  if [ "$CHANGES" = none ]; then
+    say '  nothing'
+  else
+    show_changes
+    forget_change_set "$set"
+  fi
+}
+
+read_options "$@"
+make_workplace
+check_tools
+check_credentials
+case "$COMMAND" in
+deploy) deploy ;;
+dry-run) dry_run ;;
+status) show_status ;;
+delete) delete_all ;;
+esac

@@ -1,0 +1,334 @@
+/** Every CloudFormation template: cfn-lint, the style rules (each with a bad example that it must find), secrets, permissions. */
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: so CloudFormation writes what it substitutes
+import { spawnSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import {
+  type Mapping,
+  readTemplate,
+  resourcesOf,
+  type Template,
+  type Value,
+  walk,
+} from '../support/cloudformation/read-template.ts'
+import { rules } from '../support/cloudformation/style-rules.ts'
+import { haveTool } from '../support/have-tool.ts'
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const folder = join(root, 'deploy/cloudformation')
+const files = readdirSync(folder).filter(name => name.endsWith('.yaml'))
+const read = (name: string): Template => readTemplate(readFileSync(join(folder, name), 'utf8'))
+const muster = read('muster.yaml')
+const inSection = (section: string, name: string): Mapping => (muster.sections[section]?.[name] ?? {}) as Mapping
+
+t.test('cfn-lint has nothing to say', async t => {
+  if (!haveTool(t, 'cfn-lint', 'pip install cfn-lint')) return
+  for (const file of files) {
+    const { status, stdout, stderr } = spawnSync('cfn-lint', ['--include-checks', 'W', 'I', '--', join(folder, file)], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    })
+    t.equal(`${stdout}${stderr}`, '', file)
+    t.equal(status, 0, file)
+  }
+})
+
+t.test('every template keeps the style', async t => {
+  for (const file of files) {
+    const template = read(file)
+    for (const [name, rule] of Object.entries(rules)) t.same(rule(template), [], `${file}: ${name}`)
+  }
+})
+
+/** A template without a fault, and for each rule how to break it. */
+const good = `AWSTemplateFormatVersion: 2010-09-09
+Description: A queue
+
+Parameters:
+  pZone:
+    Type: AWS::EC2::AvailabilityZone::Name
+    Description: Where it is
+
+Metadata:
+  AWS::CloudFormation::Interface:
+    ParameterGroups:
+      - Label:
+          default: Network
+        Parameters: [pZone]
+    ParameterLabels:
+      pZone:
+        default: Zone
+
+Conditions:
+  CondZone: !Equals [!Ref pZone, '']
+
+Resources:
+  # A comment above.
+  vpc:
+    Type: AWS::EC2::VPC
+    Properties:
+      CidrBlock: 10.0.0.0/16
+  group:
+    Type: AWS::EC2::SecurityGroup
+    Properties:
+      VpcId: !Ref vpc
+      GroupDescription: !Sub Group of \${AWS::StackName}
+  role:
+    Type: AWS::IAM::Role
+    Properties:
+      AssumeRolePolicyDocument:
+        Statement:
+          # The instances.
+          - Effect: Allow
+            Action: '*'
+  template:
+    Type: AWS::EC2::LaunchTemplate
+    Properties:
+      LaunchTemplateData:
+        UserData:
+          Fn::Base64: !Sub |
+            echo \${AWS::Region} # not a comment of the template
+
+Outputs:
+  templateVersion:
+    Value: 1.0.0
+`
+const bad: Readonly<Record<string, readonly (readonly [string | RegExp, string])[]>> = {
+  'sections are in their order': [
+    ['Parameters:\n', 'Mappings: {}\n\nParameters:\n'],
+    ['Conditions:\n', 'Rules: {}\n\nConditions:\n'],
+  ],
+  'parameters are camelCase with a leading p': [
+    [/pZone/g, 'Zone'],
+    [/pZone/g, 'p_zone'],
+  ],
+  'parameters say what they are': [['    Description: Where it is\n', '']],
+  'parameters are labelled': [['      pZone:\n        default: Zone\n', '      pOther:\n        default: Zone\n']],
+  'parameters are in one group each': [
+    ['[pZone]', '[pZone, pZone]'],
+    ['[pZone]', '[]'],
+  ],
+  'conditions are named Cond…': [['CondZone', 'HasZone']],
+  'resources are camelCase with a lower-case first letter': [
+    ['  vpc:', '  Vpc:'],
+    ['  vpc:', '  vpc1:'],
+  ],
+  'outputs are camelCase with a lower-case first letter': [['Outputs:\n', 'Outputs:\n  Url:\n    Value: x\n']],
+  'there is an output templateVersion': [['templateVersion', 'version']],
+  'functions are in short form': [
+    ['!Ref vpc', '\n        Ref: vpc'],
+    ['!Ref vpc', '\n        Fn::GetAtt: [vpc, VpcId]'],
+    ['Fn::Base64: !Sub |', 'Fn::Base64: |'],
+  ],
+  '!Sub rather than !Join': [['!Ref vpc', "!Join ['', [!Ref vpc]]"]],
+  '!Sub substitutes something, and is no !Ref': [
+    ['!Ref vpc', '!Sub ${vpc}'],
+    ['!Ref vpc', '!Sub abc'],
+  ],
+  'no needless quotes': [
+    ['10.0.0.0/16', "'10.0.0.0/16'"],
+    ['A queue', '"A queue"'],
+    ['Allow', "'Allow'"],
+  ],
+  'comments are on the line above': [['10.0.0.0/16', '10.0.0.0/16 # large']],
+  'no physical names': [['      VpcId', '      GroupName: mine\n      VpcId']],
+  'no default VPC': [['      VpcId: !Ref vpc\n', '']],
+  'no nested stacks': [['AWS::EC2::VPC', 'AWS::CloudFormation::Stack']],
+  'no partition, region, account or image is written out': [
+    ["'*'", 'arn:aws:s3:::x'],
+    ["'*'", 'us-east-1'],
+    ["'*'", '123456789012'],
+    ["'*'", 'ami-0123456789abcdef0'],
+    ["'*'", 'x.amazonaws.com/y'],
+  ],
+  'no anchors and aliases': [['!Ref vpc', '&x !Ref vpc']],
+  'every statement says above who needs it': [['          # The instances.\n', '']],
+}
+
+t.test('the style rules find what they forbid', async t => {
+  for (const [name, rule] of Object.entries(rules))
+    t.same(rule(readTemplate(good)), [], `${name}: nothing in a good one`)
+  t.same(Object.keys(bad), Object.keys(rules), 'each rule has its bad examples')
+  for (const [name, changes] of Object.entries(bad)) {
+    for (const [from, to] of changes) {
+      const text = good.replace(from, () => to)
+      t.not(text, good)
+      t.not(rules[name]?.(readTemplate(text)).length, 0, `${name}: ${to.trim()}`)
+    }
+  }
+  t.throws(() => readTemplate(good.replace('  group:', '  vpc:')), 'a key twice')
+})
+
+t.test('the version of the template is that of the package', async t => {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  t.equal(inSection('Outputs', 'templateVersion').Value, version)
+})
+
+t.test('no secret is in user data, outputs or anything else that can be read back', async t => {
+  const text = (value: Value): string => (typeof value === 'string' ? value : JSON.stringify(value))
+  for (const file of files) {
+    const template = read(file)
+    const secrets = resourcesOf(template).filter(([, { Type }]) => Type === 'AWS::SecretsManager::Secret')
+    for (const [name, { Properties }] of secrets) {
+      t.notOk('SecretString' in Properties, `${name} is made by Secrets Manager, not written in the template`)
+    }
+    const values = [...walk(template.sections as Mapping)]
+    const resolved = values.filter(
+      ({ value }) => typeof value === 'string' && value.includes('{{resolve:secretsmanager'),
+    )
+    for (const { path } of resolved)
+      t.match(
+        path.join('.'),
+        /^Resources\.cache\.Properties\.AuthToken\./,
+        'only ElastiCache takes a password from CloudFormation',
+      )
+    t.same(
+      values.filter(({ value }) => typeof value === 'string' && /\{\{resolve:ssm-secure/.test(value)),
+      [],
+    )
+    const open = values.filter(
+      ({ path }) => path[0] === 'Outputs' || path.includes('UserData') || path.includes('Tags'),
+    )
+    for (const { value, path } of open)
+      t.notMatch(text(value), /\{\{resolve|SecretString|AuthToken|PASSWORD|_KEY=|_TOKEN=|SECRET_VALUE/i, path.join('.'))
+  }
+  // Names of secrets may stand there: who reads a name has not read the secret.
+  const named = [...walk(muster.sections.Resources as Mapping)].filter(
+    ({ value, path }) => path.includes('UserData') && typeof value === 'string' && /_SECRET=/.test(value),
+  )
+  for (const { value } of named)
+    t.same(
+      [...String(value).matchAll(/^(\w*SECRET)=(.*)$/gm)]
+        .map(([, , what]) => what)
+        .filter(
+          what =>
+            !['${pRedisSecretArn}', '${cacheSecret}', '${operatorKey}', '${workerJoinSecret}'].includes(what ?? ''),
+        ),
+      [],
+    )
+  t.equal(named.length, 3)
+})
+
+/** A policy in the template as deploy/iam writes it. */
+const asInJson = (value: Value): Value => {
+  if (typeof value === 'string') return value
+  if (Array.isArray(value)) return value.map(asInJson)
+  if (typeof value !== 'object' || value === null) return String(value)
+  const mapping = value as Mapping
+  if (typeof mapping.Ref === 'string') return `\${${mapping.Ref}}`
+  const written = mapping['Fn::Sub'] ?? mapping['Fn::GetAtt']
+  if (typeof written === 'string') return written
+  return Object.fromEntries(Object.entries(mapping).map(([key, inner]) => [key, asInJson(inner)]))
+}
+
+const statementsOf = (role: string): Mapping[] => {
+  const [, resource] = resourcesOf(muster).find(([name]) => name === role) ?? []
+  return [...walk(resource?.Properties.Policies ?? [])].flatMap(({ value, path }) =>
+    path.at(-2) === 'Statement' ? [value as Mapping] : [],
+  )
+}
+
+t.test('the fleet may do in the stack what deploy/iam allows it, word for word', async t => {
+  const { Statement } = JSON.parse(
+    readFileSync(join(root, 'deploy/iam/node-policy.json'), 'utf8')
+      .replaceAll('arn:aws:', 'arn:${AWS::Partition}:')
+      .replaceAll('REGION', '${AWS::Region}')
+      .replaceAll('ACCOUNT', '${AWS::AccountId}')
+      .replaceAll('DEPLOYMENT', '${AWS::StackName}')
+      .replaceAll('LAUNCH_TEMPLATE_ID', '${workerLaunchTemplate}')
+      .replaceAll('arn:${AWS::Partition}:iam::${AWS::AccountId}:role/WORKER_ROLE', 'workerRole.Arn')
+      .replace('"iam:PassedToService": "ec2.amazonaws.com"', '"iam:PassedToService": "ec2.${AWS::URLSuffix}"'),
+  ) as { Statement: Mapping[] }
+  const inStack = new Map(statementsOf('nodeRole').map(statement => [statement.Sid, asInJson(statement)]))
+  for (const statement of Statement) t.same(inStack.get(statement.Sid as string), statement, String(statement.Sid))
+})
+
+t.test('permissions are as narrow as AWS lets them be', async t => {
+  // EC2, CloudWatch, SSM and Service Quotas know nothing narrower for these.
+  const everywhere =
+    /^(?:ec2:Describe\w+|pricing:GetProducts|cloudwatch:PutMetricData|servicequotas:GetServiceQuota|ssmmessages:\w+|ec2messages:\w+|ssm:UpdateInstanceInformation)$/
+  for (const role of ['nodeRole', 'witnessRole', 'workerRole']) {
+    const statements = statementsOf(role)
+    t.not(statements.length, 0)
+    for (const { Sid, Action, Resource, Effect } of statements) {
+      const actions = [Action].flat() as string[]
+      t.equal(Effect, 'Allow')
+      for (const action of actions) t.notMatch(action, /\*/, `${role}.${Sid}: ${action}`)
+      if (Resource === '*') for (const action of actions) t.match(action, everywhere, `${role}.${Sid}: ${action}`)
+    }
+    t.same(
+      statements
+        .filter(({ Action }) => [Action].flat().includes('iam:PassRole'))
+        .map(({ Condition }) => Condition !== undefined),
+      role === 'nodeRole' ? [true] : [],
+    )
+  }
+  const may = (role: string): string[] => statementsOf(role).flatMap(({ Sid }) => String(Sid))
+  t.same(may('witnessRole'), ['FetchBundle', 'ReadSecrets', 'ShipLogs', 'OpenSessions'], 'a witness launches nothing')
+  t.same(may('workerRole'), ['ReadJoinParameter', 'ReadJoinSecret', 'OpenSessions'], 'a worker may join')
+})
+
+t.test('nobody is let in whom nobody asked for', async t => {
+  const ingress = resourcesOf(muster).filter(([, { Type }]) => Type === 'AWS::EC2::SecurityGroupIngress')
+  const from = ingress.map(([name, { Properties }]) => [
+    name,
+    Properties.FromPort,
+    Properties.CidrIp ?? Properties.SourceSecurityGroupId,
+  ])
+  t.same(from, [
+    ['redisFromRedis', 6379, { Ref: 'redisSecurityGroup' }],
+    ['sentinelFromSentinel', 26379, { Ref: 'redisSecurityGroup' }],
+    ['apiFromWorkers', 5000, { Ref: 'workerSecurityGroup' }],
+    ['apiFromNodes', 5000, { Ref: 'nodeSecurityGroup' }],
+    ['apiFromClients', 5000, { Ref: 'pClientCidr' }],
+    ['apiFromLoadBalancer', 5000, { Ref: 'loadBalancerSecurityGroup' }],
+    ['httpsFromClients', 443, { Ref: 'pClientCidr' }],
+    ['httpFromClients', 80, { Ref: 'pClientCidr' }],
+  ])
+  for (const [name, { Properties }] of ingress) t.equal(Properties.ToPort, Properties.FromPort, name)
+  t.equal(inSection('Parameters', 'pClientCidr').Default, '')
+  for (const [name, { Type, Properties }] of resourcesOf(muster))
+    if (Type === 'AWS::EC2::SecurityGroup') t.notOk('SecurityGroupIngress' in Properties, `${name}: rules stand alone`)
+})
+
+t.test('machines are of the kind that they should be', async t => {
+  const templates = resourcesOf(muster).filter(([, { Type }]) => Type === 'AWS::EC2::LaunchTemplate')
+  t.same(templates.map(([name]) => name).sort(), [
+    'nodeALaunchTemplate',
+    'nodeBLaunchTemplate',
+    'witnessLaunchTemplate',
+    'workerLaunchTemplate',
+  ])
+  for (const [name, { Properties }] of templates) {
+    const data = Properties.LaunchTemplateData as Mapping
+    t.match(data.MetadataOptions, { HttpTokens: 'required', HttpPutResponseHopLimit: 1 }, name)
+    t.match(
+      data.BlockDeviceMappings,
+      [{ Ebs: { VolumeType: 'gp3', Encrypted: true, DeleteOnTermination: true } }],
+      name,
+    )
+    t.notOk('KeyName' in data, `${name}: no SSH`)
+  }
+  const worker = templates.find(([name]) => name === 'workerLaunchTemplate')?.[1].Properties
+    .LaunchTemplateData as Mapping
+  t.equal(worker.InstanceInitiatedShutdownBehavior, 'terminate')
+  t.notOk('UserData' in worker, 'a node adds it')
+})
+
+t.test('nodes and witness run the one user data, deploy/user-data/node.sh', async t => {
+  const script = readFileSync(join(root, 'deploy/user-data/node.sh'), 'utf8')
+  const settings = /(<<'SETTINGS'\n)[\s\S]*?(\nSETTINGS\n)/
+  for (const machine of ['nodeA', 'nodeB', 'witness']) {
+    const [, resource] = resourcesOf(muster).find(([name]) => name === `${machine}LaunchTemplate`) ?? []
+    const found = [...walk(resource?.Properties ?? {})].find(
+      ({ value, path }) => path.includes('UserData') && typeof value === 'string' && value.startsWith('#!'),
+    )
+    const text = String(found?.value)
+    t.equal(text.replace(settings, '$1@@SETTINGS@@$2'), script, machine)
+    t.match(text, `SIGNAL=${machine}Group\n`)
+    for (const [whole, name] of text.matchAll(/\$\{([^}]+)\}/g))
+      t.notMatch(name, /[^\w:.]/, `${machine}: ${whole} is for CloudFormation, the script has no braces of its own`)
+  }
+})
