@@ -9,6 +9,8 @@ import t, { type Test } from 'tap'
 import { makeSecrets } from '../../src/redis/copies/secrets.ts'
 import { type Machine, makeBundle, makeMachine } from '../support/boot/boot-machine.ts'
 
+// Some 20 s on a machine with nothing else to do.
+t.setTimeout(240_000)
 const arn = (name: string): string => `arn:aws:secretsmanager:eu-central-1:123456789012:secret:${name}`
 const redisSecrets = makeSecrets([], Date.now())
 const secrets = {

@@ -20,6 +20,8 @@ import { LaunchBucket } from './rules/launch-bucket.ts'
 import { Machines } from './rules/machines.ts'
 import { NewInstances } from './rules/new-instances.ts'
 import { Prices } from './rules/prices.ts'
+import { Quotas } from './rules/quotas.ts'
+import { Stacks } from './rules/stacks.ts'
 import type { Credentials } from './signature.ts'
 
 export interface RecordedCall {
@@ -48,6 +50,8 @@ export interface Front {
   /** `newInstances.hiddenMs`: for how long a launched instance is not to be seen. */
   readonly newInstances: NewInstances
   readonly machines: Machines
+  readonly quotas: Quotas
+  readonly stacks: Stacks
   /** Orders a fault. @returns it, with the number of calls that it hit */
   fail(order: FaultOrder): Fault
   clearFaults(): void
@@ -57,7 +61,7 @@ export interface Front {
   reset(): Promise<void>
 }
 
-export type Rules = Pick<Front, 'moto' | 'capacity' | 'prices' | 'newInstances' | 'machines'> & {
+export type Rules = Pick<Front, 'moto' | 'capacity' | 'prices' | 'newInstances' | 'machines' | 'quotas' | 'stacks'> & {
   readonly ec2: Ec2Calls
   readonly tokens: ClientTokens
 }
@@ -75,6 +79,8 @@ export async function startFront(t: Pick<Test, 'teardown'>, moto: Moto): Promise
     prices: new Prices(),
     newInstances: new NewInstances(),
     machines: new Machines(),
+    quotas: new Quotas(),
+    stacks: new Stacks(),
   }
 
   const replyTo = async (call: IncomingCall): Promise<Reply> => {
@@ -145,6 +151,8 @@ export async function startFront(t: Pick<Test, 'teardown'>, moto: Moto): Promise
     launchBucket,
     newInstances: rules.newInstances,
     machines: rules.machines,
+    quotas: rules.quotas,
+    stacks: rules.stacks,
     fail: order => faults.add(order),
     clearFaults: () => faults.clear(),
     know: ({ accessKeyId, secretAccessKey }) => void rules.ec2.secrets.set(accessKeyId, secretAccessKey),
@@ -155,7 +163,8 @@ export async function startFront(t: Pick<Test, 'teardown'>, moto: Moto): Promise
       launchBucket.turnOff()
       rules.newInstances.hiddenMs = 0
       rules.ec2.secrets.clear()
-      for (const rule of [rules.tokens, rules.capacity, rules.prices, rules.newInstances, rules.machines]) rule.clear()
+      const { tokens, capacity, prices, newInstances, machines, quotas, stacks } = rules
+      for (const rule of [tokens, capacity, prices, newInstances, machines, quotas, stacks]) rule.clear()
     },
   }
 }

@@ -76,7 +76,7 @@ export const rules: Readonly<Record<string, Rule>> = {
   'no partition, region, account or image is written out': texts(
     /arn:aws(?!:\w*$)|\b(?:us|eu|ap|sa|ca|me|af|il|mx|cn)-(?:gov-)?(?:north|south|east|west|central)\w*-\d|\b\d{12}\b|\bami-[0-9a-f]{8}|\.amazonaws\.com/,
     // Services have these names in every partition. Descriptions may have examples.
-    /^(?:spot|ec2fleet)\.amazonaws\.com$/,
+    /^(?:spot|ec2fleet|codebuild|codepipeline)\.amazonaws\.com$/,
   ),
   'no anchors and aliases': ({ document }) => {
     const found: string[] = []

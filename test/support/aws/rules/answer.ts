@@ -2,13 +2,14 @@
 import type { Rules } from '../front.ts'
 import { httpCall } from '../http-call.ts'
 import type { IncomingCall } from '../incoming-call.ts'
-import { passOn, type Reply } from '../reply.ts'
+import { passOn, type Reply, xmlReply } from '../reply.ts'
 import { itemsOf, parseXml, textOf } from '../xml.ts'
 import { createFleet } from './create-fleet.ts'
 import { expandSourceVersion } from './launch-template.ts'
 import { consoleOutput, describedInstances } from './machines.ts'
 import { getProducts, spotPriceHistory } from './price-answers.ts'
 import { instanceIdsOf, runInstances } from './run-instances.ts'
+import { ofCloudFormation } from './stacks.ts'
 
 type Answer = (call: IncomingCall, rules: Rules) => Promise<Reply>
 
@@ -52,6 +53,18 @@ export async function answer(call: IncomingCall, rules: Rules): Promise<Reply> {
   }
   if (call.target === 'AWSPriceListService.GetProducts') {
     return getProducts(JSON.parse(call.request.body.toString()), 'us-east-1', rules.prices)
+  }
+  if (call.service === 'cloudformation') {
+    const rule = ofCloudFormation[call.action] ?? forward
+    return await rule(call, rules, async one => await forward(one, rules))
+  }
+  if (call.target === 'ServiceQuotasV20190624.GetServiceQuota') {
+    const reply = rules.quotas.answer(call)
+    if (reply !== undefined) return reply
+  }
+  // moto does not look at conditions: a policy that forbids what comes without TLS would forbid everything.
+  if (call.service === 's3' && call.request.method === 'PUT' && call.request.path.endsWith('?policy')) {
+    return { ...xmlReply(''), status: 204 }
   }
   return await forward(call, rules)
 }

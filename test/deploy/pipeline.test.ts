@@ -1,0 +1,79 @@
+/** The pipeline's builds: what they run is there, and understands the options that it is given. */
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: so CloudFormation writes what it substitutes
+import { execFile } from 'node:child_process'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { parse } from 'yaml'
+import { readOptions } from '../regression/options.ts'
+import { type Mapping, readTemplate, resourcesOf } from '../support/cloudformation/read-template.ts'
+
+const run = promisify(execFile)
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const text = (file: string): string => readFileSync(join(root, file), 'utf8')
+const template = readTemplate(text('deploy/cloudformation/pipeline.yaml'))
+const { scripts } = JSON.parse(text('package.json')) as { scripts: Record<string, string> }
+
+const buildspecs = resourcesOf(template)
+  .filter(([, { Type }]) => Type === 'AWS::CodeBuild::Project')
+  .map(([, { Properties }]) => ((Properties as Mapping).Source as Mapping).BuildSpec as string)
+
+interface Buildspec {
+  readonly phases: Record<string, { commands?: string[]; finally?: string[] }>
+}
+
+const commandsOf = (file: string): string[] =>
+  Object.values((parse(text(file)) as Buildspec).phases).flatMap(phase => [
+    ...(phase.commands ?? []),
+    ...(phase.finally ?? []),
+  ])
+
+t.test('every command of the builds is there', async t => {
+  t.same(buildspecs.sort(), ['buildspec.yml', 'deploy/buildspec-deploy.yml'])
+  let found = 0
+  for (const command of buildspecs.flatMap(commandsOf)) {
+    await t.resolves(run('bash', ['-n', '-c', command]), command)
+    for (const [, script = ''] of command.matchAll(/(?:^|\s)(\.\/[\w./-]+)/g)) {
+      found += 1
+      t.ok(existsSync(join(root, script)) && statSync(join(root, script)).mode & 0o111, `${script} can be run`)
+    }
+    for (const [, script = ''] of command.matchAll(/npm run (?:--silent )?([\w:-]+)/g)) {
+      found += 1
+      t.ok(scripts[script], `npm run ${script}`)
+    }
+    for (const [, file = ''] of command.matchAll(/--file (\S+)/g)) t.ok(existsSync(join(root, file)), file)
+  }
+  t.ok(found >= 5)
+})
+
+t.test('setup.sh and the regression suite understand what they are given', async t => {
+  const commands = buildspecs.flatMap(commandsOf)
+  const { stdout: help } = await run(join(root, 'setup.sh'), ['--help'])
+  const setup = commands.find(command => command.includes('./setup.sh')) as string
+  for (const [option] of setup.matchAll(/--[a-z-]+/g)) t.ok(help.includes(`${option} `), option)
+  t.ok(help.includes('--yes'), 'a build answers no question')
+  const [, options = ''] = /npm run --silent regression -- (.*)/.exec(commands.join('\n')) ?? []
+  const given = options.split(' ').map(word => word.replaceAll('"', ''))
+  t.same(
+    readOptions(
+      given.map(word => (word.startsWith('$') ? 'http://node' : word === '/tmp/key' ? '/dev/null' : word)),
+      {},
+    ).urls,
+    ['http://node'],
+  )
+})
+
+t.test('what goes wrong takes the deployment back', async t => {
+  const [, pipeline] = resourcesOf(template).find(([name]) => name === 'pipeline') ?? []
+  const stages = ((pipeline as { Properties: Mapping }).Properties.Stages as Mapping[]) ?? []
+  t.same(
+    stages.map(({ Name }) => Name),
+    ['Source', 'Build', 'Deploy'],
+  )
+  t.same(stages[2]?.OnFailure, { Result: 'ROLLBACK' })
+  t.match(JSON.stringify(stages[2]?.OnSuccess), /CloudWatchAlarm.*pAlarmName/)
+  const muster = readTemplate(text('deploy/cloudformation/muster.yaml'))
+  t.ok(muster.sections.Outputs?.deploymentAlarm, 'the alarm to name is an output of the deployment')
+})

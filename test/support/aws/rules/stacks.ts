@@ -1,0 +1,118 @@
+/**
+ * CloudFormation: a stack is in the states that a test tells, one a look, and the last of them stays until the stack is made,
+ * changed or deleted; what failed in it is told as well. A stack that is deleted takes all of its parts along.
+ * Why: moto's stacks are done at once and never fail; those that it deletes leave addresses, endpoints and network interfaces.
+ */
+import type { Rules } from '../front.ts'
+import type { IncomingCall } from '../incoming-call.ts'
+import { type Reply, xmlReply } from '../reply.ts'
+import { parseXml, textOf, type XmlNode } from '../xml.ts'
+
+export interface FailedPart {
+  readonly name: string
+  readonly type: string
+  readonly status: string
+  readonly reason: string
+}
+
+type Forward = (call: IncomingCall) => Promise<Reply>
+
+export class Stacks {
+  #states: string[] = []
+  /** Newest first, as CloudFormation tells them. */
+  failures: readonly FailedPart[] = []
+  /** What the next stack that is made goes through. */
+  ofNext: { readonly states: readonly string[]; readonly failures?: readonly FailedPart[] } | undefined
+
+  clear(): void {
+    this.#states = []
+    this.failures = []
+    this.ofNext = undefined
+  }
+
+  tell(...states: string[]): void {
+    this.#states = states
+  }
+
+  look(): string | undefined {
+    return this.#states.length > 1 ? this.#states.shift() : this.#states[0]
+  }
+
+  made(): void {
+    const { states = [], failures = [] } = this.ofNext ?? {}
+    this.#states = [...states]
+    this.failures = failures
+    this.ofNext = undefined
+  }
+}
+
+const xmlns = 'http://cloudformation.amazonaws.com/doc/2010-05-15/'
+const done = (action: string): Reply =>
+  xmlReply(`<${action}Response xmlns="${xmlns}"><${action}Result/></${action}Response>`)
+
+export const ofCloudFormation: Readonly<
+  Record<string, (call: IncomingCall, rules: Rules, on: Forward) => Promise<Reply>>
+> = {
+  async DescribeStacks(call, { stacks }, forward) {
+    const reply = await forward(call)
+    const state = reply.outcome === 'ok' ? stacks.look() : undefined
+    if (state === undefined) return reply
+    const body = reply.body.toString().replace(/<StackStatus>\w+/, `<StackStatus>${state}`)
+    return { ...reply, body }
+  },
+  async DescribeStackEvents(call, { stacks }, forward) {
+    if (stacks.failures.length === 0) return await forward(call)
+    const events = stacks.failures.map(
+      ({ name, type, status, reason }) =>
+        `<member><EventId>${name}</EventId><StackId>x</StackId><StackName>x</StackName><LogicalResourceId>${name}</LogicalResourceId><ResourceType>${type}</ResourceType><Timestamp>2026-01-01T00:00:00Z</Timestamp><ResourceStatus>${status}</ResourceStatus><ResourceStatusReason>${reason}</ResourceStatusReason></member>`,
+    )
+    return xmlReply(
+      `<DescribeStackEventsResponse xmlns="${xmlns}"><DescribeStackEventsResult><StackEvents>${events.join('')}</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`,
+    )
+  },
+  async CreateStack(call, { stacks }, forward) {
+    const reply = await forward(call)
+    if (reply.outcome === 'ok') stacks.made()
+    return reply
+  },
+  async ExecuteChangeSet(call, { stacks }, forward) {
+    const reply = await forward(call)
+    if (reply.outcome === 'ok') stacks.made()
+    return reply
+  },
+  async ContinueUpdateRollback(_call, { stacks }) {
+    stacks.tell('UPDATE_ROLLBACK_IN_PROGRESS', 'UPDATE_ROLLBACK_COMPLETE')
+    return done('ContinueUpdateRollback')
+  },
+  async DeleteStack(call, rules, forward) {
+    rules.stacks.made()
+    await deleteWhatMotoLeaves(call, rules)
+    return await forward(call)
+  },
+}
+
+async function deleteWhatMotoLeaves(call: IncomingCall, { ec2 }: Rules): Promise<void> {
+  const StackName = call.params.StackName ?? ''
+  const reply = await ec2.asCaller(
+    call,
+    { Action: 'DescribeStackResources', Version: '2010-05-15', StackName },
+    'cloudformation',
+  )
+  if (reply.status >= 400) return
+  for (const part of members(parseXml(reply.body.toString()))) {
+    const id = textOf(part, 'PhysicalResourceId') ?? ''
+    const type = textOf(part, 'ResourceType')
+    const ends: Readonly<Record<string, Record<string, string>>> = {
+      'AWS::EC2::NetworkInterface': { Action: 'DeleteNetworkInterface', NetworkInterfaceId: id },
+      'AWS::EC2::EIP': { Action: 'ReleaseAddress', PublicIp: id },
+      'AWS::EC2::VPCEndpoint': { Action: 'DeleteVpcEndpoints', 'VpcEndpointId.1': id },
+    }
+    const end = ends[type ?? '']
+    // Gone already, when the stack is deleted again.
+    if (end !== undefined) await ec2.asAdmin(call, end).catch(() => undefined)
+  }
+}
+
+function members(node: XmlNode): XmlNode[] {
+  return node.children.flatMap(child => (child.name === 'member' ? [child] : members(child)))
+}
