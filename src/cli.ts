@@ -128,6 +128,43 @@ redis
     process.exitCode = await (await redisCommand()).runRedisStatus({ ...where, json }, print)
   })
 
+redis
+  .command('backup')
+  .description('copy all that Redis holds to S3, while it goes on serving')
+  .requiredOption('--to <place>', 's3://bucket/prefix')
+  .option('--dir <folder>', 'the folder of a host with a copy (default: MUSTER_REDIS_URL, else the Redis of the node)')
+  .option('--unless-newer-than <minutes>', 'do nothing when the newest backup is younger')
+  .action(async ({ to, dir, unlessNewerThan }: { to: string; dir?: string; unlessNewerThan?: string }) => {
+    if (unlessNewerThan !== undefined && !/^\d{1,6}$/.test(unlessNewerThan))
+      throw new StartupError('--unless-newer-than is a whole number of minutes.')
+    const limit = unlessNewerThan === undefined ? {} : { unlessNewerMs: Number(unlessNewerThan) * 60_000 }
+    await (await backupCommand()).runBackup({ to, ...limit }, backupContext(dir))
+  })
+redis
+  .command('backups')
+  .description('list the backups, oldest first')
+  .requiredOption('--from <place>', 's3://bucket/prefix')
+  .action(async ({ from }: { from: string }) => await (await backupCommand()).runBackups(from, backupContext()))
+redis
+  .command('restore')
+  .description('fill an empty Redis with a backup; all nodes have to be stopped')
+  .requiredOption('--from <place>', 's3://bucket/prefix')
+  .option('--backup <name>', 'as "muster redis backups" lists it (default: the newest)')
+  .option('--dir <folder>', 'the folder of a host with a copy (default: MUSTER_REDIS_URL, else the Redis of the node)')
+  .option('--replace', 'delete what the Redis holds first', false)
+  .action(async ({ dir, ...options }: { from: string; backup?: string; dir?: string; replace: boolean }) => {
+    await (await backupCommand()).runRestore(options, backupContext(dir))
+  })
+
+const backupCommand = () => import('./backup/backup-command.ts')
+
+function backupContext(dir?: string) {
+  const settings = settingsWith({})
+  // Its output is for people and scripts: what there is to log goes beside it.
+  const log = pino({ level: 'warn', base: null, serializers: { err: errorForLog } }, pino.destination(2))
+  return { settings, log, print, dir }
+}
+
 const redisCommand = () => import('./redis/copies/redis-command.ts')
 
 const keys = program

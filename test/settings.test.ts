@@ -99,6 +99,8 @@ t.test('documents name only what exists', async t => {
     'docs/payloads.md',
     'docs/access.md',
     'docs/redis.md',
+    'docs/reliability.md',
+    'test/faults/README.md',
     'bench/README.md',
   ]) {
     const text = await readFile(new URL(file, root), 'utf8')

@@ -1,6 +1,6 @@
 /**
  * What follows a pull, and must come about even when Redis is away just then: each is sent at once, and again until it is
- * kept, before the lease of the results runs out.
+ * kept.
  *
  *   ack       the reply was sent, and the lease was not the client's own
  *   release   the client went away before it had the reply
@@ -16,7 +16,7 @@ const retryMs = 200
 /** After an outage so many go out together. */
 const atOnce = 50
 const abandonedAtOnce = 500
-/** Results pulled without a lease of the client's own are held this long at a time while the reply is being sent. */
+/** Results pulled without a lease of the client's own are held this long until they are sent. */
 export const replyLeaseMs = 30_000
 
 export class Acks {

@@ -1,8 +1,12 @@
-/** What results.ts does in Redis, each one atomic step. A lease stands as "<lease id> <kind> <sequence>" under its Work ID. */
+/**
+ * What results.ts does in Redis, each one atomic step. A lease stands as "<lease id> <kind> <sequence>" under its Work ID;
+ * with a "!" before it the result is being sent, and nobody will say again that it is to be let go.
+ */
 import { Script } from '../redis/script.ts'
 
 /**
- * Takes the oldest finished results and leases them. Leases that ran out go back to their place first.
+ * Takes the oldest finished results and leases them. Results whose lease ran out go back to their place first; what was
+ * being sent when its node was lost is acked.
  * KEYS: uncollected, uncollectedDead, leased, leases, abandoned. ARGV: prefix of job keys, now, top, end of lease, lease
  * id, "1" to include dead jobs, bytes allowed, bytes taken already, until when leases have run out.
  * Returns Work ID, "ok" or "dead", and the stored value or reason, in turn; last the bytes taken.
@@ -16,7 +20,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[9], 'LIMIT
   local lease = redis.call('HGET', KEYS[4], id)
   redis.call('ZREM', KEYS[3], id)
   redis.call('HDEL', KEYS[4], id)
-  if lease then
+  if lease and string.sub(lease, 1, 1) ~= '!' then
     local kind, sequence = string.match(lease, '^%S+ (%S+) (%S+)$')
     redis.call('ZADD', kind == 'dead' and KEYS[2] or KEYS[1], sequence, id)
   end
@@ -64,8 +68,9 @@ return out`,
 )
 
 /**
- * Ends leases. KEYS: uncollected, uncollectedDead, leased, leases. ARGV: "ack", "release" or "extend", the lease id or
- * "*" for any, end of the lease (extend), then Work IDs. Returns those that were held.
+ * Ends leases, or notes that what is under them is being sent. KEYS: uncollected, uncollectedDead, leased, leases. ARGV:
+ * "ack", "release" or "send", the lease id or "*" for any, end of the lease (send), then Work IDs. Returns those that were
+ * held.
  */
 export const settle = new Script<string[]>(
   'settle',
@@ -73,11 +78,12 @@ export const settle = new Script<string[]>(
 for i = 4, #ARGV do
   local id = ARGV[i]
   local lease = redis.call('HGET', KEYS[4], id)
-  local owner, kind, sequence = string.match(lease or '', '^(%S+) (%S+) (%S+)$')
+  local owner, kind, sequence = string.match(lease or '', '^!?(%S+) (%S+) (%S+)$')
   if owner and (ARGV[2] == '*' or owner == ARGV[2]) then
     held[#held + 1] = id
-    if ARGV[1] == 'extend' then
+    if ARGV[1] == 'send' then
       redis.call('ZADD', KEYS[3], ARGV[3], id)
+      redis.call('HSET', KEYS[4], id, '!' .. owner .. ' ' .. kind .. ' ' .. sequence)
     else
       redis.call('ZREM', KEYS[3], id)
       redis.call('HDEL', KEYS[4], id)
@@ -113,7 +119,7 @@ for i = 3, #ARGV do
 end
 local leases, count = redis.call('HGETALL', KEYS[4]), 0
 for i = 1, #leases, 2 do
-  local owner, kind, sequence = string.match(leases[i + 1], '^(%S+) (%S+) (%S+)$')
+  local owner, kind, sequence = string.match(leases[i + 1], '^!?(%S+) (%S+) (%S+)$')
   if owner and gone[owner] then
     redis.call('ZREM', KEYS[3], leases[i])
     redis.call('HDEL', KEYS[4], leases[i])

@@ -46,6 +46,9 @@ const graceMs = 2000
 /** The script of a pull that broke off may still lie before Redis; by then it is long gone. */
 const rememberAbandonedMs = 600_000
 
+/** Far longer than a node that was cut off may take to say that a reply did not get through. */
+const sendingMs = 3_600_000
+
 export class Results {
   readonly #queue: JobQueue
   readonly #bell: Bell
@@ -90,8 +93,13 @@ export class Results {
     return held
   }
 
-  async extend(leaseId: string, workIds: readonly string[], leaseMs: number): Promise<void> {
-    await this.#settle('extend', leaseId, workIds, Date.now() + leaseMs)
+  /**
+   * Notes that results are about to be sent to a client that will not ack them. From then on they count as acked when
+   * their node is lost; as long as it lives they can be released.
+   * @returns the Work IDs that are still held under this lease
+   */
+  async markSending(leaseId: string, workIds: readonly string[]): Promise<string[]> {
+    return await this.#settle('send', leaseId, workIds, Date.now() + sendingMs)
   }
 
   /** Work IDs under a lease, from its id alone. */
@@ -134,7 +142,7 @@ export class Results {
   }
 
   async #settle(
-    verb: 'ack' | 'release' | 'extend',
+    verb: 'ack' | 'release' | 'send',
     leaseId: string,
     workIds: readonly string[],
     until: number,

@@ -38,8 +38,9 @@ export class SentinelWitness {
   }
 
   /**
-   * Whether most of the Sentinels answer within 0.5 s, and every one that answers names this server and sees nothing
-   * wrong with it. All answers are given after the question: what was true before it does not count.
+   * Whether most of the Sentinels answer within 0.5 s that this is the primary and that nothing is wrong with it, and none
+   * that answers knows another one or of a switch. All answers are given after the question: what was true before it
+   * does not count.
    */
   async vouchesFor(primary: HostAndPort): Promise<boolean> {
     const late = new AbortController()
@@ -48,8 +49,12 @@ export class SentinelWitness {
       this.#clients.map(client => Promise.race([this.#ask(client), timeout.then(() => hangUp(client))])),
     ).finally(() => late.abort())
     const given = answers.filter(answer => answer !== undefined)
-    if (given.length * 2 <= this.#clients.length) return false
-    return given.every(({ address, flags }) => address === describeHost(primary) && flags === 'master')
+    const isDoubted = given.some(
+      ({ address, flags }) => address !== describeHost(primary) || /failover_in_progress|o_down/.test(flags),
+    )
+    // A single one that sees it down (s_down) can have it replaced only with another that does.
+    const content = given.filter(({ flags }) => flags === 'master')
+    return !isDoubted && content.length * 2 > this.#clients.length
   }
 
   close(): void {

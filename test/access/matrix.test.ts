@@ -240,26 +240,29 @@ t.test('a key that another process makes or takes away is known here within a mo
   t.pass('both times')
 })
 
-t.test('without keys a node on loopback is open to programs, not to web pages; the first key closes it for good', async t => {
-  const open = await startTestApi(t)
-  t.equal((await open.call('POST', '/queues/default/pause')).status, 200)
-  t.equal((await open.call('GET', '/status', { headers: bearer('mwt.of.yesterday') })).status, 200)
-  const pages: Record<string, string>[] = [
-    { 'sec-fetch-site': 'cross-site' },
-    { host: 'evil.example:5000' },
-    { host: '203.0.113.9' },
-  ]
-  for (const headers of pages) {
-    const reply = await open.app.inject({ method: 'POST', url: '/queues/default/pause', headers })
-    t.match(reply.json(), { code: 'forbidden', detail: /pages of other sites/ }, JSON.stringify(headers))
-  }
-  for (const host of ['localhost:5000', '127.0.0.1:5000', '[::1]:5000', 'muster.localhost'])
-    t.equal((await open.app.inject({ url: '/status', headers: { host } })).statusCode, 200, host)
-  const { id } = await open.access.keys.create({ name: 'first', roles: ['read'] })
-  t.equal((await open.call('GET', '/status')).status, 401)
-  await open.access.keys.revoke(id)
-  await open.redis.flushall()
-  await open.access.freshen()
-  t.equal((await open.call('GET', '/status')).status, 401, 'whatever Redis forgets')
-  t.match(open.access.mintFirstToken('i-a', 'default').token, /^mwt/, 'a new secret signs')
-})
+t.test(
+  'without keys a node on loopback is open to programs, not to web pages; the first key closes it for good',
+  async t => {
+    const open = await startTestApi(t)
+    t.equal((await open.call('POST', '/queues/default/pause')).status, 200)
+    t.equal((await open.call('GET', '/status', { headers: bearer('mwt.of.yesterday') })).status, 200)
+    const pages: Record<string, string>[] = [
+      { 'sec-fetch-site': 'cross-site' },
+      { host: 'evil.example:5000' },
+      { host: '203.0.113.9' },
+    ]
+    for (const headers of pages) {
+      const reply = await open.app.inject({ method: 'POST', url: '/queues/default/pause', headers })
+      t.match(reply.json(), { code: 'forbidden', detail: /pages of other sites/ }, JSON.stringify(headers))
+    }
+    for (const host of ['localhost:5000', '127.0.0.1:5000', '[::1]:5000', 'muster.localhost'])
+      t.equal((await open.app.inject({ url: '/status', headers: { host } })).statusCode, 200, host)
+    const { id } = await open.access.keys.create({ name: 'first', roles: ['read'] })
+    t.equal((await open.call('GET', '/status')).status, 401)
+    await open.access.keys.revoke(id)
+    await open.redis.flushall()
+    await open.access.freshen()
+    t.equal((await open.call('GET', '/status')).status, 401, 'whatever Redis forgets')
+    t.match(open.access.mintFirstToken('i-a', 'default').token, /^mwt/, 'a new secret signs')
+  },
+)

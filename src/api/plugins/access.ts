@@ -67,8 +67,8 @@ export function addAccess(app: FastifyInstance, api: Api): void {
     if (rule === undefined) return done()
     const settle = (caller: Caller): void => {
       request.caller = caller
-      if (caller.kind === 'anyone' && isFromWebPage(request)) return done(new Problem('forbidden', fromWebPage))
-      done(rule.roles.some(role => caller.roles.has(role)) ? undefined : lacking(caller, rule))
+      if (caller.kind === 'anyone' && isFromWebPage(request)) done(new Problem('forbidden', fromWebPage))
+      else done(rule.roles.some(role => caller.roles.has(role)) ? undefined : lacking(caller, rule))
     }
     try {
       const stale = api.access.freshen()

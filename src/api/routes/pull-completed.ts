@@ -98,7 +98,7 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
         operationId: 'pullCompleted',
         summary: 'Collect results',
         description:
-          'Oldest first, each handed out once. Without leaseMs the results are acked once the reply was sent; they stay readable at /jobs/{workId}/result.',
+          'Oldest first, each handed out once. Without leaseMs the results are acked by being sent: they come back only when the node sees the reply break off. They stay readable at /jobs/{workId}/result.',
         tags: ['work'],
         querystring: Query,
         response: { 200: Type.Array(Entry), ...problems('parameter_invalid', 'parameter_unknown', 'queue_unknown') },
@@ -118,11 +118,16 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
         if (mayHold(error)) acks.abandon(results, leaseId)
         throw error
       })
+      if (pulled.length === 0) return []
       const workIds = pulled.map(({ workId }) => workId)
-      if (workIds.length === 0) return []
-      if (leaseMs !== undefined) void reply.header('muster-lease-id', leaseId)
-      settleWhenSent(reply, results, leaseId, workIds, leaseMs === undefined)
-      return pulled.map(renderPulled)
+      if (leaseMs !== undefined) {
+        void reply.header('muster-lease-id', leaseId)
+        settleWhenSent(reply, results, leaseId, workIds, false)
+        return pulled.map(renderPulled)
+      }
+      const held = new Set(await markSending(results, leaseId, workIds))
+      settleWhenSent(reply, results, leaseId, [...held], true)
+      return pulled.filter(({ workId }) => held.has(workId)).map(renderPulled)
     },
   )
 
@@ -171,9 +176,19 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
   }
 
   /**
-   * Acks when the last byte was handed to the network, unless the lease is the client's own; extends meanwhile. Releases
-   * when the client went away before.
+   * Before the first byte is sent it is kept that it was: a result that a client has is not handed out again, even when
+   * this node and Redis' primary are lost in the next moment.
    */
+  async function markSending(results: Results, leaseId: string, workIds: readonly string[]): Promise<string[]> {
+    try {
+      return await results.markSending(leaseId, workIds)
+    } catch (error) {
+      acks.abandon(results, leaseId)
+      throw error
+    }
+  }
+
+  /** Acks when the last byte was handed to the network, unless the lease is the client's own; releases when it went away before. */
   function settleWhenSent(
     reply: FastifyReply,
     results: Results,
@@ -181,10 +196,7 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
     workIds: readonly string[],
     isOurs: boolean,
   ): void {
-    const extend = (): void => void results.extend(leaseId, workIds, replyLeaseMs).catch(() => undefined)
-    const extension = isOurs ? setInterval(extend, replyLeaseMs / 3) : undefined
     const settle = (): void => {
-      clearInterval(extension)
       if (!reply.raw.writableFinished) acks.release(results, leaseId, workIds)
       else if (isOurs) acks.add(results, leaseId, workIds)
     }

@@ -1,0 +1,134 @@
+/**
+ * setup.sh, with the AWS CLI, from the first deployment to the last trace: two runs at once, an update, the state, the end. The
+ * emulator has no machines: the job goes through a node that runs here, and, by way of Systems Manager, nowhere.
+ */
+import { readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { startAws } from '../support/aws/start-aws.ts'
+import { haveTool } from '../support/have-tool.ts'
+import { startNodeProcess } from '../support/node-process.ts'
+import { prepareSetup } from '../support/setup-run.ts'
+import { leftIn } from '../support/what-is-left.ts'
+
+const operatorKey = 'a-key-that-nobody-may-ever-see-in-a-log'
+const { front, ec2, access } = await startAws(t)
+
+if (haveTool(t, 'aws', 'pip install awscli')) {
+  const setup = prepareSetup(t, front)
+  const keyFile = join(setup.folder, 'key')
+  writeFileSync(keyFile, `${operatorKey}\n`, { mode: 0o600 })
+  const node = await startNodeProcess(t, { MUSTER_OPERATOR_KEY: operatorKey, MUSTER_MAX_WORKERS: '1' })
+  const throughNode = { MUSTER_SMOKE_URLS: node.url, MUSTER_SMOKE_KEY_FILE: keyFile }
+  const always = ['--yes', '--name', 'm1', '--bundle', setup.bundle]
+  const left = leftIn(access, ec2)
+  const before = await left()
+
+  t.test('two runs at once make one deployment', async t => {
+    front.quotas.set('L-1216C47A', 64)
+    front.quotas.set('L-0263D0A3', 5)
+    front.stacks.ofNext = { states: [...Array(6).fill('CREATE_IN_PROGRESS'), 'CREATE_COMPLETE'] }
+    const options = [...always, '--zones', 'us-east-1a,us-east-1b', '--client-cidr', '203.0.113.7/32']
+    const first = setup.start(options, throughNode)
+    const second = setup.start(options, { ...throughNode, MUSTER_SETUP_PAUSE: '0.2' })
+    const codes = await Promise.all([first.ended(), second.ended()])
+    t.same(codes, [0, 0], `${first.output()}\n\n${second.output()}`)
+    const [maker, follower] = /nothing has changed/.test(first.output()) ? [second, first] : [first, second]
+    t.match(maker.output(), /the nodes and the witness|nodes and witness take 6/)
+    t.match(maker.output(), /idle, an hour +0\.\d+ +about \d+ USD a month/)
+    t.match(maker.output(), /CREATE_IN_PROGRESS {2}\d+ of \d+ parts/)
+    t.match(follower.output(), /nothing has changed|CREATE_IN_PROGRESS/)
+    for (const run of [first, second]) {
+      t.match(run.output(), `${node.url}: a job went in, its value came out`)
+      t.match(run.output(), /API +https:\/\/[\d.]+:5000\n/)
+    }
+    const made = (action: string): number =>
+      front.calls.filter(call => call.action === action && call.outcome === 'ok').length
+    t.equal(made('CreateStack'), 1)
+    t.equal(made('CreateSecret'), 1)
+    const { Uncollected } = (await (await ask('GET', '/status')).json()) as { Uncollected: number }
+    t.equal(Uncollected, 0, 'nothing of the smoke test is left for others to collect')
+  })
+
+  t.test('run again, it updates; what is not named stays', async t => {
+    const { code, output } = await setup.run([...always, '--max-workers', '6'], { MUSTER_SMOKE_URLS: undefined })
+    t.equal(code, 0, output)
+    t.match(output, /workers +0 to 6/)
+    t.match(output, /clients: 203\.0\.113\.7\/32/)
+    t.match(output, /by Systems Manager[\s\S]*both nodes: a job went in/)
+    t.equal(
+      front.calls.filter(({ action }) => action === 'CreateSecret').length,
+      1,
+      'the secret is the one that it was',
+    )
+  })
+
+  t.test('it says how it is', async t => {
+    const { code, output } = await setup.run(['--status', '--name', 'm1'], throughNode)
+    t.equal(code, 0, output)
+    t.match(output, /stack +UPDATE_COMPLETE/)
+    for (const machine of ['node-a', 'node-b', 'witness']) t.match(output, new RegExp(`${machine} +running, i-`))
+    t.match(output, /fleet +0 instances, of at most 6/)
+    t.match(output, `answers     ${node.url}`)
+    t.match(output, /payloads +s3:\/\/m1-payloadbucket/)
+  })
+
+  t.test('a node that is gone is told', async t => {
+    const filters = [{ Name: 'tag:Name', Values: ['m1-node-b'] }]
+    const { Reservations = [] } = await ec2.describeInstances({ Filters: filters })
+    const ids = Reservations.flatMap(({ Instances = [] }) => Instances.map(({ InstanceId = '' }) => InstanceId))
+    await ec2.terminateInstances({ InstanceIds: ids })
+    const { code, output } = await setup.run(['--status', '--name', 'm1'], throughNode)
+    t.equal(code, 12, output)
+    t.match(output, /node-b +gone/)
+  })
+
+  t.test('deleted, it leaves nothing', async t => {
+    const tags = [
+      { Key: 'muster:deployment', Value: 'm1' },
+      { Key: 'muster:pool', Value: 'default' },
+    ]
+    const [Zone = ''] = ['us-east-1a']
+    await ec2.runInstances({
+      ...{ ImageId: 'ami-12c6146b', InstanceType: 'c7g.large', MinCount: 1, MaxCount: 1 },
+      TagSpecifications: [{ ResourceType: 'instance', Tags: tags }],
+    })
+    await ec2.createVolume({
+      AvailabilityZone: Zone,
+      Size: 8,
+      TagSpecifications: [{ ResourceType: 'volume', Tags: tags }],
+    })
+    await left.fillPayloads('m1')
+
+    const asked = await setup.run(['--delete', '--name', 'm1'])
+    t.equal(asked.code, 9, 'not without being told yes')
+    const { code, output } = await setup.run(['--delete', '--yes', '--name', 'm1'])
+    t.equal(code, 0, output)
+    t.match(output, /1 workers/)
+    t.same(await left(), before)
+    const calls = front.calls.map(({ action }) => action)
+    t.ok(
+      calls.lastIndexOf('UpdateAutoScalingGroup') < calls.lastIndexOf('TerminateInstances'),
+      'nodes end before workers',
+    )
+
+    const again = await setup.run(['--delete', '--yes', '--name', 'm1'])
+    t.equal(again.code, 0, again.output)
+    t.equal((await setup.run(['--status', '--name', 'm1'])).code, 11)
+  })
+
+  t.test('no secret was in an argument, and nothing is left on this machine', t => {
+    t.match(setup.calls(), 'secretsmanager create-secret')
+    t.notMatch(setup.calls(), /BEGIN|passwords|caKey/)
+    t.notMatch(setup.calls(), operatorKey)
+    t.same(
+      readdirSync(setup.folder).filter(name => name.startsWith('muster-setup')),
+      [],
+    )
+    t.end()
+  })
+
+  async function ask(method: string, path: string): Promise<Response> {
+    return await fetch(`${node.url}${path}`, { method, headers: { authorization: `Bearer ${operatorKey}` } })
+  }
+}
