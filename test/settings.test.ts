@@ -100,6 +100,7 @@ t.test('documents name only what exists', async t => {
     'docs/access.md',
     'docs/redis.md',
     'docs/reliability.md',
+    'docs/deploy.md',
     'test/faults/README.md',
     'bench/README.md',
   ]) {
