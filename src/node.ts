@@ -112,7 +112,8 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   )
   tls?.follow(app.server as never)
   stops.push(async () => tls?.stop())
-  stops.push(() => closeApp(app, inFlightMs, log))
+  const lateMs = Math.min(500, settings.shutdownGraceMs)
+  stops.push(() => closeApp(app, { lateMs, inFlightMs, log }))
   await listen(app, settings.host, port)
   stops.push(async () => {
     stopping.abort()

@@ -5,7 +5,8 @@
  *
  * Whoever is told so opens the next connection elsewhere; so the port is closed to nobody who could know better.
  */
-import { setImmediate as turn } from 'node:timers/promises'
+import { Server } from 'node:net'
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { within } from '../fleet/within.ts'
 import type { App } from './api.ts'
@@ -18,14 +19,22 @@ export function addFarewell(app: App, stopping: AbortSignal): void {
   })
 }
 
-/**
- * Closes the port, then waits for the replies under way, at most `inFlightMs`; what is still open then is cut off.
- * Returns when all is closed.
- */
-export async function closeApp(app: App, inFlightMs: number, log: Logger): Promise<void> {
+export interface CloseOptions {
+  /** How long who was let in just before may still say what they want. */
+  readonly lateMs: number
+  /** How long requests under way may go on then; what is still open after it is cut off. */
+  readonly inFlightMs: number
+  readonly log: Logger
+}
+
+/** Closes the port, then waits for the replies under way. Returns when all is closed. */
+export async function closeApp(app: App, { lateMs, inFlightMs, log }: CloseOptions): Promise<void> {
   // What has arrived by now is read before idle connections are looked for: it belongs to no idle one.
   await turn()
-  const closed = app.close()
+  // Not app.close() yet: that ends connections whose request is still on its way.
+  const closed = new Promise<void>(resolve => void Server.prototype.close.call(app.server, () => resolve()))
+  await Promise.race([closed, delay(lateMs)])
+  app.server.closeIdleConnections()
   try {
     await within(inFlightMs, 'Requests under way', closed)
   } catch {
@@ -33,4 +42,5 @@ export async function closeApp(app: App, inFlightMs: number, log: Logger): Promi
     app.server.closeAllConnections()
     await closed
   }
+  await app.close()
 }

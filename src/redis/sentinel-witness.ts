@@ -11,69 +11,107 @@ import { Redis, type RedisOptions } from 'ioredis'
 import { describeHost, type HostAndPort } from './address.ts'
 
 const answerWithinMs = 500
+/** As long as a Sentinel may be late, it may lead a switch that no other knows of; a dead one is missed for this long. */
+const absentAfterMs = 3000
+
+interface Answer {
+  readonly address: string
+  readonly flags: string
+}
 
 export class SentinelWitness {
-  readonly #name: string
-  readonly #clients: readonly Redis[]
+  readonly #voices: readonly Voice[]
 
   /** @param options how a Sentinel is reached: credentials and TLS */
   constructor(name: string, addresses: readonly HostAndPort[], options: RedisOptions) {
-    this.#name = name
-    this.#clients = addresses.map(({ host, port }) => {
-      const client = new Redis({
-        ...options,
-        host,
-        port,
-        lazyConnect: true,
-        enableReadyCheck: false,
-        enableOfflineQueue: false,
-        maxRetriesPerRequest: 0,
-        autoResendUnfulfilledCommands: false,
-        retryStrategy: times => Math.min(50 * times, 1000) + Math.random() * 50,
-      })
-      client.on('error', () => undefined)
-      client.connect().catch(() => undefined)
-      return client
-    })
+    this.#voices = addresses.map(address => new Voice(name, address, options))
   }
 
   /**
    * Whether most of the Sentinels answer within 0.5 s that this is the primary and that nothing is wrong with it, and none
-   * that answers knows another one or of a switch. All answers are given after the question: what was true before it
-   * does not count.
+   * knows another one or of a switch, or is late. All answers are given after the question: what was true before it does
+   * not count.
    */
   async vouchesFor(primary: HostAndPort): Promise<boolean> {
-    const late = new AbortController()
-    const timeout = delay(answerWithinMs, undefined, { ref: false, signal: late.signal }).catch(() => undefined)
-    const answers = await Promise.all(
-      this.#clients.map(client => Promise.race([this.#ask(client), timeout.then(() => hangUp(client))])),
-    ).finally(() => late.abort())
-    const given = answers.filter(answer => answer !== undefined)
+    const answers = await Promise.all(this.#voices.map(voice => voice.ask()))
+    if (answers.includes('late')) return false
+    const given = answers.filter(answer => typeof answer === 'object')
     const isDoubted = given.some(
       ({ address, flags }) => address !== describeHost(primary) || /failover_in_progress|o_down/.test(flags),
     )
     // A single one that sees it down (s_down) can have it replaced only with another that does.
     const content = given.filter(({ flags }) => flags === 'master')
-    return !isDoubted && content.length * 2 > this.#clients.length
+    return !isDoubted && content.length * 2 > this.#voices.length
   }
 
   close(): void {
-    for (const client of this.#clients) client.disconnect()
-  }
-
-  async #ask(client: Redis): Promise<{ address: string; flags: string } | undefined> {
-    if (client.status !== 'ready') return undefined
-    try {
-      const flat = (await client.call('SENTINEL', 'MASTER', this.#name)) as string[]
-      const fact = (key: string): string => flat[flat.findIndex((item, at) => at % 2 === 0 && item === key) + 1] ?? ''
-      return { address: describeHost({ host: fact('ip'), port: Number(fact('port')) }), flags: fact('flags') }
-    } catch {
-      return undefined
-    }
+    for (const voice of this.#voices) voice.close()
   }
 }
 
-/** A host that vanished never ends the connection. */
-function hangUp(client: Redis): undefined {
-  if (client.status === 'ready') client.stream?.destroy()
+/** One Sentinel: connected, late (just lost, or not answering), or absent (refuses connections, or lost for long). */
+class Voice {
+  readonly #name: string
+  readonly #client: Redis
+  #lostAt = performance.now()
+  #refuses = false
+
+  constructor(name: string, { host, port }: HostAndPort, options: RedisOptions) {
+    this.#name = name
+    this.#client = new Redis({
+      ...options,
+      host,
+      port,
+      lazyConnect: true,
+      enableReadyCheck: false,
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+      autoResendUnfulfilledCommands: false,
+      retryStrategy: times => Math.min(50 * times, 1000) + Math.random() * 50,
+    })
+    let wasReady = false
+    this.#client.on('error', (error: NodeJS.ErrnoException) => {
+      // Nothing listens there: it leads nothing.
+      this.#refuses = error.code === 'ECONNREFUSED'
+    })
+    this.#client.on('ready', () => {
+      wasReady = true
+      this.#refuses = false
+    })
+    this.#client.on('close', () => {
+      if (wasReady) this.#lostAt = performance.now()
+      wasReady = false
+    })
+    this.#client.connect().catch(() => undefined)
+  }
+
+  async ask(): Promise<Answer | 'late' | 'absent'> {
+    if (this.#client.status !== 'ready') return this.#absence()
+    const late = new AbortController()
+    const timeout = delay(answerWithinMs, 'late' as const, { ref: false, signal: late.signal }).catch(
+      () => 'late' as const,
+    )
+    const answer = await Promise.race([this.#question(), timeout]).finally(() => late.abort())
+    // A host that vanished never ends the connection.
+    if (answer === 'late' && this.#client.status === 'ready') this.#client.stream?.destroy()
+    return answer
+  }
+
+  close(): void {
+    this.#client.disconnect()
+  }
+
+  async #question(): Promise<Answer | 'late' | 'absent'> {
+    try {
+      const flat = (await this.#client.call('SENTINEL', 'MASTER', this.#name)) as string[]
+      const fact = (key: string): string => flat[flat.findIndex((item, at) => at % 2 === 0 && item === key) + 1] ?? ''
+      return { address: describeHost({ host: fact('ip'), port: Number(fact('port')) }), flags: fact('flags') }
+    } catch {
+      return this.#absence()
+    }
+  }
+
+  #absence(): 'late' | 'absent' {
+    return this.#refuses || performance.now() - this.#lostAt > absentAfterMs ? 'absent' : 'late'
+  }
 }

@@ -7,6 +7,7 @@ import type { Scenario } from './engine/scenario.ts'
 import { toJson, toTable } from './engine/scorecard.ts'
 import { type FaultOptions, readOptions, usage } from './options.ts'
 import { scenarios } from './scenarios.ts'
+import { circumstances, writeScorecard } from './write-scorecard.ts'
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 const print = (text: string): void => void process.stdout.write(text)
@@ -27,7 +28,9 @@ async function faults(options: FaultOptions): Promise<number> {
   })
   try {
     const result = await Promise.race([running, forced])
-    print(`${toTable(result)}`)
+    const table = toTable(result)
+    print(`${circumstances(new Date())}\n\n${table}`)
+    if (options.write) await writeScorecard(table, new Date())
     if (options.json) print(`${JSON.stringify(toJson(result))}\n`)
     return isSound(result) ? 0 : 1
   } catch (error) {

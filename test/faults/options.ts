@@ -7,6 +7,7 @@ export interface FaultOptions {
   readonly short: boolean
   readonly list: boolean
   readonly keep: boolean
+  readonly write: boolean
   readonly help: boolean
   readonly only: readonly string[]
   readonly jobsPerSecond: number
@@ -20,6 +21,7 @@ export const usage = `Usage: npm run faults -- [options]
   --only <name>        this scenario; can be given several times
   --list               the scenarios, and what they do
   --json               one JSON object as the last line
+  --write              put the table into docs/reliability.md
   --keep               keep the logs, and say where (they are kept anyway when something is wrong)
   --jobs-per-second N  of all clients together; 320 unless told
   --network <kind>     namespaces or loopback; unless told, namespaces where they are allowed
@@ -39,6 +41,7 @@ export function readOptions(args: readonly string[]): FaultOptions {
       short: flag,
       list: flag,
       keep: flag,
+      write: flag,
       help: flag,
       only: { type: 'string', multiple: true, default: [] },
       'jobs-per-second': { type: 'string', default: '320' },
