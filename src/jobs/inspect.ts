@@ -61,12 +61,12 @@ export async function viewJobs(queue: JobQueue, workIds: readonly string[]): Pro
     pipeline.zscore(bull.toKey('completed'), workId)
     pipeline.zscore(bull.toKey('delayed'), workId)
     pipeline.zscore(keys.uncollected, workId)
-    pipeline.zscore(keys.leased, workId)
+    pipeline.hget(keys.leases, workId)
   }
   const replies = (await pipeline.exec()) ?? []
   const views: JobView[] = []
   for (const [index, workId] of workIds.entries()) {
-    const [hash, lock, completed, delayed, uncollected, leased] = replies
+    const [hash, lock, completed, delayed, uncollected, lease] = replies
       .slice(index * 6, index * 6 + 6)
       .map(([error, value]) => {
         if (error !== null) throw error
@@ -74,10 +74,16 @@ export async function viewJobs(queue: JobQueue, workIds: readonly string[]): Pro
       }) as [Record<string, string>, number, string | null, string | null, string | null, string | null]
     if (hash.name === undefined) continue
     const state = stateOf(hash, lock === 1, completed !== null, delayed !== null)
-    const collection = leased !== null ? 'leased' : uncollected !== null ? 'uncollected' : 'acked'
+    const collection = collectionOf(lease, uncollected !== null)
     views.push(toView(queue, workId, hash, state, delayed, state === 'succeeded' ? collection : undefined))
   }
   return views
+}
+
+/** What is being sent under no lease of the client's own is acked by that (result-scripts.ts). */
+function collectionOf(lease: string | null, isUncollected: boolean): NonNullable<JobView['collection']> {
+  if (lease !== null && !lease.startsWith('!')) return 'leased'
+  return isUncollected ? 'uncollected' : 'acked'
 }
 
 function stateOf(hash: Record<string, string>, locked: boolean, completed: boolean, delayed: boolean): JobState {

@@ -177,6 +177,37 @@ t.test('a pull that is carried out after it was given up leases nothing', async 
   t.equal((await results.pull({ ...options, leaseId: 'default/new', leaseMs: 60_000 })).length, 1)
 })
 
+t.test('what was being sent when its node was lost is not handed out again, and can be read', async t => {
+  const { api, pair } = await setUp(t)
+  for (let count = 0; count < 2; count += 1) await put(api)
+  const done = await workOff(api, 2)
+  const { results } = api.jobs.of('default')
+  const options = { top: 1, waitMs: 0, maxBytes: 1000, includeFailed: false, signal: new AbortController().signal }
+  const runOut = async (): Promise<unknown> =>
+    await pair.onPrimary.zadd('{muster:default}:leased', 1, done[0] as string)
+
+  // The node is lost before it sends anything: the lease runs out, and the next one gets it.
+  await results.pull({ ...options, leaseId: 'default/a', leaseMs: 60_000 })
+  await runOut()
+  await until(
+    async () => (await results.pull({ ...options, leaseId: 'default/b', leaseMs: 60_000 }))[0]?.workId === done[0],
+  )
+  await results.release('default/b', [done[1] as string])
+  t.strictSame(await results.markSending('default/a', [done[0] as string]), [], 'whose lease ran out may not send it')
+
+  // The client is seen to go: it comes back.
+  t.strictSame(await results.markSending('default/b', [done[0] as string]), [done[0]])
+  t.match(await api.call('GET', `/jobs/${done[0]}`), { body: { collection: 'acked' } })
+  await results.release('default/b', [done[0] as string])
+  t.equal((await results.pull({ ...options, leaseId: 'default/c', leaseMs: 60_000 }))[0]?.workId, done[0])
+
+  // The node is lost with the reply on its way.
+  await results.markSending('default/c', [done[0] as string])
+  await runOut()
+  t.strictSame(ids(await pull(api)), [done[1]])
+  t.equal((await api.call('GET', `/jobs/${done[0]}/result`)).status, 200)
+})
+
 t.test('an ack that follows a reply is sent until it is kept', async t => {
   const { api, pair } = await setUp(t)
   await put(api)

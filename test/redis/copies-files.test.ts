@@ -13,6 +13,7 @@ import { type Host, parseHosts, readCopy } from '../../src/redis/copies/copies.t
 import { type RedisInfo, readRedisInfo, type SentinelInfo } from '../../src/redis/copies/copy-info.ts'
 import { judge } from '../../src/redis/copies/copy-status.ts'
 import { runRedisInit, runRedisSecrets } from '../../src/redis/copies/redis-command.ts'
+import { holdsNoData } from '../../src/redis/copies/run-files.ts'
 import { makeSecrets, readSecrets } from '../../src/redis/copies/secrets.ts'
 import { mergeSentinelConf } from '../../src/redis/copies/sentinel-conf.ts'
 import { decideStart, endsWithinMs, type Situation } from '../../src/redis/copies/start-rule.ts'
@@ -265,6 +266,24 @@ sentinel current-epoch 5
   t.equal(mergeSentinelConf(template, merged, copies), merged, 'and again')
   const moved = { ...copies, hosts: parseHosts('a=10.1.0.1,b=10.1.0.2,c=10.1.0.3') }
   t.match(mergeSentinelConf(template, state, moved), /monitor muster 10\.0\.1\.10.*\n.*\nsentinel myid abc\n$/)
+})
+
+t.test('what a Redis would load', async t => {
+  const folder = t.testdir({
+    'dump.rdb': 'x'.repeat(1000),
+    appendonlydir: { 'appendonly.aof.1.base.rdb': 'x'.repeat(88), 'appendonly.aof.1.incr.aof': 'x'.repeat(1000) },
+  })
+  const manifest = (...lines: string[]): Promise<void> =>
+    writeFile(join(folder, 'appendonlydir', 'appendonly.aof.manifest'), lines.join('\n'))
+  t.equal(await holdsNoData(join(folder, 'nonexistent')), true)
+  t.equal(await holdsNoData(folder), true, 'neither what a sync left nor what no manifest lists')
+  await manifest('file appendonly.aof.1.base.rdb seq 1 type b', '')
+  t.equal(await holdsNoData(folder), true, 'a head and nothing else')
+  await manifest('file appendonly.aof.1.base.rdb seq 1 type b', 'file appendonly.aof.1.incr.aof seq 1 type i', '')
+  t.equal(await holdsNoData(folder), false)
+  await manifest('')
+  await writeFile(join(folder, 'appendonly.aof'), 'x'.repeat(1000))
+  t.equal(await holdsNoData(folder), false, 'the one file of Redis 6')
 })
 
 t.test('the status', async t => {

@@ -2,7 +2,7 @@
  * Three copies of Redis as an operator runs them: `muster redis run` for each, with TLS and ACL, on loopback addresses of
  * this test's own; and somebody who writes to them and knows what was acknowledged.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -105,6 +105,8 @@ export class RedisCopies {
 export const roleOf = (status: CopiesStatus, name: string | undefined): string | undefined =>
   status.hosts.find(({ host }) => host === name)?.redis
 
+const hasSetpriv = process.platform === 'linux' && spawnSync('setpriv', ['--pdeathsig', 'TERM', 'true']).status === 0
+
 /** Writes the configuration of three hosts; nothing runs yet. */
 export async function makeCopies(t: Test): Promise<RedisCopies> {
   const folder = await mkdtemp(join(tmpdir(), 'muster-copies-'))
@@ -143,7 +145,11 @@ function runningHost(name: string, address: string, folder: string): RunningHost
       const env = Object.fromEntries(
         Object.entries(process.env).filter(([key]) => !/^(MUSTER_|NODE_OPTIONS)/.test(key)),
       )
-      child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+      // Gone with this process, however that ends; and what it started with it.
+      const [program = '', ...before] = hasSetpriv
+        ? ['setpriv', '--pdeathsig', 'TERM', process.execPath]
+        : [process.execPath]
+      child = spawn(program, [...before, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
       for (const stream of [child.stdout, child.stderr]) stream?.on('data', chunk => (output += chunk))
     },
     async stop(signal = 'SIGTERM') {
@@ -176,6 +182,9 @@ function kill(pid: number): void {
     // gone by itself
   }
 }
+
+/** As BullMQ's scripts do: what writes twice is kept as a transaction. */
+const twoWrites = "redis.call('SET', KEYS[1] .. ':before', '1') return redis.call('SET', KEYS[1], '1').ok"
 
 /** Writes as fast as it goes, each write together with its WAIT, to whoever is primary; keeps what was acknowledged. */
 export class Writer {
@@ -210,7 +219,7 @@ export class Writer {
   async #write(client: Redis): Promise<void> {
     while (!this.#isStopping) {
       const key = `{muster}:w:${process.pid}:${this.#count++}`
-      const [set, wait] = (await client.pipeline().set(key, '1').call('WAIT', '1', '1000').exec()) ?? []
+      const [set, wait] = (await client.pipeline().eval(twoWrites, 1, key).call('WAIT', '1', '1000').exec()) ?? []
       if (set?.[0]) throw set[0]
       if (set?.[1] === 'OK' && Number(wait?.[1]) >= 1) this.acknowledged.push(key)
     }

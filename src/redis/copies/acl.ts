@@ -15,6 +15,11 @@ import type { UserName } from './secrets.ts'
 
 type Passwords = Readonly<Record<UserName, string>>
 
+/**
+ * Off, so nobody is let in as this one; but Redis reads its own append-only file as this one, and without these rights it
+ * leaves out every transaction in it, which is what scripts and MULTI become there.
+ */
+const defaultOnRedis = 'user default off resetpass ~* &* +@all'
 /** What INFO, ROLE and CONFIG GET tell is what nodes check at their start; the rest of @dangerous stays shut. */
 const nodeOnRedis = '~{muster* &{muster* +@all -@admin -@dangerous +info +role +config|get'
 const sentinelOnRedis =
@@ -31,6 +36,7 @@ const peerOnSentinel = '&* -@all +ping +publish +client|setname +sentinel|is-mas
 /** The users of Redis, as `users.acl`. */
 export const redisUsers = (passwords: Passwords): string =>
   lines([
+    defaultOnRedis,
     user('muster', passwords, nodeOnRedis),
     user('replica', passwords, '-@all +psync +replconf +ping'),
     user('sentinel', passwords, sentinelOnRedis),
@@ -40,6 +46,7 @@ export const redisUsers = (passwords: Passwords): string =>
 /** The users of Sentinel, as `sentinel-users.acl`. */
 export const sentinelUsers = (passwords: Passwords): string =>
   lines([
+    'user default off resetkeys resetchannels -@all',
     user('muster', passwords, nodeOnSentinel),
     user('peer', passwords, peerOnSentinel),
     user('operator', passwords, '~* &* +@all'),
@@ -49,5 +56,4 @@ export const sentinelUsers = (passwords: Passwords): string =>
 const user = (name: UserName, passwords: Passwords, rules: string): string =>
   `user ${name} on #${createHash('sha256').update(passwords[name]).digest('hex')} ${rules}`
 
-const lines = (users: readonly string[]): string =>
-  ['user default off resetkeys resetchannels -@all', ...users].map(line => `${line}\n`).join('')
+const lines = (users: readonly string[]): string => users.map(line => `${line}\n`).join('')

@@ -20,7 +20,7 @@ import { type CopyProcess, endLeftoverCopy, launchCopy, rotateLog, tailOf } from
 import { handOver } from './hand-over.ts'
 import { type DataFiles, dataFiles, holdsNoData, makeDataDir, writeRedisConf, writeSentinelConf } from './run-files.ts'
 import { decideStart, type StartDecision } from './start-rule.ts'
-import { survey } from './survey.ts'
+import { surveyCopies } from './survey-copies.ts'
 import { openTargets, type Targets } from './targets.ts'
 
 const askAgainMs = 250
@@ -183,7 +183,7 @@ export class CopySupervisor {
     let said = ''
     let saidMs = 0
     while (!this.#stopping.signal.aborted) {
-      const { sentinels, copies, silent } = await survey(copy, targets)
+      const { sentinels, copies, silent } = await surveyCopies(copy, targets)
       const nowMs = Date.now()
       const decision = decideStart({
         ...{ own, hosts: copy.hosts, sentinels, copies, downAfterMs: copy.downAfterMs },

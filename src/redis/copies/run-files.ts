@@ -1,5 +1,5 @@
 /** What the servers of a host are started with, and where they keep what they write. */
-import { mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
@@ -63,16 +63,16 @@ export async function writeSentinelConf(copy: Copy, folder: string, { dataDir, s
   await put(sentinel.config, text + directives({ dir: `"${dataDir}"`, ...ownFiles(sentinel) }))
 }
 
-/** Whether a Redis that starts on this folder would come up with no data. */
+/**
+ * Whether a Redis that starts on this folder would come up with no data. It loads what its manifest lists (or the one file
+ * of Redis 6), and nothing else: not dump.rdb, which a replica leaves behind, nor files of a manifest that is lost.
+ */
 export async function holdsNoData(dataDir: string): Promise<boolean> {
-  const files = [join(dataDir, 'appendonly.aof'), join(dataDir, 'dump.rdb')]
   const folder = join(dataDir, 'appendonlydir')
-  for (const name of await readdir(folder).catch(() => [])) {
-    // The manifest lists the files and is none of them.
-    if (!name.endsWith('.manifest')) files.push(join(folder, name))
-  }
+  const manifest = await readFile(join(folder, 'appendonly.aof.manifest'), 'utf8').catch(() => '')
+  const listed = [...manifest.matchAll(/^file (\S+) seq \d+ type [bi]$/gm)].map(([, name = '']) => join(folder, name))
   const sizes = await Promise.all(
-    files.map(file =>
+    [...listed, join(dataDir, 'appendonly.aof')].map(file =>
       stat(file).then(
         found => found.size,
         () => 0,

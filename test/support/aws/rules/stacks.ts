@@ -86,30 +86,57 @@ export const ofCloudFormation: Readonly<
   },
   async DeleteStack(call, rules, forward) {
     rules.stacks.made()
-    await deleteWhatMotoLeaves(call, rules)
-    return await forward(call)
+    const parts = await partsOf(call, rules)
+    await endAll(call, rules, parts, beforeItsEnd)
+    const reply = await forward(call)
+    // moto stops at the VPC, whose parts it has left; the stack is gone all the same.
+    if (reply.outcome !== 'DependencyViolation') return reply
+    await endAll(call, rules, parts, afterItsEnd)
+    return done('DeleteStack')
   },
 }
 
-async function deleteWhatMotoLeaves(call: IncomingCall, { ec2 }: Rules): Promise<void> {
-  const StackName = call.params.StackName ?? ''
-  const reply = await ec2.asCaller(
-    call,
-    { Action: 'DescribeStackResources', Version: '2010-05-15', StackName },
-    'cloudformation',
-  )
-  if (reply.status >= 400) return
-  for (const part of members(parseXml(reply.body.toString()))) {
-    const id = textOf(part, 'PhysicalResourceId') ?? ''
-    const type = textOf(part, 'ResourceType')
-    const ends: Readonly<Record<string, Record<string, string>>> = {
-      'AWS::EC2::NetworkInterface': { Action: 'DeleteNetworkInterface', NetworkInterfaceId: id },
-      'AWS::EC2::EIP': { Action: 'ReleaseAddress', PublicIp: id },
-      'AWS::EC2::VPCEndpoint': { Action: 'DeleteVpcEndpoints', 'VpcEndpointId.1': id },
+type Ends = Readonly<Record<string, (id: string, vpc: string) => Record<string, string>[]>>
+
+const beforeItsEnd: Ends = {
+  'AWS::EC2::NetworkInterface': id => [{ Action: 'DeleteNetworkInterface', NetworkInterfaceId: id }],
+  'AWS::EC2::EIP': id => [{ Action: 'ReleaseAddress', PublicIp: id }],
+  'AWS::EC2::VPCEndpoint': id => [{ Action: 'DeleteVpcEndpoints', 'VpcEndpointId.1': id }],
+}
+
+const afterItsEnd: Ends = {
+  'AWS::EC2::InternetGateway': (id, vpc) => [
+    { Action: 'DetachInternetGateway', InternetGatewayId: id, VpcId: vpc },
+    { Action: 'DeleteInternetGateway', InternetGatewayId: id },
+  ],
+  'AWS::EC2::RouteTable': id => [{ Action: 'DeleteRouteTable', RouteTableId: id }],
+  'AWS::EC2::VPC': id => [{ Action: 'DeleteVpc', VpcId: id }],
+}
+
+interface Part {
+  readonly id: string
+  readonly type: string
+}
+
+async function partsOf(call: IncomingCall, { ec2 }: Rules): Promise<Part[]> {
+  const { StackName = '' } = call.params
+  const question = { Action: 'DescribeStackResources', Version: '2010-05-15', StackName }
+  const reply = await ec2.asCaller(call, question, 'cloudformation')
+  if (reply.status >= 400) return []
+  return members(parseXml(reply.body.toString())).map(part => ({
+    id: textOf(part, 'PhysicalResourceId') ?? '',
+    type: textOf(part, 'ResourceType') ?? '',
+  }))
+}
+
+async function endAll(call: IncomingCall, { ec2 }: Rules, parts: readonly Part[], ends: Ends): Promise<void> {
+  const vpc = parts.find(({ type }) => type === 'AWS::EC2::VPC')?.id ?? ''
+  // In the order of the table: a VPC is the last.
+  for (const [type, end] of Object.entries(ends)) {
+    for (const { id } of parts.filter(part => part.type === type)) {
+      // Gone already, when the stack is deleted again.
+      for (const params of end(id, vpc)) await ec2.asAdmin(call, params).catch(() => undefined)
     }
-    const end = ends[type ?? '']
-    // Gone already, when the stack is deleted again.
-    if (end !== undefined) await ec2.asAdmin(call, end).catch(() => undefined)
   }
 }
 

@@ -17,7 +17,7 @@ export interface Survey {
 }
 
 /** Takes 500 ms at most; never throws. */
-export async function survey(copy: Copy, targets: Targets): Promise<Survey> {
+export async function surveyCopies(copy: Copy, targets: Targets): Promise<Survey> {
   const silent: string[] = []
   const heard = async <T>(who: string, answer: Promise<T>): Promise<T[]> => {
     try {
