@@ -11,8 +11,11 @@ import { Redis, type RedisOptions } from 'ioredis'
 import { describeHost, type HostAndPort } from './address.ts'
 
 const answerWithinMs = 500
-/** As long as a Sentinel may be late, it may lead a switch that no other knows of; a dead one is missed for this long. */
-const absentAfterMs = 3000
+/** As long as a Sentinel may be late, it may lead a switch that no other knows of; one that is gone is missed for this long. */
+const absentAfterMs = 2000
+/** A host that vanished is noticed by this, so that its Sentinel is absent by the time a switch is over. */
+const pingEveryMs = 500
+const pongWithinMs = 700
 
 interface Answer {
   readonly address: string
@@ -53,6 +56,7 @@ export class SentinelWitness {
 class Voice {
   readonly #name: string
   readonly #client: Redis
+  readonly #pings: NodeJS.Timeout
   #lostAt = performance.now()
   #refuses = false
 
@@ -83,32 +87,35 @@ class Voice {
       wasReady = false
     })
     this.#client.connect().catch(() => undefined)
+    this.#pings = setInterval(() => {
+      if (this.#client.status === 'ready') void this.#within(pongWithinMs, this.#client.ping())
+    }, pingEveryMs).unref()
   }
 
   async ask(): Promise<Answer | 'late' | 'absent'> {
     if (this.#client.status !== 'ready') return this.#absence()
-    const late = new AbortController()
-    const timeout = delay(answerWithinMs, 'late' as const, { ref: false, signal: late.signal }).catch(
-      () => 'late' as const,
-    )
-    const answer = await Promise.race([this.#question(), timeout]).finally(() => late.abort())
-    // A host that vanished never ends the connection.
-    if (answer === 'late' && this.#client.status === 'ready') this.#client.stream?.destroy()
-    return answer
+    const flat = await this.#within(answerWithinMs, this.#client.call('SENTINEL', 'MASTER', this.#name))
+    // Whatever became of the question, it was there a moment ago.
+    if (flat === undefined) return 'late'
+    const facts = flat as string[]
+    const fact = (key: string): string => facts[facts.findIndex((item, at) => at % 2 === 0 && item === key) + 1] ?? ''
+    return { address: describeHost({ host: fact('ip'), port: Number(fact('port')) }), flags: fact('flags') }
   }
 
   close(): void {
+    clearInterval(this.#pings)
     this.#client.disconnect()
   }
 
-  async #question(): Promise<Answer | 'late' | 'absent'> {
-    try {
-      const flat = (await this.#client.call('SENTINEL', 'MASTER', this.#name)) as string[]
-      const fact = (key: string): string => flat[flat.findIndex((item, at) => at % 2 === 0 && item === key) + 1] ?? ''
-      return { address: describeHost({ host: fact('ip'), port: Number(fact('port')) }), flags: fact('flags') }
-    } catch {
-      return this.#absence()
-    }
+  /** The reply; undefined when there was none in time, and then it is hung up: a host that vanished never does. */
+  async #within(ms: number, reply: Promise<unknown>): Promise<unknown> {
+    const { stream } = this.#client
+    const late = new AbortController()
+    const timeout = delay(ms, late, { ref: false, signal: late.signal }).catch(() => late)
+    const outcome = await Promise.race([reply.catch(() => undefined), timeout]).finally(() => late.abort())
+    if (outcome !== late) return outcome
+    stream?.destroy()
+    return undefined
   }
 
   #absence(): 'late' | 'absent' {
