@@ -54,7 +54,7 @@ deploy() {
 
 # prepare: everything that is looked at before anything is made. GIVEN and the settings are whole afterwards.
 prepare() {
-  read_deployed
+  read_settings
   check_together
   step 'looking at instance types, zones and quotas'
   check_types
@@ -69,7 +69,7 @@ prepare() {
 
 dry_run() {
   step "looking at what is there of $NAME"
-  look_at_stack
+  look_at_stack || fail_aws ''
   if in_progress; then say "  the stack is $STATE: what it will be, nobody knows yet"; fi
   prepare
   show_costs

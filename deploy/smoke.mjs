@@ -78,7 +78,8 @@ async function awaitValue(url, workId) {
     const reply = await call(url, 'GET', `/jobs/${workId}/result`).catch(error => ({ status: 0, text: error.message }))
     if (reply.status === 200) return reply.json.value
     // Not finished yet, or a node that is away for a moment.
-    const isLater = reply.status === 0 || reply.status === 429 || reply.status >= 500 || reply.json?.code === 'result_not_ready'
+    const isLater =
+      reply.status === 0 || reply.status === 429 || reply.status >= 500 || reply.json?.code === 'result_not_ready'
     if (!isLater) throw new Error(`${url} does not give the value of ${workId}: ${describe(reply)}`)
     if (Date.now() > deadline) throw new Error(await whyNot(url, workId))
     await showProgress(url)
@@ -108,7 +109,10 @@ async function collect(url, workId) {
   const isThere = Array.isArray(pulled.json) && pulled.json.some(entry => entry['Work ID'] === workId)
   if (isThere && leaseId !== undefined) {
     const headers = { 'content-type': 'application/json' }
-    const acked = await call(url, 'POST', '/pullCompleted/ack', { headers, body: JSON.stringify({ leaseId, workIds: [workId] }) })
+    const acked = await call(url, 'POST', '/pullCompleted/ack', {
+      headers,
+      body: JSON.stringify({ leaseId, workIds: [workId] }),
+    })
     if (acked.json?.acked === 1) return
   }
   say(`the result of ${workId} stays to be collected`)
@@ -125,7 +129,12 @@ function call(base, method, path, { headers = {}, body, timeoutMs = callTimeoutM
   const send = url.protocol === 'https:' ? requestHttps : requestHttp
   const authorization = key === '' ? {} : { authorization: `Bearer ${key}` }
   return new Promise((resolve, reject) => {
-    const request = send(url, { method, headers: { ...authorization, ...headers }, ca, signal: AbortSignal.timeout(timeoutMs) })
+    const request = send(url, {
+      method,
+      headers: { ...authorization, ...headers },
+      ca,
+      signal: AbortSignal.timeout(timeoutMs),
+    })
     request.on('error', reject)
     request.on('response', response => {
       const chunks = []

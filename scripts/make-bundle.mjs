@@ -20,7 +20,10 @@ const files = [...top, ...['deploy', 'dist', 'docs', 'openapi'].flatMap(listFile
   .filter(file => !/(^|\/)\.[^/]*$|\.d\.[cm]?ts$|\.map$/.test(file))
   .sort()
 const chunks = []
-const archive = create({ cwd: root, gzip: { level: 9 }, portable: true, mtime: new Date('2000-01-01T00:00:00Z') }, files)
+const archive = create(
+  { cwd: root, gzip: { level: 9 }, portable: true, mtime: new Date('2000-01-01T00:00:00Z') },
+  files,
+)
 for await (const chunk of archive) chunks.push(chunk)
 const bundle = Buffer.concat(chunks)
 // The operating system that it was packed on is the one thing in the header that differs.

@@ -34,6 +34,17 @@ write_node_environment() {
   umask 022
 }
 
+# Both nodes take turns: "muster redis backup" looks whether the other one has just taken one.
+schedule_backups() {
+  printf 'BACKUP_TO=%s\nAWS_REGION=%s\n' "$BACKUP_TO" "$AWS_REGION" >"$etc/backup.env"
+  local unit
+  for unit in muster-backup.service muster-backup.timer; do
+    install -m 644 "$home/deploy/systemd/$unit" "$root/etc/systemd/system/$unit"
+  done
+  systemctl daemon-reload
+  systemctl enable --now muster-backup.timer
+}
+
 # Ready means: Redis takes writes, and the API is served.
 await_node() {
   local deadline=$((SECONDS + ${MUSTER_BOOT_WAIT:-600}))
@@ -64,5 +75,6 @@ if [ "$REDIS" = nodes ]; then start_copy; fi
 start_unit muster-node "$etc/node.env" "$etc/operator-key" "$etc/join-secret"
 await_node
 if [ "$REDIS" = nodes ]; then await_copy; fi
+if [ -n "${BACKUP_TO:-}" ]; then schedule_backups; fi
 tell_stack true 'the node is ready'
 say 'the node is ready'

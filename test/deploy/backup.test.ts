@@ -146,7 +146,7 @@ t.test('into the Redis of a node, which goes on', async t => {
   t.equal(twice.code, 1)
   t.match(twice.said, /This Redis holds \d+ keys, and nothing was changed\. --replace/)
 
-  const workers = { MUSTER_FLEET: 'local', MUSTER_MAX_WORKERS: '1', MUSTER_MIN_WORKERS: '0' }
+  const workers = { MUSTER_FLEET: 'local', MUSTER_MIN_WORKERS: '2', MUSTER_MAX_WORKERS: '3' }
   const node = await startNodeProcess(t, { ...shared, ...workers, ...target })
   t.match((await muster(target, 'restore', '--from', place, '--replace')).said, 'Another node')
   t.equal((await plainFetch(`${node.url}/status`)).status, 401, 'it lets nobody in without a key')
@@ -157,7 +157,13 @@ t.test('into the Redis of a node, which goes on', async t => {
   await hand(node)
   t.equal(await complete(node, running, { value: { json: 'by hand' } }), 'succeeded', 'a lease holds over it')
   for (const what of ['waiting', 'large', 'urgent'])
-    await until(async () => (await stateOf(node, jobs[what] as string)).state === 'succeeded', 20_000)
+    await until(async () => (await stateOf(node, jobs[what] as string)).state === 'succeeded', 60_000).catch(
+      async error => {
+        throw new Error(
+          `${what}: ${(error as Error).message}\n${JSON.stringify(await get(`${node.url}/fleet`))}\n${node.output().slice(-1500)}`,
+        )
+      },
+    )
   const pulled: Body[] = await post(`${node.url}/pullCompleted?top=100`)
   const values = new Map(pulled.map(one => [one['Work ID'], one.Value]))
   t.equal(values.get(jobs.uncollected), 'uncollected')

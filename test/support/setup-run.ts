@@ -44,7 +44,9 @@ export function prepareSetup(t: Test, front: Front): Setup {
   execFileSync(process.execPath, [join(root, 'scripts/make-bundle.mjs'), bundle], { stdio: 'pipe' })
   const bin = join(folder, 'bin')
   const log = join(folder, 'calls')
-  const aws = execFileSync('sh', ['-c', 'command -v aws'], { encoding: 'utf8' }).trim()
+  // Where pyenv has put itself before it, that takes a third of each call: not the command is tested, but what is made of it.
+  const find = 'case "$(command -v aws)" in */.pyenv/shims/*) pyenv which aws ;; *) command -v aws ;; esac'
+  const aws = execFileSync('sh', ['-c', find], { encoding: 'utf8' }).trim()
   mkdirSync(bin)
   writeFileSync(log, '')
   writeFileSync(join(bin, 'aws'), `#!/bin/sh\nprintf '%s\\n' "$*" >>'${log}'\nexec '${aws}' "$@"\n`)

@@ -37,7 +37,8 @@ call_aws() { try_aws "$@" || fail_aws ''; }
 # fail_aws <what to do, or nothing>: ends the run with what AWS said about the last call.
 fail_aws() {
   local action
-  action="${AWS_ACTION%% *}:$(sed -n 's/.*when calling the \([A-Za-z0-9]*\) operation.*/\1/p' "$WORK/error" | head -n 1)"
+  action=$(sed -n 's/.*when calling the \([A-Za-z0-9]*\) operation.*/\1/p' "$WORK/error" | head -n 1)
+  action=${AWS_ACTION%% *}:${action:-${AWS_ACTION#* }}
   case "$AWS_CODE" in
   AccessDenied* | UnauthorizedOperation | UnauthorizedAccess | *NotAuthorized*)
     stop_with "$EXIT_ACCESS" "you may not call $action. AWS says: $AWS_MESSAGE" \

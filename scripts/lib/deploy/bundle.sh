@@ -29,30 +29,39 @@ hash_of() {
   node -e 'process.stdout.write(require("crypto").createHash("sha256").update(require("fs").readFileSync(process.argv[1])).digest("hex"))' "$1"
 }
 
-# Made once, and closed: bundles hold no secret, and are nobody's affair all the same.
+# Closed, though bundles hold no secret. Its tag comes last: a bucket without it is one that an earlier run did not finish.
 make_bucket() {
-  step "making the bucket $BUCKET"
-  if ! try_aws s3api head-bucket --bucket "$BUCKET" --expected-bucket-owner "$ACCOUNT"; then
-    [ "$AWS_CODE" != AccessDenied ] || stop_with "$EXIT_ACCESS" \
-      "the bucket $BUCKET cannot be looked at: you lack s3:ListBucket, or it belongs to another account" \
-      'have that permission given, or choose another --name'
-    [ "$AWS_CODE" = NotFound ] || fail_aws ''
-    # us-east-1 is no value of this parameter, which all other regions need.
-    if [ "$REGION" = us-east-1 ]; then
-      call_aws s3api create-bucket --bucket "$BUCKET"
-    else
-      call_aws s3api create-bucket --bucket "$BUCKET" --create-bucket-configuration "LocationConstraint=$REGION"
-    fi
+  local arn
+  step "looking at the bucket $BUCKET"
+  if try_aws s3api get-bucket-tagging --bucket "$BUCKET" --expected-bucket-owner "$ACCOUNT" \
+    --query "TagSet[?Key=='muster:deployment'].[Value]" && [ "$REPLY" = "$NAME" ]; then
+    return 0
   fi
-  # Again each time: a run before may have ended between the two.
+  case "$AWS_CODE" in
+  NoSuchBucket) create_bucket ;;
+  '' | NoSuchTagSet) ;;
+  AccessDenied)
+    stop_with "$EXIT_ACCESS" "the bucket $BUCKET cannot be looked at: you lack s3:GetBucketTagging, or it belongs to another account" \
+      'have that permission given, or choose another --name'
+    ;;
+  *) fail_aws '' ;;
+  esac
   call_aws s3api put-public-access-block --bucket "$BUCKET" --public-access-block-configuration \
     BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
-  call_aws s3api put-bucket-encryption --bucket "$BUCKET" --server-side-encryption-configuration \
-    'Rules=[{ApplyServerSideEncryptionByDefault={SSEAlgorithm=AES256}}]'
+  arn=arn:$(partition):s3:::$BUCKET
   printf '{"Version":"2012-10-17","Statement":[{"Sid":"TlsOnly","Effect":"Deny","Principal":"*","Action":"s3:*","Resource":["%s","%s/*"],"Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}' \
-    "arn:$(partition):s3:::$BUCKET" "arn:$(partition):s3:::$BUCKET" >"$WORK/policy.json"
+    "$arn" "$arn" >"$WORK/policy.json"
   call_aws s3api put-bucket-policy --bucket "$BUCKET" --policy "file://$WORK/policy.json"
   call_aws s3api put-bucket-tagging --bucket "$BUCKET" --tagging "TagSet=[{Key=muster:deployment,Value=$NAME}]"
+}
+
+create_bucket() {
+  # us-east-1 is no value of this parameter, which all other regions need.
+  if [ "$REGION" = us-east-1 ]; then
+    call_aws s3api create-bucket --bucket "$BUCKET"
+  else
+    call_aws s3api create-bucket --bucket "$BUCKET" --create-bucket-configuration "LocationConstraint=$REGION"
+  fi
 }
 
 partition() {
@@ -63,26 +72,27 @@ partition() {
   esac
 }
 
-# upload <key> <file>: in one call, so that there is all of it or nothing; what is there already has the same content.
+# upload <key> <file>: in one call, so that there is all of it or nothing.
 upload() {
-  if try_aws s3api head-object --bucket "$BUCKET" --key "$1" --expected-bucket-owner "$ACCOUNT"; then return 0; fi
-  [ "$AWS_CODE" = NotFound ] || fail_aws ''
-  call_aws s3api put-object --bucket "$BUCKET" --key "$1" --body "$2" --expected-bucket-owner "$ACCOUNT"
+  call_aws s3api put-object --bucket "$BUCKET" --key "$1" --body "$2" --expected-bucket-owner "$ACCOUNT" --query ETag
 }
 
 upload_all() {
   step 'uploading the bundle and the template'
-  upload "$BUNDLE_KEY" "$BUNDLE_FILE"
+  # What is there already under this name has the same content.
+  if ! try_aws s3api head-object --bucket "$BUCKET" --key "$BUNDLE_KEY" --expected-bucket-owner "$ACCOUNT" --query ETag; then
+    [ "$AWS_CODE" = NotFound ] || fail_aws ''
+    upload "$BUNDLE_KEY" "$BUNDLE_FILE"
+  fi
   upload_template
 }
 
 # It is larger than what may be handed over in a call.
 upload_template() {
-  TEMPLATE_KEY=templates/$(hash_of "$TEMPLATE").yaml
-  upload "$TEMPLATE_KEY" "$TEMPLATE"
   local suffix=amazonaws.com
   if [ "$(partition)" = aws-cn ]; then suffix=amazonaws.com.cn; fi
-  TEMPLATE_URL=https://$BUCKET.s3.$REGION.$suffix/$TEMPLATE_KEY
+  upload templates/muster.yaml "$TEMPLATE"
+  TEMPLATE_URL=https://$BUCKET.s3.$REGION.$suffix/templates/muster.yaml
 }
 
 # remove_old_bundles: all but the one that runs and the one before.

@@ -31,31 +31,13 @@ check_credentials() {
   call_aws sts get-caller-identity --query '[Account,Arn]'
   ACCOUNT=$(printf '%s' "$REPLY" | cut -f 1)
   say "  account $ACCOUNT, as $(printf '%s' "$REPLY" | cut -f 2), in $REGION"
-  if ! try_aws ec2 describe-regions --all-regions --region-names "$REGION" --query 'Regions[0].OptInStatus'; then
-    [ "$AWS_CODE" != InvalidParameterValue ] ||
-      stop_with "$EXIT_USAGE" "$REGION is no region of AWS" '"aws account list-regions" shows those of your account'
-    fail_aws ''
-  fi
-  if [ "$REPLY" = not-opted-in ] || [ -z "$REPLY" ]; then
-    stop_with "$EXIT_USAGE" "the region $REGION is not there, or not enabled in this account" \
-      'choose another by --region, or have it enabled under "AWS Regions" of the account'
-  fi
 }
 
-# read_deployed: STATE, and what is deployed. Of a first deployment that failed nothing counts: nothing of it is left.
-read_deployed() {
-  look_at_stack
-  : >"$WORK/deployed"
-  if ! must_be_made; then
-    call_aws cloudformation describe-stacks --stack-name "$NAME" --query 'Stacks[0].Parameters[].[ParameterKey,ParameterValue]'
-    # An empty value is the word None.
-    printf '%s\n' "$REPLY" | sed "s/$(printf '\t')None\$/$(printf '\t')/" >"$WORK/deployed"
-  fi
-  read_settings
-}
-
+# read_settings: what counts, of what was given, what is deployed and the defaults. Of a first deployment that failed nothing
+# counts: nothing of it is left.
 read_settings() {
   printf '%s\n' "$GIVEN" >"$WORK/given"
+  if must_be_made; then : >"$WORK/deployed"; fi
   node "$ROOT/scripts/lib/deploy/parameters.mjs" "$TEMPLATE" "$WORK/given" "$WORK/deployed" "$WORK/settings" "$WORK/parameters.json" ||
     stop_with 1 'the parameters do not fit the template' 'use setup.sh and deploy/cloudformation/muster.yaml of one version'
 }

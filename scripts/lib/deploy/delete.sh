@@ -3,20 +3,22 @@
 # stack, then what was there before the stack. Every part may be gone already; run again, it goes on.
 
 delete_all() {
-  local payloads=''
+  local data='' bucket
   step "looking at $NAME"
   BUCKET=$NAME-muster-$ACCOUNT-$REGION
-  look_at_stack
+  look_at_stack || fail_aws ''
   if [ "$STATE" != none ]; then
-    resources "LogicalResourceId=='payloadBucket'"
-    payloads=$REPLY
+    # Those of payloads and of backups.
+    resources "ResourceType=='AWS::S3::Bucket'"
+    data=$REPLY
     workers pending,running,stopping,stopped
     say "  stack $NAME ($STATE), $(printf '%s' "$REPLY" | grep -c . || true) workers"
   else
     say "  there is no stack $NAME; looks for what may be left of it"
   fi
-  if [ -n "$payloads" ] && [ "$KEEP_DATA" = no ]; then
-    say "  Payloads and results in s3://$payloads are deleted, and so are all jobs: there is no way back. --keep-data keeps the bucket."
+  if [ -n "$data" ] && [ "$KEEP_DATA" = no ]; then
+    say '  All jobs are deleted, and so are payloads, results and backups; there is no way back. --keep-data keeps these buckets:'
+    for bucket in $data; do say "    s3://$bucket"; done
   fi
   ask "Delete the deployment $NAME in $REGION, account $ACCOUNT?"
   if [ "$STATE" != none ]; then
@@ -24,15 +26,23 @@ delete_all() {
     stop_nodes
   fi
   end_workers
-  if [ -n "$payloads" ] && [ "$KEEP_DATA" = no ]; then
-    step "emptying the bucket $payloads"
-    empty_bucket "$payloads"
+  if [ "$KEEP_DATA" = no ]; then
+    for bucket in $data; do
+      step "emptying the bucket $bucket"
+      empty_bucket "$bucket"
+    done
   fi
-  delete_stack "$payloads"
+  delete_stack
   delete_rest
-  step 'looking whether anything is left'
-  say "  nothing of $NAME costs anything any more. Its log groups went with the stack."
-  if [ -n "$payloads" ] && [ "$KEEP_DATA" = yes ]; then say "  Kept: s3://$payloads"; fi
+  step 'done'
+  say "  nothing of $NAME runs or costs anything any more. Its log groups went with the stack."
+  if [ "$KEEP_DATA" = yes ]; then
+    for bucket in $data; do
+      if try_aws s3api head-bucket --bucket "$bucket" --expected-bucket-owner "$ACCOUNT"; then
+        say "  Kept, at the price of what it holds: s3://$bucket"
+      fi
+    done
+  fi
 }
 
 # resources <condition>: the physical names of those that are still there, in REPLY.
@@ -119,16 +129,22 @@ empty_bucket() {
   end_progress
 }
 
-# delete_stack <bucket of payloads>
 delete_stack() {
+  local kept
   if [ "$STATE" = none ]; then return 0; fi
   step "deleting the stack $NAME"
   call_aws cloudformation delete-stack --stack-name "$NAME"
   wait_for_stack
-  if [ "$STATE" = DELETE_FAILED ] && [ -n "$1" ] && [ "$KEEP_DATA" = yes ]; then
+  if [ "$STATE" = DELETE_FAILED ] && [ "$KEEP_DATA" = yes ]; then
     # CloudFormation does not delete a bucket that holds something, and leaves it alone when it is told so.
-    call_aws cloudformation delete-stack --stack-name "$NAME" --retain-resources payloadBucket
-    wait_for_stack
+    call_aws cloudformation list-stack-resources --stack-name "$STACK_ID" \
+      --query "StackResourceSummaries[?ResourceType=='AWS::S3::Bucket'&&ResourceStatus=='DELETE_FAILED'].[LogicalResourceId]"
+    kept=$REPLY
+    if [ -n "$kept" ]; then
+      # shellcheck disable=SC2086 # a word for each bucket
+      call_aws cloudformation delete-stack --stack-name "$NAME" --retain-resources $kept
+      wait_for_stack
+    fi
   fi
   if [ "$STATE" != none ]; then
     show_failures

@@ -25,7 +25,7 @@ Always
   --smoke-timeout MINUTES  how long a job may take then; its worker has to boot (15)
   --bundle FILE            deploy this bundle, made by scripts/bundle.sh, rather than build one
   --keep-failed            leave a first deployment that failed for you to look at; the next run removes it
-  --keep-data              with --delete: keep the bucket of payloads
+  --keep-data              with --delete: keep the buckets of payloads and backups
 
 Network
   --vpc ID                 use this VPC (the stack makes one of its own)
@@ -48,6 +48,7 @@ Nodes and queue
   --elasticache            ElastiCache keeps the queue, in place of the nodes and the witness
   --cache-type TYPE        with --elasticache (cache.t4g.small)
   --payload-days N         after which a payload is deleted in any case (60)
+  --backup-days N          after which a backup of Redis is deleted (14)
   --no-sessions            no Session Manager; the smoke test then needs a way to the nodes
 
 Workers
@@ -148,6 +149,7 @@ take_value() {
   --redis-memory-mb) give_number pRedisMemoryMb "$@" ;;
   --cache-type) give pCacheNodeType "$2" ;;
   --payload-days) give_number pPayloadDays "$@" ;;
+  --backup-days) give_number pBackupDays "$@" ;;
   --worker-types) give pWorkerInstanceTypes "$2" ;;
   --worker-ami) give pWorkerImageId "$2" ;;
   --min-workers) give_number pMinWorkers "$@" ;;

@@ -40,7 +40,7 @@ show_plan() {
   say "  workers     $(setting pMinWorkers) to $(setting pMaxWorkers), of $(setting pWorkerInstanceTypes); $(setting pSpotPercent) % Spot"
   say "  entrance    $(entrance)"
   say "  alarms      to $(alarms)"
-  say "  besides     a bucket for payloads and one for bundles, 3 secrets, log groups ($(setting pLogDays) days), roles of its own"
+  say "  besides     buckets for payloads, backups and bundles, 3 secrets, log groups ($(setting pLogDays) days), roles of its own"
 }
 
 clients() {

@@ -54,7 +54,10 @@ const rows = [
   onNodes
     ? [`witness, ${settings.pWitnessInstanceType}`, priceOf(settings.pWitnessInstanceType)]
     : [`ElastiCache, 2 × ${settings.pCacheNodeType}`, times(2, priceOf(settings.pCacheNodeType))],
-  [`${machines} volumes of ${settings.pVolumeGb} GiB`, (machines * Number(settings.pVolumeGb) * gibMonth) / hoursOfMonth],
+  [
+    `${machines} volumes of ${settings.pVolumeGb} GiB`,
+    (machines * Number(settings.pVolumeGb) * gibMonth) / hoursOfMonth,
+  ],
   ...(addresses > 0 ? [[`${addresses} public addresses`, addresses * publicAddressHour]] : []),
   ...(settings.pLoadBalancer === 'none' ? [] : [['load balancer, without traffic', loadBalancerHour]]),
   ['secrets, alarms, metrics', (3 * secretMonth + 7 * alarmMonth + metrics * metricMonth) / hoursOfMonth],

@@ -4,7 +4,6 @@
 
 smoke_test() {
   local urls key
-  read_outputs
   if [ "$SMOKE" = no ]; then return 0; fi
   step 'putting a job through each node'
   if [ "$(setting pMaxWorkers)" = 0 ]; then
@@ -35,7 +34,7 @@ smoke_test() {
 run_smoke() {
   local urls=$1
   shift
-  node "$WORK/code/deploy/smoke.mjs" --urls "$urls" --ca "$WORK/ca.pem" "$@"
+  node "$ROOT/deploy/smoke.mjs" --urls "$urls" --ca "$WORK/ca.pem" "$@"
 }
 
 smoke_failed() {
@@ -58,7 +57,7 @@ fetch_authority() {
 
 # By Systems Manager: each node tests itself, with the key that it has. Nothing secret is in the command.
 smoke_on_nodes() {
-  local instances command deadline state
+  local instances command deadline instance
   call_aws ec2 describe-instances --filters "Name=tag:muster:deployment,Values=$NAME" "Name=tag:Name,Values=$NAME-node-a,$NAME-node-b" \
     Name=instance-state-name,Values=running --query 'Reservations[].Instances[].[InstanceId]'
   instances=$REPLY
@@ -74,24 +73,28 @@ JSON
     --parameters "file://$WORK/command.json" --comment 'Smoke test of Muster' --query Command.CommandId
   command=$REPLY
   deadline=$((SECONDS + SMOKE_MINUTES * 60 + 180))
+  for instance in "$@"; do await_command "$command" "$instance" "$deadline"; done
+  say '  both nodes: a job went in, its value came out'
+}
+
+# await_command <command> <instance> <deadline>
+await_command() {
+  local status='Pending'
   while :; do
-    call_aws ssm list-command-invocations --command-id "$command" --query 'CommandInvocations[].[InstanceId,Status]'
-    state=$(printf '%s\n' "$REPLY" | cut -f 2 | sort -u | tr '\n' ' ')
-    case "$state" in
-    'Success ') break ;;
-    *Pending* | *InProgress* | *Delayed* | '' | ' ') ;;
-    *) smoke_failed "a node says: $(node_output "$command")" ;;
+    # Right after it was sent, a command is not known everywhere.
+    if try_aws ssm get-command-invocation --command-id "$1" --instance-id "$2" --query '[Status,StandardErrorContent]'; then
+      status=$(printf '%s' "$REPLY" | head -n 1 | cut -f 1)
+    elif [ "$AWS_CODE" != InvocationDoesNotExist ]; then
+      fail_aws ''
+    fi
+    case "$status" in
+    Success) break ;;
+    Pending | InProgress | Delayed) ;;
+    *) smoke_failed "the node $2 says: $status $(printf '%s' "$REPLY" | cut -f 2-)" ;;
     esac
-    if [ "$SECONDS" -ge "$deadline" ]; then smoke_failed "the nodes do not finish their test: $state"; fi
-    progress "on the nodes: $state"
+    if [ "$SECONDS" -ge "$3" ]; then smoke_failed "the node $2 does not finish its test: $status"; fi
+    progress "on the node $2: $status"
     pause
   done
   end_progress
-  say "  both nodes: a job went in, its value came out"
-}
-
-node_output() {
-  try_aws ssm list-command-invocations --command-id "$1" --details \
-    --query "CommandInvocations[?Status!='Success']|[0].CommandPlugins[0].Output" || REPLY='(its output cannot be read)'
-  printf '%s' "$REPLY"
 }

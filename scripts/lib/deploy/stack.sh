@@ -4,19 +4,30 @@
 #   none, or a first deployment that failed ─▶ made ─▶ CREATE_COMPLETE ─▶ change set ─▶ UPDATE_COMPLETE ─▶ deleted
 #   …_IN_PROGRESS: waited for, whoever began it         UPDATE_ROLLBACK_FAILED: the roll back is carried on, once
 
-# look_at_stack: STATE (none when there is no stack), STACK_ID and REASON.
+# look_at_stack: STATE (none when there is no stack), STACK_ID and REASON; its parameters and outputs in $WORK. 1 when AWS does
+# not tell.
 look_at_stack() {
-  if ! try_aws cloudformation describe-stacks --stack-name "${STACK_ID:-$NAME}" --query 'Stacks[0].[StackStatus,StackId,StackStatusReason]'; then
+  if ! save_aws "$WORK/stack.json" cloudformation describe-stacks --stack-name "${STACK_ID:-$NAME}" --output json; then
     case "$AWS_MESSAGE" in
-    *'does not exist'*) STATE=none STACK_ID='' REASON='' && return 0 ;;
+    *'does not exist'*) forget_stack && return 0 ;;
     esac
-    fail_aws ''
+    return 1
   fi
-  STATE=$(printf '%s' "$REPLY" | cut -f 1)
-  STACK_ID=$(printf '%s' "$REPLY" | cut -f 2)
-  REASON=$(printf '%s' "$REPLY" | cut -f 3 | sed 's/^None$//')
+  {
+    read -r STATE
+    read -r STACK_ID
+    read -r REASON || true
+  } <<STACK
+$(node "$ROOT/scripts/lib/deploy/read-stack.mjs" "$WORK/stack.json" "$WORK/deployed" "$WORK/outputs")
+STACK
   # Known by its id, a stack is still told of when it is gone.
-  if [ "$STATE" = DELETE_COMPLETE ]; then STATE=none STACK_ID=''; fi
+  if [ "$STATE" = DELETE_COMPLETE ]; then forget_stack; fi
+}
+
+forget_stack() {
+  STATE=none STACK_ID='' REASON=''
+  : >"$WORK/deployed"
+  : >"$WORK/outputs"
 }
 
 in_progress() {
@@ -38,7 +49,7 @@ must_be_made() {
 
 # settle_stack: comes back when the stack can be made or updated.
 settle_stack() {
-  look_at_stack
+  look_at_stack || fail_aws ''
   if in_progress; then
     [ "$WAIT" = yes ] ||
       stop_with "$EXIT_BUSY" "the stack $NAME is $STATE: another run is under way" 'wait for its end, or leave --no-wait out'
@@ -73,16 +84,11 @@ settle_stack() {
 wait_for_stack() {
   local deadline=$((SECONDS + TIMEOUT_MINUTES * 60)) misses=0
   while :; do
-    if try_aws cloudformation describe-stacks --stack-name "${STACK_ID:-$NAME}" --query 'Stacks[0].[StackStatus,StackStatusReason]'; then
+    if look_at_stack; then
       misses=0
-      STATE=$(printf '%s' "$REPLY" | cut -f 1)
-      REASON=$(printf '%s' "$REPLY" | cut -f 2 | sed 's/^None$//')
       in_progress || break
       count_resources
     else
-      case "$AWS_MESSAGE" in
-      *'does not exist'*) STATE=none && break ;;
-      esac
       misses=$((misses + 1))
       if [ "$misses" -ge 5 ]; then fail_aws ''; fi
     fi
@@ -93,7 +99,6 @@ wait_for_stack() {
     pause
   done
   end_progress
-  if [ "$STATE" = DELETE_COMPLETE ]; then STATE=none; fi
 }
 
 count_resources() {
@@ -232,7 +237,7 @@ make_change_set() {
 
 show_changes() {
   say '  What changes (a machine is replaced one after the other; the queue and its jobs stay):'
-  awk -F '\t' '{ print "    " $1 ($2 == "True" ? ", by a new one" : "") ": " $3 " (" $4 ")" }' "$WORK/changes"
+  awk -F '\t' 'NF >= 4 { print "    " $1 ($2 == "True" ? ", by a new one" : "") ": " $3 " (" $4 ")" }' "$WORK/changes"
 }
 
 ask_or_forget() {
@@ -245,10 +250,5 @@ ask_or_forget() {
 
 forget_change_set() { try_aws cloudformation delete-change-set --stack-name "$NAME" --change-set-name "$1" || return 0; }
 
-# output <name>: of the stack; read_outputs before.
-read_outputs() {
-  call_aws cloudformation describe-stacks --stack-name "$NAME" --query 'Stacks[0].Outputs[].[OutputKey,OutputValue]'
-  printf '%s\n' "$REPLY" >"$WORK/outputs"
-}
-
+# output <name>: of the stack, as it was looked at last.
 output() { awk -F '\t' -v name="$1" '$1 == name { print $2 }' "$WORK/outputs"; }

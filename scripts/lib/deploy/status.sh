@@ -4,15 +4,12 @@
 show_status() {
   local well=yes
   step "looking at $NAME"
-  look_at_stack
+  look_at_stack || fail_aws ''
   if [ "$STATE" = none ]; then
     say "There is no deployment $NAME in $REGION."
     exit "$EXIT_ABSENT"
   fi
-  call_aws cloudformation describe-stacks --stack-name "$NAME" --query 'Stacks[0].Parameters[].[ParameterKey,ParameterValue]'
-  printf '%s\n' "$REPLY" | sed "s/$(printf '\t')None\$/$(printf '\t')/" >"$WORK/deployed"
   read_settings
-  read_outputs
   say "  stack       $STATE${REASON:+ ($REASON)}"
   case "$STATE" in
   CREATE_COMPLETE | UPDATE_COMPLETE) ;;
@@ -87,6 +84,7 @@ show_places() {
   say "  page        $(output pageUrl)"
   say "  nodes       $(output nodeUrls)"
   say "  payloads    s3://$(output payloadBucket)"
+  if [ -n "$(output backupBucket)" ]; then say "  backups     s3://$(output backupBucket)"; fi
   say "  logs        $(output nodeLogGroup), $(output redisLogGroup), $(output bootLogGroup)"
   say "  keys        the operator key is in Secrets Manager:"
   say "              aws secretsmanager get-secret-value --region $REGION --secret-id $(output operatorKeySecret) --query SecretString --output text"

@@ -10,6 +10,7 @@ import { consoleOutput, describedInstances } from './machines.ts'
 import { getProducts, spotPriceHistory } from './price-answers.ts'
 import { instanceIdsOf, runInstances } from './run-instances.ts'
 import { ofCloudFormation } from './stacks.ts'
+import { forMoto } from './templates.ts'
 
 type Answer = (call: IncomingCall, rules: Rules) => Promise<Reply>
 
@@ -66,7 +67,7 @@ export async function answer(call: IncomingCall, rules: Rules): Promise<Reply> {
   if (call.service === 's3' && call.request.method === 'PUT' && call.request.path.endsWith('?policy')) {
     return { ...xmlReply(''), status: 204 }
   }
-  return await forward(call, rules)
+  return await forward(forMoto(call), rules)
 }
 
 /**
