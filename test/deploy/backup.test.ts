@@ -215,7 +215,7 @@ t.test('a damaged one, a place that is none, a Redis in use: nothing is changed'
   t.match((await muster(empty, 'restore', '--from', place)).said, 'is damaged: it has 500 bytes')
   t.match((await muster(empty, 'restore', '--from', 's3://backups/none')).said, 'There is no backup')
   t.match((await muster(empty, 'restore', '--from', place, '--backup', 'never')).said, 'There is no such backup')
-  t.match((await muster(empty, 'backup', '--to', place)).said, 'cannot be reached')
+  t.match((await muster(empty, 'backup', '--to', place)).said, 'was not ready within')
   t.match((await muster(source, 'backup', '--to', 's3://no-such-bucket/x')).said, 's3:PutObject: NoSuchBucket')
   t.match((await muster(source, 'backup', '--to', '/tmp')).said, 's3://bucket/prefix')
 

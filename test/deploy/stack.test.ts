@@ -95,7 +95,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     const { status, outputs, settings, interfaces } = await makeStack({ pZoneC: 'us-east-1c' })
     t.equal(status, 'CREATE_COMPLETE')
     t.match(Object.keys(outputs).sort(), [
-      ...['apiUrl', 'bootLogGroup', 'nodeLogGroup', 'nodeUrls', 'pageUrl', 'payloadBucket'],
+      ...['apiUrl', 'backupBucket', 'bootLogGroup', 'nodeLogGroup', 'nodeUrls', 'pageUrl', 'payloadBucket'],
       ...['redisLogGroup', 'templateVersion', 'workerRole'],
     ])
     t.match(outputs.nodeUrls, /^https:\/\/[\d.]+:5000,https:\/\/[\d.]+:5000$/)
