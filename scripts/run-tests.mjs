@@ -1,17 +1,20 @@
 /**
  * Runs tap and prints what a person wants to see: one line a file, each failure with what it says, the coverage, and
  * last of all `N passed, N failed`. Exits with 0 only when tests passed, none failed and tap itself is content.
- * Arguments: test files; none for all. CHECKS_FAILED=1 says that the types or the style did not pass.
+ * Arguments: test files; none for all but the long ones; --long for those. CHECKS_FAILED=1 says that the types or the style did not pass.
  */
 import { spawn } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const tap = fileURLToPath(new URL('../node_modules/.bin/tap', import.meta.url))
+const files = process.argv[2] === '--long' ? longFiles() : process.argv.slice(2)
 const print = line => process.stdout.write(`${line}\n`)
 
-const child = spawn(tap, ['run', '--reporter=tap', ...process.argv.slice(2)], {
+const child = spawn(tap, ['run', '--reporter=tap', ...files], {
   cwd: root,
   stdio: ['ignore', 'pipe', 'inherit'],
 })
@@ -75,6 +78,13 @@ for await (const line of createInterface({ input: child.stdout })) {
   } else if (/^Bail out!/.test(text)) {
     print(line)
   }
+}
+
+/** Tests that take minutes each have a name of their own, so that tap does not find them by itself. */
+function longFiles() {
+  return readdirSync(join(root, 'test'), { recursive: true })
+    .filter(file => file.endsWith('.long.ts'))
+    .map(file => join(root, 'test', file))
 }
 
 /** `# { total: 10, pass: 9, skip: 1 }`; counts of zero are left out. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, checks types and style, and runs the tests (all, or the files given).
+# Installs what is missing, builds, checks types and style, and runs the tests (all but the long ones, the long ones, or the files given).
 # The last line is "N passed, N failed"; the exit code is 0 only if some passed and none failed.
 set -euo pipefail
 here=$PWD
@@ -7,7 +7,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case "${1:-}" in
 -h | --help)
-  printf 'Usage: scripts/test.sh [test files]\n\nWithout files: types, style and all tests. With files: only these tests.\n'
+  cat <<'HELP'
+Usage: scripts/test.sh [--long | test files]
+
+Without files: types, style and all tests but the long ones (test/**/*.long.ts: whole machines, images, backups).
+--long: those. With files: only these tests.
+HELP
   exit 0
   ;;
 esac
@@ -33,6 +38,7 @@ fi
 files=()
 for file in "$@"; do
   case "$file" in
+  --long) files+=(--long) ;;
   /*) files+=("$file") ;;
   *) files+=("$here/$file") ;;
   esac
