@@ -6,6 +6,7 @@ import { startAws } from '../support/aws/start-aws.ts'
 import { haveTool } from '../support/have-tool.ts'
 import { prepareSetup } from '../support/setup-run.ts'
 
+t.setTimeout(300_000)
 const { front } = await startAws(t)
 
 if (haveTool(t, 'aws', 'pip install awscli')) {
@@ -135,6 +136,8 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.match(dry.output, /2 × m5\.large \(x86_64\)/)
     t.match(dry.output, /a load balancer, internal/)
     t.match(dry.output, /alarms +to ops@example\.com/)
+    t.match(dry.output, /2 nodes, m5\.large +0\.5000/, 'from the price list')
+    t.match(dry.output, /witness, t4g\.small +~ +0\.0168/, 'from the table')
     t.match(dry.output, /idle, an hour/)
     t.match(dry.output, /nothing was made/)
   })

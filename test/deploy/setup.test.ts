@@ -12,6 +12,7 @@ import { prepareSetup } from '../support/setup-run.ts'
 import { leftIn } from '../support/what-is-left.ts'
 
 const operatorKey = 'a-key-that-nobody-may-ever-see-in-a-log'
+t.setTimeout(300_000)
 const { front, ec2, access } = await startAws(t)
 
 if (haveTool(t, 'aws', 'pip install awscli')) {
