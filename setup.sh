@@ -33,10 +33,9 @@ deploy() {
   step "looking at what is there of $NAME"
   settle_stack
   prepare
-  if must_be_made; then
-    show_costs
-    ask 'Make all that?'
-  fi
+  # An update asks when it has shown what changes.
+  if must_be_made || [ "$YES" = no ]; then show_costs; fi
+  if must_be_made; then ask 'Make all that?'; fi
   make_bucket
   upload_all
   make_redis_secret
@@ -55,12 +54,12 @@ deploy() {
 # prepare: everything that is looked at before anything is made. GIVEN and the settings are whole afterwards.
 prepare() {
   read_settings
-  check_together
   step 'looking at instance types, zones and quotas'
   check_types
   read_settings
   check_network
   read_settings
+  check_together
   check_limits
   build_bundle
   step 'what is to be'

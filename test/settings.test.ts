@@ -85,6 +85,9 @@ t.test('documents name only what exists', async t => {
     'MUSTER_INSTANCE_ID',
     'MUSTER_QUEUE',
     'MUSTER_BOOT_STAGES',
+    // Those of setup.sh.
+    'MUSTER_SMOKE_URLS',
+    'MUSTER_SMOKE_KEY_FILE',
   ])
   const { scripts } = JSON.parse(await readFile(new URL('package.json', root), 'utf8'))
   for (const file of [

@@ -57,6 +57,12 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.equal(made('CreateSecret'), 1, 'the secret is the one that it was')
   })
 
+  t.test('what would lose the queue is refused', async t => {
+    const { code, output } = await setup.run([...always, '--elasticache'])
+    t.equal(code, 2, output)
+    t.match(output, /m1 has chosen who keeps the queue: jobs would be lost/)
+  })
+
   t.test('it says how it is, and what is not well', async t => {
     const { code, output } = await setup.run(['--status', '--name', 'm1'], throughNode)
     t.equal(code, 0, output)

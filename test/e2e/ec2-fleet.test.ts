@@ -139,6 +139,10 @@ t.test('a third is taken away under load: replaced at the notice, no attempt spe
   await until(async () => (await readyOf(node)).length === 3, 30_000)
   const launched = (await allInstances()).length
   const [victim = ''] = await readyOf(node)
+  const bootOf = async (): Promise<Body> =>
+    (await get(node, '/fleet')).pools[0].instances.find(({ instanceId }: Body) => instanceId === victim)?.boot
+  await until(async () => (await bootOf())?.firstClaimAt !== undefined, 15_000)
+  t.match(await bootOf(), { userDataAt: /Z$/, installedAt: /Z$/, stages: { installedMs: Number } })
   simulator.interrupt(victim, 14_000)
   await until(async () => (await actionsOf(node)).includes('launch interrupted'), 10_000)
   const { instances } = (await get(node, '/fleet')).pools[0]
@@ -146,8 +150,6 @@ t.test('a third is taken away under load: replaced at the notice, no attempt spe
     instances.find(({ instanceId }: Body) => instanceId === victim),
     { state: 'draining', interruption: { kind: 'interruption' }, market: 'spot' },
   )
-  const { boot } = instances.find(({ instanceId }: Body) => instanceId === victim)
-  t.match(boot, { userDataAt: /Z$/, installedAt: /Z$/, firstClaimAt: /Z$/, stages: { installedMs: Number } })
   await until(async () => (await allInstances()).length === launched + 1)
   t.pass('above the ceiling of three, for as long as it is there')
   const seen = await collect(node, 27, 60_000)

@@ -213,8 +213,19 @@ check_options() {
   if [ "$KEEP_DATA" = yes ] && [ "$COMMAND" != delete ]; then wrong '--keep-data goes with --delete'; fi
 }
 
+# chosen_once <parameter> <what that is>
+chosen_once() {
+  if is_deployed && [ "$(awk -F '\t' -v name="$1" '$1 == name { print $2 }' "$WORK/deployed")" != "$(setting "$1")" ]; then
+    wrong "$NAME has chosen $2. Make another deployment (--name), and move over"
+  fi
+}
+
 # check_together: what goes together, once it is known what is deployed.
 check_together() {
+  chosen_once pRedis 'who keeps the queue: jobs would be lost with it'
+  chosen_once pVpcId 'its network'
+  chosen_once pVpcCidr 'its network'
+  chosen_once pSubnetIds 'its network'
   case "$(setting pLoadBalancer)" in
   internal | none) ;;
   internet-facing)

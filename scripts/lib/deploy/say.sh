@@ -59,10 +59,16 @@ end_progress() {
 
 pause() { sleep "${MUSTER_SETUP_PAUSE:-5}"; }
 
-# Secrets are in files of this folder only, which nobody else may read, and which is gone at the end.
+# Secrets are in files of this folder only, which nobody else may read, and which is gone at the end; that of a run that was
+# killed goes with the next one.
 make_workplace() {
+  local folder name
+  for folder in "${TMPDIR:-/tmp}"/muster-setup.*; do
+    name=${folder##*/muster-setup.}
+    if [ -d "$folder" ] && [ -O "$folder" ] && ! kill -0 "${name%%.*}" 2>/dev/null; then rm -rf "$folder"; fi
+  done
   umask 077
-  WORK=$(mktemp -d "${TMPDIR:-/tmp}/muster-setup.XXXXXX") ||
+  WORK=$(mktemp -d "${TMPDIR:-/tmp}/muster-setup.$$.XXXXXX") ||
     stop_with 1 'no temporary folder can be made' 'set TMPDIR to a folder that you may write to'
   trap 'rm -rf "$WORK"' EXIT
   trap 'interrupted' INT TERM HUP

@@ -55,6 +55,10 @@ settle_stack() {
       stop_with "$EXIT_BUSY" "the stack $NAME is $STATE: another run is under way" 'wait for its end, or leave --no-wait out'
     say "  the stack is $STATE, by another run or one that was interrupted: waits for its end"
     wait_for_stack
+    case "$STATE" in
+    # What has just failed is told, not tried again at once: the next run begins anew.
+    ROLLBACK_COMPLETE | ROLLBACK_FAILED | CREATE_FAILED) stack_failed ;;
+    esac
   fi
   case "$STATE" in
   DELETE_FAILED)

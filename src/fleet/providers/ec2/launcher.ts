@@ -204,10 +204,14 @@ export class Launcher {
     return (await this.#look(request.decisionId)).filter(({ id }) => !before.has(id))
   }
 
+  /** Looks until all shows, or no more than at the last look: each instance shows at a time of its own. */
   async #lookLong(step: Step): Promise<Instance[]> {
+    const all = step.ask.spot + step.ask.onDemand
+    let before = 0
     for (let looks = 1; ; looks += 1) {
       const found = await this.#lookNew(step)
-      if (found.length > 0 || looks >= maxLooks) return found
+      if (found.length >= all || (found.length > 0 && found.length === before) || looks >= maxLooks) return found
+      before = found.length
       if (!(await step.deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) return found
     }
   }

@@ -5,7 +5,8 @@
  */
 import type { Rules } from '../front.ts'
 import type { IncomingCall } from '../incoming-call.ts'
-import { type Reply, xmlReply } from '../reply.ts'
+import { printQuery } from '../query.ts'
+import { Refusal, type Reply, xmlReply } from '../reply.ts'
 import { parseXml, textOf, type XmlNode } from '../xml.ts'
 
 export interface FailedPart {
@@ -19,6 +20,7 @@ type Forward = (call: IncomingCall) => Promise<Reply>
 
 export class Stacks {
   #states: string[] = []
+  #turn: Promise<unknown> = Promise.resolve()
   /** Newest first, as CloudFormation tells them. */
   failures: readonly FailedPart[] = []
   /** What the next stack that is made goes through. */
@@ -36,6 +38,13 @@ export class Stacks {
 
   look(): string | undefined {
     return this.#states.length > 1 ? this.#states.shift() : this.#states[0]
+  }
+
+  /** One at a time. */
+  async inTurn<T>(act: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(act)
+    this.#turn = mine.catch(() => undefined)
+    return await mine
   }
 
   made(): void {
@@ -71,9 +80,15 @@ export const ofCloudFormation: Readonly<
     )
   },
   async CreateStack(call, { stacks }, forward) {
-    const reply = await forward(call)
-    if (reply.outcome === 'ok') stacks.made()
-    return reply
+    // One after the other: moto makes two stacks of one name when it is asked for both at once.
+    return await stacks.inTurn(async () => {
+      if (await exists(call, forward)) {
+        throw new Refusal('AlreadyExistsException', `Stack [${call.params.StackName}] already exists`)
+      }
+      // Before it is there: somebody may look at once.
+      stacks.made()
+      return await forward(call)
+    })
   },
   async ExecuteChangeSet(call, { stacks }, forward) {
     const reply = await forward(call)
@@ -94,6 +109,12 @@ export const ofCloudFormation: Readonly<
     await endAll(call, rules, parts, afterItsEnd)
     return done('DeleteStack')
   },
+}
+
+async function exists(call: IncomingCall, forward: Forward): Promise<boolean> {
+  const body = printQuery({ Action: 'DescribeStacks', Version: '2010-05-15', StackName: call.params.StackName ?? '' })
+  const question = { ...call, action: 'DescribeStacks', request: { ...call.request, body: Buffer.from(body) } }
+  return (await forward(question)).outcome === 'ok'
 }
 
 type Ends = Readonly<Record<string, (id: string, vpc: string) => Record<string, string>[]>>

@@ -1,5 +1,5 @@
 /** setup.sh where something is wrong before anything is made: it names the step and the cause, says what to do, and changes nothing. */
-import { mkdirSync, symlinkSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { startAws } from '../support/aws/start-aws.ts'
@@ -7,6 +7,7 @@ import { haveTool } from '../support/have-tool.ts'
 import { prepareSetup } from '../support/setup-run.ts'
 
 t.setTimeout(300_000)
+const docs = readFileSync(new URL('../../docs/deploy.md', import.meta.url), 'utf8')
 const { front } = await startAws(t)
 
 if (haveTool(t, 'aws', 'pip install awscli')) {
@@ -53,11 +54,17 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.equal(front.calls.length, 0)
   })
 
-  changesNothing('the help tells every exit code', async t => {
+  changesNothing('help and documents tell every exit code', async t => {
     const { code, output } = await setup.run(['--help'])
     t.equal(code, 0)
-    for (const exit of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 130])
-      t.match(output, new RegExp(`  ${exit}  `))
+    const script = readFileSync(new URL('../../scripts/lib/deploy/say.sh', import.meta.url), 'utf8')
+    const codes = ['0', '1', ...[...script.matchAll(/EXIT_[A-Z]+=(\d+)/g)].map(match => match[1] ?? '')]
+    t.equal(codes.length, 16)
+    const section = output.slice(output.indexOf('Exit codes'))
+    const inHelp = [...section.matchAll(/ (\d+) {2}\S/g)].map(match => match[1] ?? '')
+    const inDocs = [...docs.matchAll(/^\| (\d+) \| /gm)].map(match => match[1] ?? '')
+    t.same(inHelp.sort(), [...codes].sort())
+    t.same(inDocs.sort(), [...codes].sort())
   })
 
   changesNothing('in a region that is none, without one, or with one that does not answer', async t => {
@@ -136,7 +143,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.match(dry.output, /2 × m5\.large \(x86_64\)/)
     t.match(dry.output, /a load balancer, internal/)
     t.match(dry.output, /alarms +to ops@example\.com/)
-    t.match(dry.output, /2 nodes, m5\.large +0\.5000/, 'from the price list')
+    t.match(dry.output, /2 nodes, m5\.large +0\.1920/, 'from the price list')
     t.match(dry.output, /witness, t4g\.small +~ +0\.0168/, 'from the table')
     t.match(dry.output, /idle, an hour/)
     t.match(dry.output, /nothing was made/)

@@ -1,4 +1,5 @@
 /** setup.sh that is killed, interrupted, refused half-way, run twice at once, or finds a stack that failed: run again, it goes on. */
+import { readdirSync } from 'node:fs'
 import t from 'tap'
 import { startAws } from '../support/aws/start-aws.ts'
 import { haveTool } from '../support/have-tool.ts'
@@ -29,6 +30,8 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.match(output, /Failed: deploying the stack m2\.\nWhy: you may not call cloudformation:CreateStack/)
     t.match(output, /What to do: have the permission cloudformation:CreateStack given/)
     t.equal(made('CreateSecret'), 1)
+    const left = readdirSync(setup.folder).filter(name => name.startsWith('muster-setup'))
+    t.same(left, [], 'what the killed run had no time to remove is gone')
   })
 
   t.test('two runs at once: one makes the stack, and both see it fail; one of them is interrupted', async t => {
