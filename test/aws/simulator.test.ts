@@ -169,9 +169,11 @@ RestartSec=0.05
 SuccessAction=poweroff
 END
     systemctl daemon-reload
-    systemctl enable --now worker && systemctl is-active worker
+    systemctl enable --now worker
+    until systemctl is-active worker; do sleep 0.1; done
     systemctl start nobody.service || echo "nobody: $?"`)
   await says(machine, 'worker up')
+  await says(machine, 'nobody: ')
   const text = machine.console()
   t.match(text, 'A=1 B=two words D=with space E=$cash leaked=no imds=yes args=--one two three')
   t.match(text, 'worker.service ended with 1')
