@@ -27,12 +27,12 @@ export class CopiesWanted {
   readonly #all: number
   #shortAt = Number.NEGATIVE_INFINITY
 
-  /** @param client one that is connected as those are whose writes are judged */
-  constructor(client: RedisClient | undefined) {
-    const sentinels = client === undefined ? undefined : sentinelsOf(client)
+  /** @param clients those over which the writes go, all connected alike */
+  constructor(clients: readonly RedisClient[]) {
+    const sentinels = clients.flatMap(client => sentinelsOf(client) ?? [])
+    for (const each of sentinels) each.prepareToVouch()
     // As many hosts as Sentinels; a deployment with fewer copies than that always needs the word of the Sentinels.
-    sentinels?.prepareToVouch()
-    this.#all = Math.max(1, (sentinels?.addressCount ?? 2) - 1)
+    this.#all = Math.max(1, (sentinels[0]?.addressCount ?? 2) - 1)
   }
 
   /** What a group that is sent at this time waits for. */

@@ -53,7 +53,7 @@ export class WriteLine {
   /** @param clients whose connections nobody else waits for, since a WAIT holds them up */
   constructor(clients: readonly RedisClient[]) {
     this.#free = [...clients]
-    this.#wanted = new CopiesWanted(clients[0])
+    this.#wanted = new CopiesWanted(clients)
   }
 
   /**
