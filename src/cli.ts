@@ -1,11 +1,13 @@
 #!/usr/bin/env node
 /** The `muster` command: every subcommand, listed once. */
 import { Command, Option } from 'commander'
-import { pino } from 'pino'
 import type { KeysRequest } from './access/keys-command.ts'
+import { countsLine } from './cli/counts-line.ts'
+import { makeLog, makeSideLog } from './cli/make-log.ts'
+import { welcome } from './cli/welcome.ts'
 import { StartupError } from './errors.ts'
-import { errorForLog } from './log-errors.ts'
 import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
+import { print, tellPerson } from './terminal.ts'
 import { version } from './version.ts'
 
 const program = new Command('muster').description('A job server that musters its own workers').version(version)
@@ -159,10 +161,7 @@ redis
 const backupCommand = () => import('./backup/backup-command.ts')
 
 function backupContext(dir?: string) {
-  const settings = settingsWith({})
-  // Its output is for people and scripts: what there is to log goes beside it.
-  const log = pino({ level: 'warn', base: null, serializers: { err: errorForLog } }, pino.destination(2))
-  return { settings, log, print, dir }
+  return { settings: settingsWith({}), log: makeSideLog(), print, dir }
 }
 
 const redisCommand = () => import('./redis/copies/redis-command.ts')
@@ -171,6 +170,7 @@ const keys = program
   .command('keys')
   .description('make, list, rotate and revoke API keys: at a node with MUSTER_API_KEY, else in Redis itself')
 const url = new Option('--url <urls>', 'the nodes to ask (MUSTER_NODE_URLS), with MUSTER_API_KEY')
+const keysDataDir = new Option('--data-dir <folder>', "the node's folder, when it runs here (MUSTER_DATA_DIR)")
 const json = new Option('--json', 'print JSON')
 const each = (value: string, before: readonly string[]): string[] => [...before, ...value.split(',')]
 
@@ -182,6 +182,7 @@ keys
   .option('--queue <name>', 'bind it to a queue; may be given again', each, [])
   .option('--expires-in <time>', 'like 90d')
   .addOption(url)
+  .addOption(keysDataDir)
   .addOption(json)
   .action(async ({ name, role, queue, expiresIn, ...rest }) => {
     const expiry = expiresIn === undefined ? {} : { expiresIn }
@@ -191,6 +192,7 @@ keys
   .command('list')
   .description('list the keys, without their secrets')
   .addOption(url)
+  .addOption(keysDataDir)
   .addOption(json)
   .action(async rest => await runKeys({ verb: 'list' }, rest))
 keys
@@ -199,6 +201,7 @@ keys
   .argument('<id>')
   .option('--grace <time>', 'how long the old secret works beside the new, like 24h', '0s')
   .addOption(url)
+  .addOption(keysDataDir)
   .addOption(json)
   .action(async (keyId, { grace, ...rest }) => await runKeys({ verb: 'rotate', keyId, grace }, rest))
 keys
@@ -206,19 +209,22 @@ keys
   .description('take a key away, at once')
   .argument('<id>')
   .addOption(url)
+  .addOption(keysDataDir)
   .action(async (keyId, rest) => await runKeys({ verb: 'revoke', keyId }, rest))
 
-async function runKeys(request: KeysRequest, { url, json = false }: { url?: string; json?: boolean }): Promise<void> {
-  const settings = settingsWith({ nodeUrls: url })
-  const { runKeys: run } = await import('./access/keys-command.ts')
-  const tell = (line: string): boolean => process.stderr.write(`${line}\n`)
-  // Its output is the key: what there is to log goes beside it.
-  const log = pino({ level: 'warn', base: null, serializers: { err: errorForLog } }, pino.destination(2))
-  await run(request, { settings, log, json, print, tell })
+interface KeysPlace {
+  url?: string
+  dataDir?: string
+  json?: boolean
 }
 
-function print(line: string): void {
-  process.stdout.write(`${line}\n`)
+async function runKeys(request: KeysRequest, { url, dataDir, json = false }: KeysPlace): Promise<void> {
+  const settings = settingsWith({ nodeUrls: url, dataDir })
+  const asksNode = settings.apiKey !== '' || url !== undefined
+  const { runKeys: run } = await import('./access/keys-command.ts')
+  const tell = (line: string): boolean => process.stderr.write(`${line}\n`)
+  const mayCreateDataDir = dataDir !== undefined || (process.env.MUSTER_DATA_DIR ?? '') !== ''
+  await run(request, { settings, log: makeSideLog(), json, asksNode, mayCreateDataDir, print, tell })
 }
 
 /** Options of the command line go before the environment. */
@@ -230,30 +236,22 @@ function settingsWith(options: Readonly<Record<string, string | undefined>>): Se
   })
 }
 
-/** To a person one readable line an event, to a machine JSON. */
-function makeLog(settings: Settings) {
-  const target = process.stdout.isTTY
-    ? { target: 'pino-pretty', options: { colorize: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss' } }
-    : undefined
-  return pino({
-    level: settings.logLevel,
-    base: null,
-    timestamp: pino.stdTimeFunctions.isoTime,
-    serializers: { err: errorForLog },
-    ...(target && { transport: target }),
-  })
-}
-
 async function runNode(settings: Settings): Promise<void> {
   const log = makeLog(settings)
-  for (const name of unknownVariables(process.env))
-    log.warn(`${name} is set but is no setting; "muster settings" lists them`)
+  for (const { name, nearest } of unknownVariables(process.env))
+    log.warn(
+      `${name} is set but is no setting; ${nearest === undefined ? '"muster settings" lists them' : `did you mean ${nearest}?`}`,
+    )
   // Only now: a worker needs none of a node's parts, nor the packages beneath them.
   const { startNode } = await import('./node.ts')
   const node = await startNode(settings, log)
-  process.stdout.write(welcome(node.url))
+  tellPerson(welcome(node.url, node.needsKey))
+  const counts = countsLine(node.counts, log)
+  if (process.stdout.isTTY) counts.start()
+  else log.info({ url: node.url }, 'ready')
   await untilSignalled()
-  process.stdout.write('\nStopping: what is under way is finished first. Ctrl-C again stops at once.\n')
+  tellPerson('\nStopping: what is under way is finished first. Ctrl-C again stops at once.\n')
+  await counts.stop()
   const forced = untilSignalled().then(() => process.exit(130))
   await Promise.race([node.stop(), forced])
   process.exit(0)
@@ -269,18 +267,7 @@ function untilSignalled(): Promise<void> {
   })
 }
 
-const welcome = (url: string): string => `
-Muster is ready at ${url}   (API: ${url}/docs, stop: Ctrl-C)
-
-Try it: hash some data 1000 times, then pull the result.
-
-  echo -n 'hello' | curl -sS -X PUT '${url}/enqueue?iterations=1000' -H 'Content-Type: application/octet-stream' --data-binary @-
-  curl -sS -X POST '${url}/pullCompleted?top=10&waitMs=10000'
-  curl -sS '${url}/status'
-
-`
-
-// Whoever reads this may stop reading (| head): that is no fault.
+// A reader may stop early (| head): that is no fault.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0)
   throw error

@@ -22,6 +22,7 @@ import { workerEnvironment } from './fleet/providers/worker-environment.ts'
 import { builtInHandlers } from './handlers/catalogue.ts'
 import { compilePayloadCheck } from './handlers/payload-schema.ts'
 import { Acks } from './jobs/acks.ts'
+import type { QueueCounts } from './jobs/control.ts'
 import { Jobs } from './jobs/jobs.ts'
 import { type KnownType, Types } from './jobs/types.ts'
 import { Watchdog, watchdogExitCode } from './jobs/watchdog.ts'
@@ -43,6 +44,10 @@ export interface RunningNode {
   /** Where it can be reached from this machine, like http://127.0.0.1:5000. */
   readonly url: string
   readonly app: App
+  /** Whether requests need a key: a node on loopback is open until there is one. */
+  readonly needsKey: boolean
+  /** Jobs of every queue, by its name. */
+  readonly counts: () => Promise<Map<string, QueueCounts>>
   /** Finishes what is under way, then stops everything it started. Calling twice is safe. */
   stop(): Promise<void>
 }
@@ -76,7 +81,7 @@ export async function startNode(settings: Settings, log: Logger): Promise<Runnin
   }
 }
 
-async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promise<{ url: string; app: App }> {
+async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promise<Omit<RunningNode, 'stop'>> {
   const known = await knownTypes(settings)
   const address = await findRedis(settings, log, stops)
   const redis = await connectRedis({ ...address, role: 'commands', log })
@@ -124,7 +129,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const metrics = await openMetrics({ settings, jobs, fleet, redis, log })
   stops.push(async () => metrics?.stop())
   metrics?.start()
-  return { url, app }
+  return { url, app, needsKey: !access.isOpen, counts: () => jobs.counts() }
 }
 
 async function knownTypes(settings: Settings): Promise<KnownType[]> {

@@ -2,17 +2,21 @@
  * Settings: the environment and an optional muster.yaml, read once at the edge through one table of fields.
  * All faults are reported together; `muster settings` prints what is in force with secrets masked.
  */
-import { existsSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
-import { parse as parseYaml } from 'yaml'
 import { StartupError } from './errors.ts'
 import { cloudwatchNamespace, faultsOfMetrics } from './settings/cloudwatch-namespace.ts'
+import { durationMs } from './settings/duration.ts'
 import { faultsOfAccess } from './settings/faults-of-access.ts'
 import { faultsOfEc2 } from './settings/faults-of-ec2.ts'
 import { faultsOfRedis } from './settings/faults-of-redis.ts'
+import { maskUrls } from './settings/masked-url.ts'
+import { nearest } from './settings/nearest.ts'
 import { addresses, integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
 import { defaultMaxBodyBytes, defaultPayloadStore, faultsOfPayloads, payloadStore } from './settings/payload-place.ts'
+import { readQueuesFile } from './settings/queues-file.ts'
+
+export { queueNamePattern } from './settings/queues-file.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -237,8 +241,6 @@ const placementFields = {
 
 const queueFields: Readonly<Record<string, keyof Fields>> = { ...poolFields, ...placementFields }
 
-export const queueNamePattern = /^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$/
-
 /**
  * Reads all settings.
  * @param environment usually process.env
@@ -251,7 +253,9 @@ export function readSettings(environment: Environment): Settings {
     const name = variableName(key)
     const given = environment[name] ?? (definition.also === undefined ? undefined : environment[definition.also])
     try {
-      values[key] = definition.parse(
+      values[key] = parseField(
+        key,
+        definition,
         given === undefined || given === '' ? fallbackOf(definition, values) : given.trim(),
       )
     } catch (error) {
@@ -275,9 +279,21 @@ export function readSettings(environment: Environment): Settings {
   return { ...values, pools, placements } as unknown as Settings
 }
 
-/** Variables that look like settings and are none: most are slips of the pen. */
-export const unknownVariables = (environment: Environment): string[] =>
-  Object.keys(environment).filter(name => name.startsWith('MUSTER_') && !knownVariables.has(name))
+/** Reads one value; a time (its key ends with Ms) may have a unit: 30s, 5m, 24h. */
+function parseField(key: string, { parse }: Field<unknown>, given: string): unknown {
+  if (!key.endsWith('Ms')) return parse(given)
+  try {
+    return parse(String(durationMs(given) ?? given))
+  } catch (error) {
+    throw new Error(`${(error as Error).message} (milliseconds), or a time like 30s, 5m or 24h`)
+  }
+}
+
+/** Variables that look like settings and are none, each with the setting that was probably meant. */
+export const unknownVariables = (environment: Environment): { name: string; nearest: string | undefined }[] =>
+  Object.keys(environment)
+    .filter(name => name.startsWith('MUSTER_') && !knownVariables.has(name))
+    .map(name => ({ name, nearest: nearest(name, [...knownVariables]) }))
 
 /** Set by a node for the worker processes that it starts; not for people. */
 export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE', 'MUSTER_BOOT_STAGES'] as const
@@ -295,68 +311,19 @@ const mapValues = <V, R>(record: Readonly<Record<string, V>>, map: (value: V) =>
 
 function readQueues(values: Record<string, unknown>, faults: string[]): Record<string, Queue> {
   const base = mapValues(queueFields, source => values[source]) as unknown as Queue
-  const queues: Record<string, Queue> = { default: base }
-  const file = resolve(values.configFile as string)
-  if (existsSync(file)) {
-    for (const [queue, given] of Object.entries(readQueuesOf(file, faults))) {
-      if (!queueNamePattern.test(queue)) {
-        faults.push(`${file}: queue "${queue}" needs a name of a-z, 0-9, - and _, at most 64 long`)
-        continue
-      }
-      queues[queue] = { ...base, ...readQueue(`${file}: queues.${queue}`, given, faults) }
-    }
+  const parseQueueField = (key: string, given: string): unknown => {
+    const source = queueFields[key] as keyof Fields
+    return parseField(source, fields[source], given)
   }
+  const file = resolve(values.configFile as string)
+  const read = readQueuesFile({ file, known: Object.keys(queueFields), parse: parseQueueField, faults })
+  const queues: Record<string, Queue> = { default: base, ...mapValues(read, queue => ({ ...base, ...queue })) }
   for (const [queue, { minWorkers, maxWorkers }] of Object.entries(queues)) {
     if (minWorkers > maxWorkers)
       faults.push(`queue ${queue}: minWorkers (${minWorkers}) is above maxWorkers (${maxWorkers})`)
   }
   return queues
 }
-
-function readQueuesOf(file: string, faults: string[]): Record<string, unknown> {
-  let document: unknown
-  try {
-    document = parseYaml(readFileSync(file, 'utf8')) ?? {}
-  } catch (error) {
-    faults.push(`${file} cannot be read: ${(error as Error).message}`)
-    return {}
-  }
-  if (!isMapping(document)) {
-    faults.push(`${file} must be a mapping with the key "queues"`)
-    return {}
-  }
-  for (const key of Object.keys(document))
-    if (key !== 'queues') faults.push(`${file}: "${key}" is not known; only "queues" is`)
-  const queues = document.queues ?? {}
-  if (isMapping(queues)) return queues
-  faults.push(`${file}: "queues" must be a mapping from queue name to its settings`)
-  return {}
-}
-
-function readQueue(where: string, given: unknown, faults: string[]): Partial<Queue> {
-  if (given === null) return {}
-  if (!isMapping(given)) {
-    faults.push(`${where} must be a mapping`)
-    return {}
-  }
-  const queue: Record<string, unknown> = {}
-  for (const [key, value] of Object.entries(given)) {
-    const source = Object.hasOwn(queueFields, key) ? queueFields[key] : undefined
-    if (source === undefined) {
-      faults.push(`${where}.${key} is not known; a queue takes ${Object.keys(queueFields).join(', ')}`)
-      continue
-    }
-    try {
-      queue[key] = fields[source].parse(String(value))
-    } catch (error) {
-      faults.push(`${where}.${key} ${(error as Error).message} (it is "${String(value)}")`)
-    }
-  }
-  return queue as Partial<Queue>
-}
-
-const isMapping = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 export interface SettingLine {
   readonly name: string
@@ -371,7 +338,7 @@ export function describeSettings(settings: Settings): SettingLine[] {
     const value = String(settings[key as keyof Fields])
     return {
       name: variableName(key),
-      value: definition.secret && value !== '' ? '********' : value,
+      value: definition.secret && value !== '' ? '********' : maskUrls(value),
       help: definition.help,
       fallback: fallbackOf(definition, settings),
     }

@@ -6,15 +6,16 @@ import t from 'tap'
 const root = fileURLToPath(new URL('../src', import.meta.url))
 
 /** A room, and those that it may look into; every room may look into itself and into the ground. */
-const ground = ['errors', 'settings', 'version', 'within']
+const ground = ['errors', 'settings', 'terminal', 'version', 'within']
 const rooms: Record<string, readonly string[]> = {
   errors: [],
   version: [],
   within: [],
+  terminal: [],
   settings: [],
   'log-errors': [],
   index: ['handlers'],
-  cli: ['access', 'backup', 'log-errors', 'node', 'worker', 'fleet', 'doctor', 'redis'],
+  cli: ['access', 'backup', 'jobs', 'log-errors', 'node', 'worker', 'fleet', 'doctor', 'redis'],
   backup: ['payloads', 'redis'],
   doctor: ['redis', 'fleet', 'contract', 'worker'],
   node: ['access', 'api', 'fleet', 'metrics', 'jobs', 'payloads', 'redis', 'handlers', 'worker'],

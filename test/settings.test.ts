@@ -68,6 +68,7 @@ t.test('muster.yaml declares queues, each with a pool', async t => {
   t.equal(await read(''), '')
   t.match(await read('queues: [a]'), /must be a mapping/)
   t.match(await read('queues: { images: { workers: 1 } }'), /queues\.images\.workers is not known/)
+  t.match(await read('queues: { images: { maxWorker: 1 } }'), /did you mean "maxWorkers"\?/)
   t.match(await read('queues: { images: { slots: -1 } }'), /queues\.images\.slots must be a whole number/)
   t.match(await read('queues: { "Bad Name": {} }'), /needs a name/)
   t.match(await read('pools: {}'), /"pools" is not known/)
@@ -75,7 +76,42 @@ t.test('muster.yaml declares queues, each with a pool', async t => {
 })
 
 t.test('what looks like a setting and is none is found', async t => {
-  t.strictSame(unknownVariables({ MUSTER_PROT: '1', MUSTER_PORT: '1', MUSTER_QUEUE: 'x', HOME: '/' }), ['MUSTER_PROT'])
+  t.strictSame(unknownVariables({ MUSTER_PROT: '1', MUSTER_PORT: '1', MUSTER_QUEUE: 'x', HOME: '/' }), [
+    { name: 'MUSTER_PROT', nearest: 'MUSTER_PORT' },
+  ])
+  t.strictSame(unknownVariables({ MUSTER_WEATHER: '1' }), [{ name: 'MUSTER_WEATHER', nearest: undefined }])
+  t.match(faultsOf({ MUSTER_FLEET: 'ec' }), /did you mean "ec2"\?/)
+})
+
+t.test('a time may have a unit, in the environment and in muster.yaml', async t => {
+  const file = join(t.testdir(), 'muster.yaml')
+  await writeFile(file, 'queues: { images: { targetWaitMs: 30s, idleTimeoutMs: 250 } }')
+  const settings = readSettings({ MUSTER_CONFIG_FILE: file, MUSTER_LEASE_MS: '1m', MUSTER_RESULT_TTL_MS: '2 days' })
+  t.match(settings, { leaseMs: 60_000, resultTtlMs: 172_800_000 })
+  t.match(settings.pools.images, { targetWaitMs: 30_000, idleTimeoutMs: 250 })
+  for (const wrong of ['30 parsecs', '-1s', 's', '1s2m', '1e3s', '1ms'])
+    t.match(faultsOf({ MUSTER_LEASE_MS: wrong }), /MUSTER_LEASE_MS .*like 30s, 5m or 24h/, wrong)
+  t.match(faultsOf({ MUSTER_PORT: '30s' }), /MUSTER_PORT must be a whole number/, 'what is no time takes none')
+})
+
+t.test('URLs are shown without what logs in or is signed', async t => {
+  const planted = {
+    MUSTER_BUNDLE_URL: 'https://user:hunter2@b.example/worker.tgz?X-Amz-Signature=hunter2&X-Amz-Date=1',
+    MUSTER_NODE_URLS: 'http://a:hunter2@one:5000,https://b:hunter2@two/?token=hunter2',
+    AWS_ENDPOINT_URL: 'http://key:hunter2@127.0.0.1:4566',
+    AWS_REGION: 'eu-central-1',
+    MUSTER_PAYLOAD_STORE: 's3://bucket/prefix',
+  }
+  const lines = describeSettings(readSettings({ ...none, ...planted }))
+  t.notMatch(JSON.stringify(lines), /hunter2/)
+  t.match(
+    lines.find(({ name }) => name === 'MUSTER_NODE_URLS'),
+    { value: 'http://********@one:5000,https://********@two/?********' },
+  )
+  t.match(
+    lines.find(({ name }) => name === 'MUSTER_PAYLOAD_STORE'),
+    { value: 's3://bucket/prefix' },
+  )
 })
 
 t.test('documents name only what exists', async t => {

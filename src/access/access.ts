@@ -7,6 +7,7 @@ import { Problem, StartupError } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
 import type { RedisClient } from '../redis/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
+import type { Settings } from '../settings.ts'
 import { AccessRecords } from './access-records.ts'
 import { isSame, parseKey } from './api-key.ts'
 import { AuditLog } from './audit-log.ts'
@@ -74,12 +75,12 @@ export class Access {
   }
 
   /** @throws StartupError when the node would listen for others, and nobody could ever get in */
-  requireKeys(host: string): void {
+  requireKeys({ host, redisUrl, dataDir }: Pick<Settings, 'host' | 'redisUrl' | 'dataDir'>): void {
     if (this.#options.isPrivate || this.#records.known.hasKeys || this.#options.operatorKey !== '') return
     throw new StartupError(
       `MUSTER_HOST is "${host}": others can reach this node, and there is no key that would keep them out. Make the first one with\n\n` +
-        '  muster keys create --name admin --role operate --role submit --role collect\n\n' +
-        'with the same MUSTER_REDIS_URL (or MUSTER_DATA_DIR) as this node; or set MUSTER_OPERATOR_KEY_FILE; or keep it on loopback with MUSTER_HOST=127.0.0.1 and without MUSTER_TRUSTED_PROXIES.',
+        `  muster keys create --name admin --role operate --role submit --role collect${redisUrl === '' ? ` --data-dir ${dataDir}` : ''}\n\n` +
+        `${redisUrl === '' ? 'Or' : 'with the same MUSTER_REDIS_URL as this node; or'} set MUSTER_OPERATOR_KEY_FILE; or keep it on loopback with MUSTER_HOST=127.0.0.1 and without MUSTER_TRUSTED_PROXIES.`,
     )
   }
 

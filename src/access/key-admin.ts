@@ -1,4 +1,5 @@
 /** What `muster keys` works with: a node, over its API, or Redis itself, so that the first key can be made. */
+import { existsSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
@@ -32,6 +33,8 @@ export interface ShownKey {
 }
 
 export interface KeyAdmin {
+  /** In words, where the keys are that this changes. */
+  readonly where: string
   create(key: NewKey): Promise<ShownKey>
   list(): Promise<ShownKey[]>
   /** @returns undefined for the secret that signs worker tokens, which nobody is shown */
@@ -42,12 +45,18 @@ export interface KeyAdmin {
 
 const callTimeoutMs = 10_000
 
-/**
- * With MUSTER_API_KEY the nodes are asked, else Redis itself.
- * @throws StartupError when neither can be reached
- */
-export async function openKeyAdmin(settings: Settings, log: Logger): Promise<KeyAdmin> {
-  return settings.apiKey === '' ? await openRedisAdmin(settings, log) : await openNodeAdmin(settings)
+export interface KeyAdminOptions {
+  readonly settings: Settings
+  readonly log: Logger
+  /** Asks the nodes; else works on Redis itself. */
+  readonly asksNode: boolean
+  /** Whether a data directory in which no node was ever started may be made. */
+  readonly mayCreateDataDir: boolean
+}
+
+/** @throws StartupError when the nodes, or Redis, cannot be reached */
+export async function openKeyAdmin({ settings, log, asksNode, mayCreateDataDir }: KeyAdminOptions): Promise<KeyAdmin> {
+  return asksNode ? await openNodeAdmin(settings) : await openRedisAdmin(settings, log, mayCreateDataDir)
 }
 
 async function openNodeAdmin({ nodeUrls, apiKey, caFile }: Settings): Promise<KeyAdmin> {
@@ -72,6 +81,7 @@ async function openNodeAdmin({ nodeUrls, apiKey, caFile }: Settings): Promise<Ke
     throw failure ?? new StartupError('MUSTER_NODE_URLS names no node.')
   }
   return {
+    where: `the node at ${nodeUrls.join(', ')}`,
     create: async key => (await call('POST', '/keys', key)) as ShownKey,
     list: async () => ((await call('GET', '/keys')) as { keys: ShownKey[] }).keys,
     rotate: async (keyId, graceMs) => {
@@ -83,26 +93,26 @@ async function openNodeAdmin({ nodeUrls, apiKey, caFile }: Settings): Promise<Ke
   }
 }
 
-async function openRedisAdmin(settings: Settings, log: Logger): Promise<KeyAdmin> {
+async function openRedisAdmin(settings: Settings, log: Logger, mayCreateDataDir: boolean): Promise<KeyAdmin> {
   const stops: (() => Promise<unknown>)[] = []
   const close = async (): Promise<void> => {
     for (let next = stops.pop(); next !== undefined; next = stops.pop()) await next()
   }
   try {
-    const { target, release } = await findRedis(settings, log)
+    const { target, where, release } = await findRedis(settings, log, mayCreateDataDir)
     stops.push(release)
     const redis = await connectRedis({ ...target, role: 'commands', log })
     stops.push(() => closeRedis(redis))
     const { writes, close: closeWrites } = await openWrites(settings.durability, target, redis, log)
     stops.push(closeWrites)
-    return redisAdmin(redis, writes, close)
+    return { where, ...redisAdmin(redis, writes, close) }
   } catch (error) {
     await close()
     throw error
   }
 }
 
-function redisAdmin(redis: RedisClient, writes: DurableWrites, closeAll: () => Promise<void>): KeyAdmin {
+function redisAdmin(redis: RedisClient, writes: DurableWrites, closeAll: () => Promise<void>): Omit<KeyAdmin, 'where'> {
   const audit = new AuditLog(redis)
   let told: Promise<unknown> = Promise.resolve()
   const announce = (): void => {
@@ -151,18 +161,32 @@ function redisAdmin(redis: RedisClient, writes: DurableWrites, closeAll: () => P
 const unknown = (keyId: string): StartupError =>
   new StartupError(`No key has the id "${keyId}". "muster keys list" shows those that there are.`)
 
-/** The Redis of the settings; else that of a node that runs on the data directory; else one for the moment. */
-async function findRedis(
-  settings: Settings,
-  log: Logger,
-): Promise<{ target: RedisTarget; release: () => Promise<void> }> {
+interface FoundRedis {
+  readonly target: RedisTarget
+  readonly where: string
+  readonly release: () => Promise<void>
+}
+
+/**
+ * The Redis of the settings; else that of a node that runs on the data directory; else one for the moment.
+ * A folder that nobody named and no node knows is refused: a key made there would let nobody in.
+ */
+async function findRedis(settings: Settings, log: Logger, mayCreateDataDir: boolean): Promise<FoundRedis> {
   const given = targetOf(settings)
-  if (given !== undefined) return { target: given, release: async () => undefined }
-  const { socket } = embeddedFiles(settings.dataDir, tmpdir())
-  if ((await askRedis(socket, 'PING', 2000)) !== undefined)
-    return { target: { socketPath: socket }, release: async () => undefined }
+  if (given !== undefined)
+    return { target: given, where: 'the Redis of MUSTER_REDIS_URL', release: async () => undefined }
+  const { folder, socket } = embeddedFiles(settings.dataDir, tmpdir())
+  if ((await askRedis(socket, 'PING', 2000)) !== undefined) {
+    const where = `the node that runs on ${settings.dataDir}`
+    return { target: { socketPath: socket }, where, release: async () => undefined }
+  }
+  if (!mayCreateDataDir && !existsSync(folder))
+    throw new StartupError(
+      `No node was ever started on ${settings.dataDir}, so a key made there would open none. Name the folder of your node with --data-dir (or MUSTER_DATA_DIR), or ask a running node with MUSTER_API_KEY and --url. With --data-dir ${settings.dataDir} the key is made here, for a node that is started later.`,
+    )
   const embedded = new EmbeddedRedis({ dataDir: settings.dataDir, log })
-  return { target: await embedded.start(), release: () => embedded.stop() }
+  const where = `${settings.dataDir}, where no node runs now`
+  return { target: await embedded.start(), where, release: () => embedded.stop() }
 }
 
 function show({ id, name, roles, queues, createdAt, expiresAt }: KeyView): ShownKey {

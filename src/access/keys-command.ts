@@ -2,6 +2,7 @@
 import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
 import { isRedisAway } from '../redis/redis-errors.ts'
+import { durationMs } from '../settings/duration.ts'
 import { queueNamePattern, type Settings } from '../settings.ts'
 import { type KeyAdmin, openKeyAdmin, type ShownKey } from './key-admin.ts'
 import { isRole, roles } from './roles.ts'
@@ -24,6 +25,10 @@ export interface KeysOptions {
   readonly settings: Settings
   readonly log: Logger
   readonly json: boolean
+  /** Asks the nodes; else works on Redis itself. */
+  readonly asksNode: boolean
+  /** Whether a data directory without any Redis yet may be made: only one that was named. */
+  readonly mayCreateDataDir: boolean
   /** To standard output: the answer. */
   readonly print: (line: string) => void
   /** To standard error: what a person should know beside it. */
@@ -33,9 +38,10 @@ export interface KeysOptions {
 /** @throws StartupError when the request makes no sense, or nobody can carry it out */
 export async function runKeys(request: KeysRequest, options: KeysOptions): Promise<void> {
   const run = plan(request, options)
-  const admin = await openKeyAdmin(options.settings, options.log)
+  const admin = await openKeyAdmin(options)
   try {
     await run(admin)
+    options.tell(`Where: ${admin.where}`)
   } catch (error) {
     if (!isRedisAway(error)) throw error
     throw new StartupError(
@@ -67,7 +73,7 @@ function plan(request: KeysRequest, { json, print, tell }: KeysOptions): (admin:
       const odd = queues.filter(queue => !queueNamePattern.test(queue))
       if (odd.length > 0) throw new StartupError(`--queue must be the name of a queue, not "${odd.join('", "')}".`)
       if (name.trim() === '' || name.length > 100) throw new StartupError('--name must have 1 to 100 characters.')
-      const expiresInMs = expiresIn === undefined ? undefined : durationMs(expiresIn, '--expires-in')
+      const expiresInMs = expiresIn === undefined ? undefined : readDuration(expiresIn, '--expires-in')
       return async admin =>
         show(await admin.create({ name, roles: wanted, queues, ...(expiresInMs !== undefined && { expiresInMs }) }))
     }
@@ -80,7 +86,7 @@ function plan(request: KeysRequest, { json, print, tell }: KeysOptions): (admin:
       }
     case 'rotate': {
       const { keyId, grace } = request
-      const graceMs = grace === undefined ? 0 : durationMs(grace, '--grace')
+      const graceMs = grace === undefined ? 0 : readDuration(grace, '--grace')
       return async admin => {
         const issued = await admin.rotate(keyId, graceMs)
         if (issued !== undefined) return show(issued)
@@ -107,21 +113,12 @@ const describe = ({ keyId, name, roles: has, queues, createdAt, expiresAt }: Sho
     ...(expiresAt === undefined ? [] : [`${Date.parse(expiresAt) < Date.now() ? 'EXPIRED' : 'expires'} ${expiresAt}`]),
   ].join('  ')
 
-const unitMs: Readonly<Record<string, number>> = {
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-  w: 604_800_000,
-}
 const longestMs = 100 * 365 * 86_400_000
 
 /** `90d`, `24h`, `30m`, `0s` */
-function durationMs(text: string, option: string): number {
-  const [, count, unit = ''] = /^(\d{1,9})(ms|s|m|h|d|w)$/.exec(text) ?? []
-  const ms = Number(count) * (unitMs[unit] ?? Number.NaN)
-  if (!Number.isSafeInteger(ms) || ms > longestMs)
+function readDuration(text: string, option: string): number {
+  const value = durationMs(text)
+  if (value === undefined || value > longestMs)
     throw new StartupError(`${option} must be like 90d, 24h or 30m, not "${text}".`)
-  return ms
+  return value
 }

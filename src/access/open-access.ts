@@ -36,7 +36,7 @@ export async function openAccess({ settings, redis, bell, writes, log }: OpenAcc
   })
   await access.start()
   try {
-    access.requireKeys(host)
+    access.requireKeys(settings)
   } catch (error) {
     access.stop()
     throw error

@@ -12,6 +12,7 @@ import { UnrecoverableError } from 'bullmq'
 import type { Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
 import { Script } from '../redis/script.ts'
+import type { AttemptLog } from './attempt-log.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import type { Claims } from './claims.ts'
 import { finishMany } from './finish-many.ts'
@@ -62,8 +63,17 @@ export class Completions {
   readonly #checkpoints: Checkpoints
   readonly #bell: Bell
   readonly #backoffMs: number
+  readonly #attemptLog: AttemptLog
 
-  constructor(queue: JobQueue, claims: Claims, checkpoints: Checkpoints, bell: Bell, backoffMs: number) {
+  constructor(
+    queue: JobQueue,
+    claims: Claims,
+    checkpoints: Checkpoints,
+    bell: Bell,
+    backoffMs: number,
+    attemptLog: AttemptLog,
+  ) {
+    this.#attemptLog = attemptLog
     this.#queue = queue
     this.#claims = claims
     this.#checkpoints = checkpoints
@@ -139,6 +149,20 @@ export class Completions {
       if (isStale(error)) return 'stale'
       throw error
     }
+    const attempts = job.opts.attempts ?? 1
+    const { code, message } = failure
+    this.#attemptLog.failed(
+      {
+        queue: this.#queue.name,
+        type: job.name,
+        workId: outcome.workId,
+        attempt: job.attemptsMade,
+        attempts,
+        code,
+        message,
+      },
+      !retry,
+    )
     if (retry) this.#bell.ring(`jobs:${this.#queue.name}`)
     return retry ? 'retrying' : 'dead'
   }

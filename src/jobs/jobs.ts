@@ -8,6 +8,7 @@ import type { Bell } from '../redis/bell.ts'
 import type { RedisClient } from '../redis/connection.ts'
 import type { DurableWrites } from '../redis/durable-writes.ts'
 import type { Settings } from '../settings.ts'
+import { AttemptLog } from './attempt-log.ts'
 import { type CancelledJob, cancelJob } from './cancel.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { Claims } from './claims.ts'
@@ -58,11 +59,14 @@ export class Jobs {
   readonly #parts = new Map<string, QueueParts>()
   readonly #bell: Bell
   readonly #loops: Loop[]
+  readonly #attemptLog: AttemptLog
 
   constructor({ settings, redis, writes, bell, store, log }: JobsOptions) {
     this.#bell = bell
     this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs, writes)
-    for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, settings, bell, store, log))
+    this.#attemptLog = new AttemptLog(log)
+    const context = { settings, bell, store, log, attemptLog: this.#attemptLog }
+    for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, context))
     this.room = new Room(redis, log)
     this.retention = new Retention(this.queues, store, settings, log)
     const recover = async (): Promise<void> => {
@@ -98,6 +102,7 @@ export class Jobs {
     for (const { claims } of this.#parts.values()) claims.close()
     await Promise.all(this.#loops.map(loop => loop.stop()))
     await Promise.all([...this.#parts.values()].map(({ control }) => control.stop()))
+    this.#attemptLog.close()
     await this.queues.close()
   }
 
@@ -151,10 +156,18 @@ export class Jobs {
   }
 }
 
-function makeParts(queue: JobQueue, settings: Settings, bell: Bell, store: PayloadStore, log: Logger): QueueParts {
+interface PartsContext {
+  readonly settings: Settings
+  readonly bell: Bell
+  readonly store: PayloadStore
+  readonly log: Logger
+  readonly attemptLog: AttemptLog
+}
+
+function makeParts(queue: JobQueue, { settings, bell, store, log, attemptLog }: PartsContext): QueueParts {
   const claims: Claims = new Claims(queue, bell, settings, (lease, lost) => completions.bury(lease, lost))
   const checkpoints = new Checkpoints(queue, store, settings, log)
-  const completions = new Completions(queue, claims, checkpoints, bell, settings.backoffMs)
+  const completions = new Completions(queue, claims, checkpoints, bell, settings.backoffMs, attemptLog)
   return {
     queue,
     submitter: new Submitter(queue, bell),

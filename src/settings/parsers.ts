@@ -1,5 +1,6 @@
 /** Parsers of single settings: text in, value out. Each throws an Error whose message completes "NAME …". */
 import { isIP } from 'node:net'
+import { didYouMean } from './nearest.ts'
 import { parseRedisUrl } from './redis-url.ts'
 
 export const text = (text: string): string => text
@@ -17,7 +18,7 @@ export const oneOf =
   <T extends string>(...values: readonly T[]) =>
   (text: string): T => {
     const found = values.find(value => value === text)
-    if (found === undefined) throw new Error(`must be one of ${values.join(', ')}`)
+    if (found === undefined) throw new Error(`must be one of ${values.join(', ')}${didYouMean(text, values)}`)
     return found
   }
 

@@ -25,7 +25,7 @@ export async function startOwnNode(cli: string): Promise<OwnNode> {
   }
   const child = spawn(process.execPath, [cli, 'node'], {
     env: { ...Object.fromEntries(inherited), ...own },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'inherit', 'pipe'],
     detached: true,
   })
   const gone = once(child, 'exit')
@@ -43,7 +43,7 @@ export async function startOwnNode(cli: string): Promise<OwnNode> {
       clearTimeout(timer)
       resolve(found)
     }
-    child.stdout.on('data', (chunk: Buffer) => {
+    child.stderr.on('data', (chunk: Buffer) => {
       said += chunk
       const found = /Muster is ready at (\S+)/.exec(said)?.[1]
       if (found !== undefined) settle(found)

@@ -19,6 +19,8 @@ export interface NodeProcess {
   readonly pid: number
   /** All that it wrote so far. */
   output(): string
+  /** Of that, what it wrote to standard output. */
+  stdout(): string
   /** Starts it again in the same place. */
   restart(): Promise<void>
   kill(signal: NodeJS.Signals): void
@@ -47,6 +49,7 @@ export async function startNodeProcess(
   const url = `http://127.0.0.1:${port}`
   let child: ChildProcess
   let output = ''
+  let stdout = ''
   let end: Promise<number | string>
 
   const launch = async (): Promise<void> => {
@@ -72,6 +75,7 @@ export async function startNodeProcess(
       stream?.on('data', (chunk: Buffer) => {
         said += chunk
         output += chunk
+        if (stream === child.stdout) stdout += chunk
       })
     }
     await until(() => said.includes('Muster is ready') || ended, 30_000)
@@ -90,6 +94,7 @@ export async function startNodeProcess(
       return child.pid as number
     },
     output: () => output,
+    stdout: () => stdout,
     restart: launch,
     kill: signal => void child.kill(signal),
     ended: () => end,

@@ -1,0 +1,23 @@
+/** The log of a command that runs on: one readable line an event for a person, JSON alone for a machine. */
+import { type Logger, pino } from 'pino'
+import { errorForLog } from '../log-errors.ts'
+import type { Settings } from '../settings.ts'
+import { hasColors } from '../terminal.ts'
+
+/** To standard output: in a terminal readable lines (plain with NO_COLOR), else one JSON object a line and nothing else. */
+export function makeLog({ logLevel }: Settings): Logger {
+  const options = {
+    level: logLevel,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    serializers: { err: errorForLog },
+    formatters: { level: (label: string) => ({ level: label }) },
+  }
+  if (!process.stdout.isTTY) return pino(options)
+  const pretty = { colorize: hasColors(), ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', singleLine: true }
+  return pino({ ...options, transport: { target: 'pino-pretty', options: pretty } })
+}
+
+/** For commands whose standard output is their answer: what there is to log goes beside it. */
+export const makeSideLog = (): Logger =>
+  pino({ level: 'warn', base: null, serializers: { err: errorForLog } }, pino.destination(2))
