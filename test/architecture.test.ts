@@ -6,18 +6,19 @@ import t from 'tap'
 const root = fileURLToPath(new URL('../src', import.meta.url))
 
 /** A room, and those that it may look into; every room may look into itself and into the ground. */
-const ground = ['errors', 'settings', 'terminal', 'version', 'within']
+const ground = ['errors', 'settings', 'terminal', 'trusted-authorities', 'version', 'within']
 const rooms: Record<string, readonly string[]> = {
   errors: [],
   version: [],
   within: [],
   terminal: [],
+  'trusted-authorities': [],
   settings: [],
   'log-errors': [],
   index: ['handlers'],
   cli: ['access', 'backup', 'jobs', 'log-errors', 'node', 'worker', 'fleet', 'doctor', 'redis'],
   backup: ['payloads', 'redis'],
-  doctor: ['redis', 'fleet', 'contract', 'worker'],
+  doctor: ['redis', 'fleet', 'contract'],
   node: ['access', 'api', 'fleet', 'metrics', 'jobs', 'payloads', 'redis', 'handlers', 'worker'],
   access: ['redis'],
   api: ['access', 'fleet', 'jobs', 'payloads', 'redis', 'contract'],

@@ -1,8 +1,6 @@
 /** How the commands call nodes: with the key of the settings, and with trust in the authority that they name. */
-import { readFile } from 'node:fs/promises'
-import { rootCertificates } from 'node:tls'
 import { Agent, fetch as fetchBy } from 'undici'
-import { StartupError } from '../errors.ts'
+import { trustedAuthorities } from '../trusted-authorities.ts'
 
 export type NodeFetch = (url: string, init?: NodeRequest) => Promise<NodeReply>
 
@@ -25,7 +23,7 @@ export interface NodeReply {
  * @throws StartupError when that file cannot be read
  */
 export async function makeNodeFetch({ apiKey, caFile }: { apiKey: string; caFile: string }): Promise<NodeFetch> {
-  const ca = caFile === '' ? undefined : [...rootCertificates, await readCa(caFile)]
+  const ca = trustedAuthorities(caFile)
   const dispatcher = new Agent({ connect: { timeout: 5000, ...(ca !== undefined && { ca }) } })
   return async (url, { method = 'GET', json, signal } = {}) =>
     await fetchBy(url, {
@@ -38,12 +36,4 @@ export async function makeNodeFetch({ apiKey, caFile }: { apiKey: string; caFile
       ...(json !== undefined && { body: JSON.stringify(json) }),
       ...(signal !== undefined && { signal }),
     })
-}
-
-async function readCa(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8')
-  } catch (error) {
-    throw new StartupError(`MUSTER_CA_FILE cannot be read: ${(error as Error).message}`, { cause: error })
-  }
 }
