@@ -19,6 +19,7 @@ import { createLocalProvider } from './fleet/providers/local-provider.ts'
 import type { Provider } from './fleet/providers/provider.ts'
 import { tellEnds } from './fleet/providers/tell-ends.ts'
 import { workerEnvironment } from './fleet/providers/worker-environment.ts'
+import { findWorkerUser, refuseReadableKey } from './fleet/providers/worker-user.ts'
 import { builtInHandlers } from './handlers/catalogue.ts'
 import { compilePayloadCheck } from './handlers/payload-schema.ts'
 import { Acks } from './jobs/acks.ts'
@@ -235,8 +236,11 @@ async function openOneProvider(settings: Settings, url: string, access: Access, 
 }
 
 function localProvider(settings: Settings, url: string, access: Access, log: Logger): Provider {
+  const user = findWorkerUser(settings.workerUser)
+  refuseReadableKey(settings.operatorKey, user)
   return createLocalProvider({
     dataDir: settings.dataDir,
+    user,
     workerCommand: [process.execPath, fileURLToPath(new URL('./cli.js', import.meta.url)), 'worker'],
     environment: workerEnvironment(settings, process.env, addressForWorkers(settings, url, log)),
     tokenFor: (instanceId, pool) => access.mintFirstToken(instanceId, pool).token,

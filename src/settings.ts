@@ -175,6 +175,11 @@ export const fields = {
     'Name of the SSM parameter (SecureString) from which instances read the join secret',
   ),
   workerSlots: field(integer(1, 1024), () => String(availableParallelism()), 'Jobs that one worker runs at once'),
+  workerUser: field(
+    text,
+    '',
+    "Local workers run as this user, away from the node's keys and Redis; the node has to be root",
+  ),
   workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
   workerDrainMs: field(
     integer(0, day),

@@ -1,5 +1,6 @@
 /** Secrets planted everywhere, and everything that a node writes or answers searched for them. Runs the built code. */
 import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
 import { fastify } from 'fastify'
 import { Redis } from 'ioredis'
 import { pino } from 'pino'
@@ -27,9 +28,10 @@ t.test('no log line, reply, page or setting tells a secret', async t => {
   const direct = await redis.client()
   await direct.config('SET', 'requirepass', planted.redis)
   const redisUrl = (redis.url ?? '').replace('redis://', `redis://:${planted.redis}@`)
+  const operatorKeyFile = join(t.testdir({ key: planted.operator }), 'key')
   const environment = {
     MUSTER_REDIS_URL: redisUrl,
-    MUSTER_OPERATOR_KEY: planted.operator,
+    MUSTER_OPERATOR_KEY_FILE: operatorKeyFile,
     MUSTER_WORKER_JOIN_SECRET: planted.join,
     MUSTER_WORKER_TOKEN: planted.workerToken,
     MUSTER_API_KEY: planted.apiKey,

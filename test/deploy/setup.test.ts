@@ -19,7 +19,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
   const setup = prepareSetup(t, front)
   const keyFile = join(setup.folder, 'key')
   writeFileSync(keyFile, `${operatorKey}\n`, { mode: 0o600 })
-  const node = await startNodeProcess(t, { MUSTER_OPERATOR_KEY: operatorKey, MUSTER_MAX_WORKERS: '1' })
+  const node = await startNodeProcess(t, { MUSTER_OPERATOR_KEY_FILE: keyFile, MUSTER_MAX_WORKERS: '1' })
   const throughNode = { MUSTER_SMOKE_URLS: node.url, MUSTER_SMOKE_KEY_FILE: keyFile }
   const always = ['--yes', '--name', 'm1', '--bundle', setup.bundle]
   const left = leftIn(access, ec2)

@@ -16,6 +16,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { type InstanceRecord, InstanceRecords } from './instance-records.ts'
 import { processIdentity, signalProcess } from './process-identity.ts'
 import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Provider } from './provider.ts'
+import type { WorkerUser } from './worker-user.ts'
 
 export interface LocalProviderOptions {
   readonly dataDir: string
@@ -25,6 +26,8 @@ export interface LocalProviderOptions {
   readonly environment: Readonly<Record<string, string | undefined>>
   /** The first token of an instance; left out: none is needed. */
   readonly tokenFor?: (instanceId: string, pool: string) => string
+  /** Whom the workers run as; left out: the user of the node. */
+  readonly user?: WorkerUser | undefined
   /** How long an instance that was told to end may take. */
   readonly terminateGraceMs: number
   /** The same when the node stops. */
@@ -145,7 +148,7 @@ class LocalProvider implements Provider {
   }
 
   async #spawn(pool: string, decisionId: string, slots: number): Promise<InstanceRecord> {
-    const { workerCommand, environment, tokenFor } = this.#options
+    const { workerCommand, environment, tokenFor, user } = this.#options
     const id = this.#idPrefix + randomBytes(6).toString('hex')
     const [program = '', ...args] = workerCommand
     const output = openSync(this.#records.logFile(id), 'a', 0o600)
@@ -156,6 +159,7 @@ class LocalProvider implements Provider {
         detached: true,
         stdio: ['ignore', output, output],
         env,
+        ...(user !== undefined && { ...user, cwd: '/' }),
       })
       const { pid } = child
       if (pid === undefined) {
