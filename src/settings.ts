@@ -148,6 +148,11 @@ export const fields = {
   }),
   awsEndpointUrl: field(optionalUrl, '', 'Where AWS is, for an emulator', { variable: 'AWS_ENDPOINT_URL' }),
   ec2LaunchTemplate: field(text, '', 'With fleet ec2: id or name of the launch template of the workers'),
+  ec2TemplateVersion: field(
+    oneOf('default', 'latest'),
+    'default',
+    'Which version of it counts: the default one, or the latest that no node has derived (templates of CloudFormation)',
+  ),
   ec2InstanceTypes: field(list, '', "Instance types to choose from, separated by commas; unset: the launch template's"),
   ec2Subnets: field(list, '', "Subnets to launch into, separated by commas; unset: the launch template's"),
   ec2SpotPercent: field(integer(0, 100), 0, 'Share of a pool that is Spot; what Spot has no room for is On-Demand'),

@@ -28,6 +28,8 @@ systemctl daemon-reload
 
 # What belongs to this one machine: a copy of it would pass for it.
 rm -f "$etc/machine.env" "$root"/etc/ssh/ssh_host_*
-cloud-init clean --logs --machine-id
+# Amazon Linux 2023 has a cloud-init that cannot do this itself. Empty, not removed: systemd writes a new one at the next boot.
+cloud-init clean --logs
+: >"$root/etc/machine-id"
 sync
 say 'the image is ready'

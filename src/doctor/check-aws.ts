@@ -7,6 +7,7 @@ import { classify, codeOf } from '../fleet/providers/ec2/aws-errors.ts'
 import type { Ec2Api } from '../fleet/providers/ec2/ec2-api.ts'
 import { toCreateFleet, toRunInstances } from '../fleet/providers/ec2/launch-request.ts'
 import { tagNames, tagsFor } from '../fleet/providers/ec2/tags.ts'
+import { readBaseVersion } from '../fleet/providers/ec2/template-versions.ts'
 import type { Settings } from '../settings.ts'
 import { checkQuota, type ReadQuota } from './check-quota.ts'
 import { type Finding, fail, ok, skipped, warn } from './finding.ts'
@@ -41,14 +42,10 @@ const policyAction = 'Give the node the policy of deploy/iam/node-policy.json (i
 /** One finding for each check, whatever AWS answers. */
 export async function checkAws(options: AwsOptions): Promise<Finding[]> {
   const { api, settings } = options
-  const { ec2LaunchTemplate: template, awsRegion } = settings
-  const by = template.startsWith('lt-') ? { LaunchTemplateId: template } : { LaunchTemplateName: template }
+  const { ec2LaunchTemplate: template, ec2TemplateVersion, awsRegion } = settings
   let version: LaunchTemplateVersion | undefined
   try {
-    const reply = await api.retried((client, call) =>
-      client.describeLaunchTemplateVersions({ ...by, Versions: ['$Default'] }, call),
-    )
-    version = reply.LaunchTemplateVersions?.[0]
+    version = await readBaseVersion(api, template, ec2TemplateVersion)
   } catch (error) {
     return withoutTemplate(error, template, awsRegion)
   }
@@ -113,10 +110,10 @@ function judgeTemplate(
     return fail(
       name,
       `${template} sets market options`,
-      'Make a default version without them: MUSTER_EC2_SPOT_PERCENT says how many are Spot instances.',
+      'Make a version without them: MUSTER_EC2_SPOT_PERCENT says how many are Spot instances.',
     )
   if (data.ImageId === undefined)
-    return fail(name, `${template} names no image`, 'Make a default version with one (Amazon Linux 2023, for example).')
+    return fail(name, `${template} names no image`, 'Make a version with one (Amazon Linux 2023, for example).')
   const text = `${template}, version ${VersionNumber}: ${data.InstanceType ?? 'no type of its own'}, ${data.ImageId}`
   return data.IamInstanceProfile === undefined
     ? warn(name, `${text}, no instance profile`, 'Give it one if workers need AWS; without, they can log nowhere.')

@@ -118,6 +118,13 @@ t.test('a launch template is written out', async t => {
   await t.rejects(launch('7'), named('InvalidLaunchTemplateId.VersionNotFound'))
 })
 
+t.test('an image runs on processors of its own kind only', async t => {
+  const image = { ImageId: 'ami-12c6146b' }
+  await t.rejects(run({ ...image, InstanceType: 'c7g.large' }), named('InvalidParameterValue', 400))
+  t.same(await all(), [])
+  t.equal((await run({ ...image, InstanceType: 'c6i.large' })).length, 1)
+})
+
 t.test('new instances stay hidden for a while', async t => {
   front.newInstances.hiddenMs = 60_000
   const [id = ''] = await run()

@@ -196,10 +196,11 @@ t.test('the builder: what is prepared, and what does not go into an image', asyn
   t.match(said, /muster-bake: ready\n/)
   const calls = await readFile(join(state, 'calls'), 'utf8')
   t.match(calls, /dnf install -y amazon-cloudwatch-agent/)
-  t.match(calls, /cloud-init clean --logs --machine-id\nsync \nsync \nshutdown -h now/)
+  t.match(calls, /cloud-init clean --logs\nsync \nsync \nshutdown -h now/)
   t.notMatch(calls, /systemctl (?:enable|start)/, 'what it is to be, a machine hears from its own user data')
   for (const unit of ['muster-node', 'muster-redis', 'muster-worker'])
     t.ok(existsSync(join(machine, 'etc/systemd/system', `${unit}.service`)))
+  t.equal(await readFile(join(machine, 'etc/machine-id'), 'utf8'), '', 'each machine gets one of its own')
   t.notOk(existsSync(join(machine, 'etc/muster/machine.env')))
   t.notOk(existsSync(join(machine, 'etc/ssh/ssh_host_rsa_key')))
 

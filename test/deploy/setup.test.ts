@@ -89,7 +89,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
       { Key: 'muster:pool', Value: 'default' },
     ]
     await ec2.runInstances({
-      ...{ ImageId: 'ami-12c6146b', InstanceType: 'c7g.large', MinCount: 1, MaxCount: 1 },
+      ...{ ImageId: 'ami-12c6146b', InstanceType: 'c6i.large', MinCount: 1, MaxCount: 1 },
       TagSpecifications: [{ ResourceType: 'instance', Tags }],
     })
     const TagSpecifications = [{ ResourceType: 'volume' as const, Tags }]

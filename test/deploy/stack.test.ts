@@ -10,11 +10,17 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { EC2 } from '@aws-sdk/client-ec2'
+import { pino } from 'pino'
 import t from 'tap'
+import { openEc2Api } from '../../src/fleet/providers/ec2/ec2-api.ts'
+import { readBaseVersion } from '../../src/fleet/providers/ec2/template-versions.ts'
 import { startMoto } from '../support/aws/moto.ts'
+import { templateForMoto } from '../support/aws/rules/templates.ts'
 import { haveTool } from '../support/have-tool.ts'
 
 process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
+process.env.AWS_ACCESS_KEY_ID = 'test'
+process.env.AWS_SECRET_ACCESS_KEY = 'test'
 const moto = await startMoto(t)
 const credentials = { accessKeyId: 'test', secretAccessKey: 'test' }
 const ec2 = new EC2({ region: 'us-east-1', endpoint: moto.url, credentials, maxAttempts: 1 })
@@ -23,7 +29,7 @@ const run = promisify(execFile)
 
 const template = readFileSync(new URL('../../deploy/cloudformation/muster.yaml', import.meta.url), 'utf8')
 const file = join(t.testdir(), 'muster.yaml')
-await writeFile(file, template.replace(/!Condition (Cond\w+)/g, '{Condition: $1}'))
+await writeFile(file, templateForMoto(template))
 
 async function aws(...args: string[]): Promise<Record<string, unknown>> {
   const { stdout } = await run('aws', ['--output', 'json', ...args], {
@@ -59,6 +65,11 @@ async function makeStack(parameters: Readonly<Record<string, string>> = {}) {
   }))
   const body = ['--template-body', `file://${file}`, '--parameters', JSON.stringify(given)]
   await aws('cloudformation', 'create-stack', '--stack-name', 'm', '--capabilities', 'CAPABILITY_IAM', ...body)
+  return await read()
+}
+
+/** The stack as it is. */
+async function read() {
   const { Stacks } = (await aws('cloudformation', 'describe-stacks', '--stack-name', 'm')) as {
     Stacks: { StackStatus: string; Outputs: { OutputKey: string; OutputValue: string }[] }[]
   }
@@ -92,7 +103,10 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
   t.beforeEach(async () => await moto.reset())
 
   t.test('two nodes and a witness, each with an address of its own, in a network of their own', async t => {
-    const { status, outputs, settings, interfaces } = await makeStack({ pZoneC: 'us-east-1c' })
+    const { status, outputs, settings, interfaces } = await makeStack({
+      pZoneC: 'us-east-1c',
+      pVpcCidr: '10.20.0.0/16',
+    })
     t.equal(status, 'CREATE_COMPLETE')
     t.match(Object.keys(outputs).sort(), [
       ...['apiUrl', 'backupBucket', 'bootLogGroup', 'nodeLogGroup', 'nodeUrls', 'pageUrl', 'payloadBucket'],
@@ -105,6 +119,12 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     const addresses = Object.entries(machines).map(
       ([machine, name]) => [machine, interfaces.get(name)?.PrivateIpAddress ?? '?'] as const,
     )
+    t.same(
+      addresses.map(([, address]) => address.replace(/\.\d+$/, '')).map(net => Number(net.split('.')[2]) >> 4),
+      [0, 1, 2],
+      'a subnet for each, of the addresses that were asked for',
+    )
+    for (const [, address] of addresses) t.match(address, /^10\.20\./)
     const hosts = addresses.map(([machine, address]) => `${machine}=${address}`).join(',')
     const zones = Object.values(machines).map(name => interfaces.get(name)?.AvailabilityZone)
     t.same(zones, ['us-east-1a', 'us-east-1b', 'us-east-1c'])
@@ -185,6 +205,27 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     await moto.reset()
     await makeStack({ pClientCidr: '203.0.113.7/32' })
     t.match((await ruleList()).match(/\d+ from \d\S+/g), ['5000 from 203.0.113.7/32'])
+  })
+
+  t.test('an update of the image reaches the next worker, although it does not become the default version', async t => {
+    await makeStack()
+    const image = 'ami-12c6146b'
+    const given = Object.entries({ ...always, pWorkerImageId: image, pWorkerInstanceTypes: 'c6i.large' }).map(
+      ([ParameterKey, ParameterValue]) => ({ ParameterKey, ParameterValue }),
+    )
+    const body = ['--template-body', `file://${file}`, '--parameters', JSON.stringify(given)]
+    await aws('cloudformation', 'update-stack', '--stack-name', 'm', '--capabilities', 'CAPABILITY_IAM', ...body)
+    const { StackResources } = (await aws('cloudformation', 'describe-stack-resources', '--stack-name', 'm')) as {
+      StackResources: { LogicalResourceId: string; PhysicalResourceId: string }[]
+    }
+    const id = StackResources.find(({ LogicalResourceId }) => LogicalResourceId === 'workerLaunchTemplate')
+    const pace = { firstMs: 20, maxMs: 400, callTimeoutMs: 8000, launchMs: 20_000 }
+    const api = await openEc2Api({ region: 'us-east-1', endpoint: moto.url }, pace, pino({ level: 'silent' }))
+    t.teardown(() => api.close())
+    const base = await readBaseVersion(api, id?.PhysicalResourceId ?? '', 'latest')
+    t.match(base, { DefaultVersion: false, LaunchTemplateData: { ImageId: image, InstanceType: 'c6i.large' } })
+    const { settings } = await read()
+    t.equal(settings.get('a')?.MUSTER_EC2_TEMPLATE_VERSION, 'latest', 'and the nodes know')
   })
 
   /** Who is let in by addresses. */

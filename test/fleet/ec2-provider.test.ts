@@ -113,6 +113,33 @@ t.test('what is launched ends with itself, speaks IMDSv2 only, runs the user dat
   t.equal(volumes['TagSpecification.2.ResourceType'], 'volume')
 })
 
+t.test(
+  'of a template that CloudFormation owns, the next launch uses the latest version that no node derived',
+  async t => {
+    const parts = await setUp(t)
+    const provider = await parts.open({ templateVersion: 'latest' })
+    const imageOf = async (id = '') => (await machines(parts)).find(({ InstanceId }) => InstanceId === id)?.ImageId
+    const [first] = await provider.launch(request(1))
+    t.equal(await imageOf(first?.id), 'ami-12c6146b')
+    // As an update of the stack does it: a whole new version, after the one that the node derived, and not the default.
+    const types = { arm: 'c7g.large', intel: 'c6i.large' } as const
+    const { Images = [] } = await parts.admin.describeImages({ Filters: [{ Name: 'architecture', Values: ['arm64'] }] })
+    const ImageId = Images[0]?.ImageId ?? ''
+    await parts.admin.createLaunchTemplateVersion({
+      LaunchTemplateName: 'workers',
+      LaunchTemplateData: { ImageId, InstanceType: types.arm },
+    })
+    const [second] = await (
+      await parts.open({ templateVersion: 'latest', placement: { instanceTypes: [types.arm] } })
+    ).launch(request(1))
+    t.equal(await imageOf(second?.id), ImageId)
+    t.equal(second?.instanceType, types.arm)
+    const old = await parts.open({ placement: { instanceTypes: [types.arm] } })
+    const failures = await failuresOf(old.launch(request(1)))
+    t.match(failures, [{ code: 'InvalidParameterValue', message: /architecture/ }], 'the default one stays what it was')
+  },
+)
+
 t.test('a version of the launch template is made once, for all nodes, and only when something is missing', async t => {
   const parts = await setUp(t)
   const other = await parts.open()

@@ -6,6 +6,7 @@ import { type Ec2Api, openEc2Api, type Pace } from '../../src/fleet/providers/ec
 import { Ec2Provider, type Ec2ProviderOptions } from '../../src/fleet/providers/ec2/ec2-provider.ts'
 import { LaunchTemplate } from '../../src/fleet/providers/ec2/launch-template.ts'
 import type { Placement } from '../../src/fleet/providers/ec2/launcher.ts'
+import type { TemplateBase } from '../../src/fleet/providers/ec2/template-versions.ts'
 import type { Front } from './aws/front.ts'
 
 process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
@@ -20,6 +21,7 @@ export interface Ec2Options extends Partial<Omit<Ec2ProviderOptions, 'placementO
   readonly placement?: Partial<Placement>
   readonly userData?: string
   readonly templateName?: string
+  readonly templateVersion?: TemplateBase
   readonly pace?: Partial<Pace>
 }
 
@@ -59,6 +61,7 @@ export async function openEc2Parts(t: Pick<Test, 'teardown'>, front: Front): Pro
       placement = {},
       userData = '#!/bin/bash\ntrue\n',
       templateName = 'workers',
+      templateVersion = 'default',
       pace = {},
       ...options
     } = {}) {
@@ -71,7 +74,7 @@ export async function openEc2Parts(t: Pick<Test, 'teardown'>, front: Front): Pro
       apis.push(api)
       const provider = new Ec2Provider({
         ...{ api, access, deployment, log, subnets: [] },
-        template: new LaunchTemplate({ api, template: templateName, userData, log }),
+        template: new LaunchTemplate({ api, template: templateName, base: templateVersion, userData, log }),
         placementOf: () => ({ instanceTypes: [], spotPercent: 0, ...placement }),
         ...{ listCacheMs: 0, hiddenGraceMs: 120_000, capacityMemoryMs: 300_000, volumeGraceMs: 600_000 },
         ...options,

@@ -130,7 +130,13 @@ take_value() {
   --vpc) VPC=$2 ;;
   --subnets) SUBNETS=$2 ;;
   --zones) ZONES=$2 ;;
-  --vpc-cidr) give pVpcCidr "$2" ;;
+  --vpc-cidr)
+    # Three subnets of 4,096 addresses have to fit; AWS takes no network above 16 bits.
+    case "$2" in
+    [0-9]*.[0-9]*.[0-9]*.[0-9]*/1[678]) give pVpcCidr "$2" ;;
+    *) wrong "--vpc-cidr is a network from /16 to /18, such as 10.20.0.0/16, not $2" ;;
+    esac
+    ;;
   --client-cidr)
     case "$2" in
     none) give pClientCidr '' ;;

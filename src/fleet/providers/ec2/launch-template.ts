@@ -1,6 +1,6 @@
 /**
- * The launch template that instances are made from: the user's default version as it is, when it has all that a worker
- * needs; otherwise a version that we derive from it and find again by its description, `muster <hash of what is in it>`.
+ * The launch template that instances are made from: its base version as it is, when that has all that a worker needs;
+ * otherwise a version that we derive from it and find again by its description, `muster <hash of what is in it>`.
  * So every node with the same settings uses the same version, and it is made once.
  */
 import { createHash } from 'node:crypto'
@@ -14,11 +14,14 @@ import type { FastifyBaseLogger } from 'fastify'
 import { StartupError } from '../../../errors.ts'
 import type { Ec2Api } from './ec2-api.ts'
 import { clientToken } from './tags.ts'
+import { derivedDescription, readBaseVersion, readVersions, type TemplateBase } from './template-versions.ts'
 
 export interface LaunchTemplateOptions {
   readonly api: Ec2Api
   /** Its id (lt-…) or its name. */
   readonly template: string
+  /** Which version counts; unset: the default one. */
+  readonly base?: TemplateBase
   /** What a new instance runs when the template does not say. */
   readonly userData: string
   readonly log: FastifyBaseLogger
@@ -36,7 +39,7 @@ export interface ResolvedTemplate {
   readonly metadata: LaunchTemplateInstanceMetadataOptionsRequest
 }
 
-/** A change of the default version is noticed after this long. */
+/** A change of the template is noticed after this long. */
 const validMs = 5 * 60_000
 
 export class LaunchTemplate {
@@ -73,13 +76,13 @@ export class LaunchTemplate {
   }
 
   async #resolve(): Promise<ResolvedTemplate> {
-    const { template } = this.#options
-    const [base] = await this.#versions({ Versions: ['$Default'] })
+    const { api, template } = this.#options
+    const base = await readBaseVersion(api, template, this.#options.base ?? 'default')
     if (base?.LaunchTemplateId === undefined) throw new StartupError(`Launch template ${template} has no version.`)
     const data = base.LaunchTemplateData ?? {}
     if (data.InstanceMarketOptions !== undefined)
       throw new StartupError(
-        `Launch template ${template} sets market options. Make a default version without them: MUSTER_EC2_SPOT_PERCENT says how many are Spot instances.`,
+        `Launch template ${template} sets market options. Make a version without them: MUSTER_EC2_SPOT_PERCENT says how many are Spot instances.`,
       )
     const changes = missingIn(data, this.#options.userData)
     const version = changes === undefined ? base : await this.#derived(base, base.LaunchTemplateId, changes)
@@ -101,8 +104,10 @@ export class LaunchTemplate {
     const hash = createHash('sha256')
       .update(JSON.stringify([base.VersionNumber, changes]))
       .digest('hex')
-    const description = `muster ${hash.slice(0, 16)}`
-    const known = (await this.#versions({})).find(({ VersionDescription }) => VersionDescription === description)
+    const description = derivedDescription(hash)
+    const known = (await readVersions(api, template)).find(
+      ({ VersionDescription }) => VersionDescription === description,
+    )
     if (known !== undefined) return known
     const reply = await api.retried((client, options) =>
       client.createLaunchTemplateVersion(
@@ -119,21 +124,6 @@ export class LaunchTemplate {
     const made = reply.LaunchTemplateVersion ?? {}
     log.info({ launchTemplate: template, version: made.VersionNumber, description }, 'made a launch template version')
     return made
-  }
-
-  /** All versions that are asked for, however many pages they fill. */
-  async #versions(which: { readonly Versions?: string[] }): Promise<LaunchTemplateVersion[]> {
-    const { api, template } = this.#options
-    const name = /^lt-[0-9a-f]+$/.test(template) ? { LaunchTemplateId: template } : { LaunchTemplateName: template }
-    const versions: LaunchTemplateVersion[] = []
-    let page: string | undefined
-    do {
-      const input = { ...name, ...which, ...(page !== undefined && { NextToken: page }) }
-      const reply = await api.retried((client, options) => client.describeLaunchTemplateVersions(input, options))
-      versions.push(...(reply.LaunchTemplateVersions ?? []))
-      page = reply.NextToken
-    } while (page !== undefined && page !== '')
-    return versions
   }
 }
 

@@ -23,7 +23,13 @@ export async function openEc2Provider(settings: Settings, log: FastifyBaseLogger
   const access = { region: settings.awsRegion, endpoint: settings.awsEndpointUrl }
   const userData = await renderUserData(settings, settings.nodeUrls)
   const api = await openEc2Api(access, pace, log)
-  const template = new LaunchTemplate({ api, template: settings.ec2LaunchTemplate, userData, log })
+  const template = new LaunchTemplate({
+    api,
+    template: settings.ec2LaunchTemplate,
+    base: settings.ec2TemplateVersion,
+    userData,
+    log,
+  })
   try {
     await checkTemplate(template, settings, log)
   } catch (error) {

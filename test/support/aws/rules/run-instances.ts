@@ -7,6 +7,7 @@ import { type Caller, type Ec2Calls, parsed, refusalOf } from '../ec2-calls.ts'
 import type { Params } from '../query.ts'
 import { Refusal, type Reply, xmlReply } from '../reply.ts'
 import { find, itemsOf, reprint, textOf, type XmlNode } from '../xml.ts'
+import { checkArchitecture } from './architectures.ts'
 import type { Capacity, Pool } from './capacity.ts'
 import { expandLaunchTemplate } from './launch-template.ts'
 import type { NewInstances } from './new-instances.ts'
@@ -68,6 +69,10 @@ export async function launchTaken(
   caller: Caller,
   { ec2, capacity, newInstances }: LaunchRules,
 ): Promise<XmlNode> {
+  await checkArchitecture(request, caller, ec2).catch(error => {
+    capacity.giveBack(pool, count)
+    throw error
+  })
   // moto's word for how many is MinCount.
   const reply = await ec2.asCaller(caller, { ...request, MinCount: String(count), MaxCount: String(count) })
   if (reply.outcome !== 'ok') {

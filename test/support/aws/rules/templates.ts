@@ -1,6 +1,7 @@
 /**
  * A template that is put into a bucket, in the words that moto's CloudFormation knows.
- * Why: it takes the short form of Condition for something absent, and a date that stands without quotes for no text.
+ * Why: it takes the short form of Condition for something absent, and a date that stands without quotes for no text; it does
+ * not know Cidr.
  */
 import type { IncomingCall } from '../incoming-call.ts'
 
@@ -9,10 +10,7 @@ export function forMoto(call: IncomingCall): IncomingCall {
   const { request } = call
   const isTemplate = call.service === 's3' && request.method === 'PUT' && /^[^?]*\.yaml(\?|$)/.test(request.path)
   if (!isTemplate) return call
-  const text = request.body
-    .toString()
-    .replace(/!Condition (Cond\w+)/g, '{Condition: $1}')
-    .replace(/^( +Version: )(2012-10-17)$/gm, "$1'$2'")
+  const text = templateForMoto(request.body.toString())
   // Sums that were made of the other bytes.
   const headers = Object.fromEntries(
     Object.entries(request.headers).filter(
@@ -20,4 +18,17 @@ export function forMoto(call: IncomingCall): IncomingCall {
     ),
   )
   return { ...call, request: { ...request, headers, body: Buffer.from(text) } }
+}
+
+export function templateForMoto(text: string): string {
+  return (
+    text
+      .replace(/!Condition (Cond\w+)/g, '{Condition: $1}')
+      .replace(/^( +Version: )(2012-10-17)$/gm, "$1'$2'")
+      // Right for a network of 16 bits, as in all tests.
+      .replace(/!Select \[(\d), !Cidr \[!Ref (\w+), \d, 12\]\]/g, (_, index: string, name: string) => {
+        const part = (at: number): string => `!Select [${at}, !Split ['.', !Ref ${name}]]`
+        return `!Sub ['\${a}.\${b}.${Number(index) * 16}.0/20', {a: ${part(0)}, b: ${part(1)}}]`
+      })
+  )
 }
