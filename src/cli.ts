@@ -3,7 +3,7 @@
 import { Command, Option } from 'commander'
 import type { KeysRequest } from './access/keys-command.ts'
 import { countsLine } from './cli/counts-line.ts'
-import { makeLog, makeSideLog } from './cli/make-log.ts'
+import { makeLog, makeSideLog, mayLoseOutput } from './cli/make-log.ts'
 import { welcome } from './cli/welcome.ts'
 import { StartupError } from './errors.ts'
 import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
@@ -270,6 +270,7 @@ function untilSignalled(): Promise<void> {
 // A reader may stop early (| head): that is no fault.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0)
+  if (mayLoseOutput()) return
   throw error
 })
 

@@ -13,9 +13,24 @@ export function makeLog({ logLevel }: Settings): Logger {
     serializers: { err: errorForLog },
     formatters: { level: (label: string) => ({ level: label }) },
   }
-  if (!process.stdout.isTTY) return pino(options)
+  if (!process.stdout.isTTY) return pino(options, lossyOutput())
   const pretty = { colorize: hasColors(), ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', singleLine: true }
   return pino({ ...options, transport: { target: 'pino-pretty', options: pretty } })
+}
+
+/** A log that cannot be written is kept up to here. */
+const keptLogBytes = 1024 * 1024
+let isLossy = false
+
+/** Whether this process serves on when nothing takes its output. */
+export const mayLoseOutput = (): boolean => isLossy
+
+/** Standard output may be a file on a full disk: lines are kept, up to a limit, and lost above it; the process goes on. */
+function lossyOutput() {
+  isLossy = true
+  const output = pino.destination({ dest: 1, sync: true, maxLength: keptLogBytes })
+  output.on('error', () => undefined)
+  return output
 }
 
 /** For commands whose standard output is their answer: what there is to log goes beside it. */

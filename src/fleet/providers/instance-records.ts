@@ -40,7 +40,7 @@ export class InstanceRecords {
   /** Makes the folder when it is missing. Others may not read it: logs can hold anything. */
   constructor(folder: string) {
     this.#folder = folder
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    this.ensureFolder()
   }
 
   logFile(id: string): string {
@@ -66,10 +66,6 @@ export class InstanceRecords {
     }
   }
 
-  removeLog(id: string): void {
-    rmSync(this.logFile(id), { force: true })
-  }
-
   /** All that can be read. A record that is broken is no record. */
   readAll(): InstanceRecord[] {
     return readdirSync(this.#folder)
@@ -77,11 +73,30 @@ export class InstanceRecords {
       .flatMap(name => this.#read(name))
   }
 
-  /** Blocks until it is written: between the launch of a process and its record lies nothing else. */
+  /** Makes the folder anew when it vanished, so that logs and records have a place. */
+  ensureFolder(): void {
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
+  }
+
+  /**
+   * Blocks until it is written: between the launch of a process and its record lies nothing else.
+   * @throws when the disk is full or away; the record of before stands, and nothing half-written is left
+   */
   write(record: InstanceRecord): void {
-    const file = join(this.#folder, `${record.id}.json`)
-    writeFileSync(`${file}.new`, JSON.stringify(record))
-    renameSync(`${file}.new`, file)
+    const file = this.#file(record.id)
+    try {
+      writeFileSync(`${file}.new`, JSON.stringify(record), { mode: 0o600 })
+      renameSync(`${file}.new`, file)
+    } catch (error) {
+      rmSync(`${file}.new`, { force: true })
+      throw error
+    }
+  }
+
+  /** Removes record and log of a launch that came to nothing. */
+  remove(id: string): void {
+    rmSync(this.#file(id), { force: true })
+    rmSync(this.logFile(id), { force: true })
   }
 
   /** Removes records and logs of the ended instances, but for the newest. Returns the records that stay. */
@@ -90,11 +105,12 @@ export class InstanceRecords {
       .filter(({ endedAt }) => endedAt !== undefined)
       .sort((a, b) => (b.endedAt ?? 0) - (a.endedAt ?? 0))
     const dropped = new Set(ended.slice(keptCount))
-    for (const { id } of dropped) {
-      rmSync(join(this.#folder, `${id}.json`), { force: true })
-      this.removeLog(id)
-    }
+    for (const { id } of dropped) this.remove(id)
     return records.filter(record => !dropped.has(record))
+  }
+
+  #file(id: string): string {
+    return join(this.#folder, `${id}.json`)
   }
 
   #read(name: string): InstanceRecord[] {

@@ -147,9 +147,24 @@ class LocalProvider implements Provider {
     return true
   }
 
+  /** @throws when there is no process or no place for its record; nothing is left running or lying about then */
   async #spawn(pool: string, decisionId: string, slots: number): Promise<InstanceRecord> {
-    const { workerCommand, environment, tokenFor, user } = this.#options
     const id = this.#idPrefix + randomBytes(6).toString('hex')
+    try {
+      this.#records.ensureFolder()
+      const record = { id, pool, slots, decisionId, pid: 0, identity: '', launchedAt: Date.now() }
+      // Without a pid it counts for nobody. Where it has no place, no process is started for nothing.
+      this.#records.write(record)
+      return await this.#startProcess(record)
+    } catch (error) {
+      this.#attempt('a launch that failed left files behind', () => this.#records.remove(id))
+      throw error
+    }
+  }
+
+  async #startProcess(draft: InstanceRecord): Promise<InstanceRecord> {
+    const { id, pool, slots } = draft
+    const { workerCommand, environment, tokenFor, user } = this.#options
     const [program = '', ...args] = workerCommand
     const output = openSync(this.#records.logFile(id), 'a', 0o600)
     const token = tokenFor === undefined ? {} : { MUSTER_WORKER_TOKEN: tokenFor(id, pool) }
@@ -162,21 +177,18 @@ class LocalProvider implements Provider {
         ...(user !== undefined && { ...user, cwd: '/' }),
       })
       const { pid } = child
-      if (pid === undefined) {
-        this.#records.removeLog(id)
-        throw await new Promise<Error>(resolve => child.once('error', resolve))
-      }
+      if (pid === undefined) throw await new Promise<Error>(resolve => child.once('error', resolve))
+      child.unref()
+      child.on('error', error => this.#options.log.error({ instanceId: id, err: error }, 'worker process'))
       // A process that has ended already is a zombie until its exit event: it gets a record, too, and its end is noted there.
-      const record = {
-        id,
-        pool,
-        slots,
-        decisionId,
-        pid,
-        identity: processIdentity(pid) ?? 'ended',
-        launchedAt: Date.now(),
+      const record = { ...draft, pid, identity: processIdentity(pid) ?? 'ended' }
+      try {
+        this.#records.write(record)
+      } catch (error) {
+        // Nobody would find it again.
+        signalProcess(-pid, 'SIGKILL')
+        throw error
       }
-      this.#records.write(record)
       this.#byId.set(id, record)
       this.#watch(record, child)
       return record
@@ -187,8 +199,6 @@ class LocalProvider implements Provider {
 
   #watch(record: InstanceRecord, child: ChildProcess): void {
     this.#children.set(record.id, child)
-    child.unref()
-    child.on('error', error => this.#options.log.error({ instanceId: record.id, err: error }, 'worker process'))
     child.once('exit', (code, signal) => this.#ended(record, signal ?? code ?? undefined))
   }
 
@@ -227,7 +237,7 @@ class LocalProvider implements Provider {
 
   #askToEnd(record: InstanceRecord): void {
     record.terminatingAt = Date.now()
-    this.#records.write(record)
+    this.#note(record)
     signalProcess(record.pid, 'SIGTERM')
     this.#killAt(record, record.terminatingAt + this.#options.terminateGraceMs)
   }
@@ -253,7 +263,7 @@ class LocalProvider implements Provider {
     // What the worker started may outlive it. Its pid stays taken as long as its group has members, so this hits nobody else,
     // unless all are gone and the pid is in use again: then a stranger leads the group.
     if (processIdentity(record.pid) === undefined) signalProcess(-record.pid, 'SIGKILL')
-    this.#records.write(record)
+    this.#note(record)
     this.#prune()
     const { log } = this.#options
     const details = { instanceId: record.id, queue: record.pool, pid: record.pid, endedWith }
@@ -264,8 +274,24 @@ class LocalProvider implements Provider {
   }
 
   #prune(): void {
-    const kept = new Set(this.#records.prune([...this.#byId.values()]))
-    for (const record of this.#byId.values()) if (!kept.has(record)) this.#byId.delete(record.id)
+    this.#attempt('records of ended workers could not be removed', () => {
+      const kept = new Set(this.#records.prune([...this.#byId.values()]))
+      for (const record of this.#byId.values()) if (!kept.has(record)) this.#byId.delete(record.id)
+    })
+  }
+
+  /** What became of a process stands here in any case. On a disk that takes nothing, the next node finds out by itself. */
+  #note(record: InstanceRecord): void {
+    this.#attempt('the record of a worker could not be written', () => this.#records.write(record))
+  }
+
+  /** For listeners and timers, where an error would end the node. */
+  #attempt(failed: string, write: () => void): void {
+    try {
+      write()
+    } catch (error) {
+      this.#options.log.error({ err: error, dataDir: this.#options.dataDir }, failed)
+    }
   }
 }
 

@@ -1,0 +1,62 @@
+/** A whole node whose log and data lie on disks that are full. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { appendFileSync, closeSync, openSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t from 'tap'
+import { cli, freePort } from '../support/node-process.ts'
+import { mountSmallDisk } from '../support/small-disk.ts'
+import { until } from '../support/until.ts'
+
+t.test('a log on a full disk stops neither the node nor its workers', async t => {
+  const disk = await mountSmallDisk(t, '2m')
+  if (disk === undefined) return
+  const dataDir = await mkdtemp(join(tmpdir(), 'muster-log-'))
+  const port = await freePort()
+  const url = `http://127.0.0.1:${port}`
+  const logFile = join(disk.folder, 'node.log')
+  const output = openSync(logFile, 'a')
+  const env = {
+    PATH: process.env.PATH,
+    MUSTER_PORT: String(port),
+    MUSTER_DATA_DIR: dataDir,
+    MUSTER_CONFIG_FILE: '/nonexistent',
+    MUSTER_MIN_WORKERS: '1',
+    MUSTER_LOG_LEVEL: 'debug',
+  }
+  const node = spawn(process.execPath, [cli, 'node'], { env, stdio: ['ignore', output, 'pipe'] })
+  closeSync(output)
+  let complaint = ''
+  node.stderr?.on('data', (chunk: Buffer) => {
+    complaint += chunk
+  })
+  let hasEnded = false
+  const end = once(node, 'exit').then(() => {
+    hasEnded = true
+  })
+  t.teardown(async () => {
+    node.kill('SIGTERM')
+    await end
+    await rm(dataDir, { recursive: true, force: true })
+  })
+  const workers = async (): Promise<{ pid: number }[]> => {
+    const reply = await fetch(`${url}/fleet`).catch(() => undefined)
+    if (reply?.ok !== true) return []
+    const { pools } = (await reply.json()) as { pools: { workers: { pid: number }[] }[] }
+    return pools.flatMap(pool => pool.workers)
+  }
+  await until(async () => hasEnded || (await workers()).length === 1, 60_000)
+  await disk.fill()
+  // The rest of its last block as well.
+  t.throws(() => appendFileSync(logFile, 'x'.repeat(10_000)), { code: 'ENOSPC' })
+  const [before] = await workers()
+  process.kill(before?.pid ?? 0, 'SIGKILL')
+  await until(async () => hasEnded || (await workers()).some(({ pid }) => pid !== before?.pid), 60_000)
+  t.equal(hasEnded, false, complaint)
+  await disk.free()
+  process.kill((await workers())[0]?.pid ?? 0, 'SIGKILL')
+  await until(async () => (await readFile(logFile, 'utf8')).includes('ended by itself'))
+  t.match(await readFile(logFile, 'utf8'), 'ended by itself', 'with room, the log goes on')
+})
