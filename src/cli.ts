@@ -3,12 +3,21 @@
 import { Command, Option } from 'commander'
 import type { KeysRequest } from './access/keys-command.ts'
 import { countsLine } from './cli/counts-line.ts'
+import { loadEnvFile } from './cli/load-env-file.ts'
 import { makeLog, makeSideLog, mayLoseOutput } from './cli/make-log.ts'
 import { welcome } from './cli/welcome.ts'
 import { StartupError } from './errors.ts'
 import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
 import { print, tellPerson } from './terminal.ts'
 import { version } from './version.ts'
+
+/** Before anything reads the environment. */
+try {
+  loadEnvFile()
+} catch (error) {
+  process.stderr.write(`muster: ${(error as Error).message}\n`)
+  process.exit(1)
+}
 
 const program = new Command('muster').description('A job server that musters its own workers').version(version)
 

@@ -106,6 +106,26 @@ t.test('a key is never made where no node looks for it by accident', async t => 
   t.match(muster(['keys', 'list', '--url', node.url]), { status: 1, stderr: /key/i }, '--url asks the node')
 })
 
+t.test('.env in the folder is read; the environment goes before it', async t => {
+  const cwd = await folder(t)
+  await writeFile(
+    join(cwd, '.env'),
+    "MUSTER_MAX_WORKERS=7\nMUSTER_TARGET_WAIT_MS='30s' # a comment\nMUSTER_PORT=1234\n",
+  )
+  const settings = (environment: Record<string, string>): Record<string, string> => {
+    const env = { ...cleanEnvironment, ...environment }
+    const { stdout } = spawnSync(process.execPath, [cli, 'settings', '--json'], { cwd, env, encoding: 'utf8' })
+    return JSON.parse(stdout) as Record<string, string>
+  }
+  t.match(settings({ MUSTER_PORT: '4321' }), {
+    MUSTER_MAX_WORKERS: '7',
+    MUSTER_TARGET_WAIT_MS: '30000',
+    MUSTER_PORT: '4321',
+  })
+  await rm(join(cwd, '.env'))
+  t.match(settings({}), { MUSTER_MAX_WORKERS: '4' })
+})
+
 t.test('the first steps are shown with a key where one is needed', async t => {
   t.notMatch(welcome('http://x', false), /Authorization/)
   t.equal(welcome('http://x', true).match(/-H "Authorization: Bearer \$MUSTER_API_KEY"/g)?.length, 3)

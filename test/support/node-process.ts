@@ -42,6 +42,7 @@ export async function startNodeProcess(
   t: Test,
   environment: Record<string, string> = {},
   args: string[] = [],
+  program: string = process.execPath,
 ): Promise<NodeProcess> {
   if (!existsSync(cli)) throw new Error('dist/ is missing: run "npm run build"')
   const dataDir = await mkdtemp(join(tmpdir(), 'muster-e2e-'))
@@ -64,7 +65,7 @@ export async function startNodeProcess(
       MUSTER_CONFIG_FILE: '/nonexistent',
       ...environment,
     }
-    child = spawn(process.execPath, [cli, 'node', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    child = spawn(program, [cli, 'node', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     let ended = false
     end = once(child, 'exit').then(([code, signal]) => {
       ended = true
