@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { describeSettings, readSettings, unknownVariables } from '../src/settings.ts'
@@ -148,7 +148,7 @@ t.test('documents name only what exists', async t => {
     for (const [, name] of text.matchAll(/npm run ([a-z:]+)/g))
       t.ok(name !== undefined && name in scripts, `${file}: npm run ${name}`)
     for (const [, path] of text.matchAll(/\]\((?!http)([^)#]+)/g)) {
-      await t.resolves(readFile(new URL(path as string, new URL(file, root))), `${file} links to ${path}`)
+      await t.resolves(stat(new URL(path as string, new URL(file, root))), `${file} links to ${path}`)
     }
   }
 })
