@@ -102,7 +102,7 @@ export class AccessRecords {
       const [apiKeys, signing, ended] = await Promise.all([
         this.#redis.hgetall(keys.apiKeys),
         this.#redis.get(keys.signing),
-        this.#redis.zrange(keys.ended, 0, -1),
+        this.#redis.zrange(keys.ended, '0', '-1'),
       ])
       // Redis lost what it had: workers join anew.
       if (signing === null) await ensureSigningSecret(this.#redis)

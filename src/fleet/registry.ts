@@ -194,7 +194,7 @@ export class WorkerRegistry {
 
   /** All workers that are not forgotten: also silent and stopped ones. Oldest first. */
   async all(): Promise<WorkerRecord[]> {
-    const ids = await this.#redis.zrange(keys.workers, 0, -1)
+    const ids = await this.#redis.zrange(keys.workers, '0', '-1')
     if (ids.length === 0) return []
     const pipeline = this.#redis.pipeline()
     for (const id of ids) pipeline.hgetall(keys.worker(id))

@@ -101,7 +101,7 @@ async function readSegment(
     return place.skip >= length ? [] : ids.reverse().map(workId => ({ workId }))
   }
   if (segment.order === 'ascending') {
-    return (await redis.zrange(segment.key, place.skip, place.skip + count - 1)).map(workId => ({ workId }))
+    return (await redis.zrange(segment.key, `${place.skip}`, `${place.skip + count - 1}`)).map(workId => ({ workId }))
   }
   const from = place.score ?? '+inf'
   const flat = await redis.zrevrangebyscore(segment.key, from, '-inf', 'WITHSCORES', 'LIMIT', place.skip, count)

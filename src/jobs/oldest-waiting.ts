@@ -18,9 +18,9 @@ export async function oldestWaitingSince(queue: JobQueue, now: number): Promise<
   const prioritized = bull.toKey('prioritized')
   const [next, [, lastScore], [, dueScore], [first]] = await Promise.all([
     redis.lindex(bull.toKey('wait'), -1),
-    redis.zrange(prioritized, -1, -1, 'WITHSCORES'),
-    redis.zrange(bull.toKey('delayed'), 0, 0, 'WITHSCORES'),
-    redis.zrange(prioritized, 0, 0),
+    redis.zrange(prioritized, '-1', '-1', 'WITHSCORES'),
+    redis.zrange(bull.toKey('delayed'), '0', '0', 'WITHSCORES'),
+    redis.zrange(prioritized, '0', '0'),
   ])
   const lowest = Math.floor(Number(lastScore ?? 0) / priorityUnit) * priorityUnit
   const [starving] =

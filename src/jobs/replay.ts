@@ -28,7 +28,7 @@ export async function retryJob(queue: JobQueue, bell: Bell, workId: string): Pro
 /** Replays up to `limit` dead jobs, oldest first. @returns how many */
 export async function retryAllDead(queue: JobQueue, bell: Bell, limit: number): Promise<number> {
   let count = 0
-  for (const workId of await queue.redis.zrange(queue.bull.toKey('failed'), 0, limit - 1)) {
+  for (const workId of await queue.redis.zrange(queue.bull.toKey('failed'), '0', `${limit - 1}`)) {
     try {
       await retryJob(queue, bell, workId)
       count += 1

@@ -1,5 +1,6 @@
 /** Where Redis is and how to reach it: what a caller names, read into one of four kinds. */
 import { readFile } from 'node:fs/promises'
+import type { RedisOptions } from 'ioredis'
 import { StartupError } from '../errors.ts'
 import { type HostAndPort, parseRedisUrl, type RedisUrlAddress } from '../settings/redis-url.ts'
 import type { Settings } from '../settings.ts'
@@ -18,6 +19,9 @@ export type RedisAddress = SocketAddress | RedisUrlAddress
 export type RedisTarget =
   | { readonly socketPath: string }
   | { readonly url: string; readonly caFile?: string; readonly tlsName?: string }
+
+/** What ioredis takes, as its constructor wants it: `replyMapping`, which nobody here sets, is there or is not. */
+export type ClientOptions = Omit<RedisOptions, 'replyMapping'>
 
 /** How TLS is done; the names are those of node:tls. */
 export interface TlsOptions {

@@ -5,8 +5,8 @@
  * since nobody knows whether it was carried out. `writes` is the same on a connection of its own, which may be held up
  * by a WAIT. `subscriber` keeps its subscriptions over an outage.
  */
-import { Cluster, Redis, type RedisOptions } from 'ioredis'
-import type { ClusterAddress, RedisAddress, TlsOptions } from './address.ts'
+import { Cluster, Redis } from 'ioredis'
+import type { ClientOptions, ClusterAddress, RedisAddress, TlsOptions } from './address.ts'
 import { sentinelConnector } from './sentinel-connector.ts'
 import type { Sentinels } from './sentinels.ts'
 
@@ -22,7 +22,7 @@ const shared = {
   enableReadyCheck: true,
   maxLoadingRetryTime: 50,
   retryStrategy: backOff,
-} satisfies RedisOptions
+} satisfies ClientOptions
 
 const failFast = {
   enableOfflineQueue: false,
@@ -31,14 +31,14 @@ const failFast = {
   commandTimeout: 5000,
   // 1: reconnect and reject. Sending it again (2) could carry out one command apart from its pipeline.
   reconnectOnError: (error: Error) => (/^(READONLY|MASTERDOWN|LOADING)/.test(error.message) ? 1 : false),
-} satisfies RedisOptions
+} satisfies ClientOptions
 
 const byRole = {
   commands: failFast,
   writes: failFast,
   // No time limit and no retry limit: a SUBSCRIBE that was given up would leave the client deaf after the outage.
   subscriber: { maxRetriesPerRequest: null, autoResubscribe: true, autoResendUnfulfilledCommands: true },
-} satisfies Record<RedisRole, RedisOptions>
+} satisfies Record<RedisRole, ClientOptions>
 
 /** A client that is not connected yet. `sentinels` belongs to a Sentinel address. */
 export function createClient(
@@ -47,7 +47,7 @@ export function createClient(
   tls: TlsOptions | undefined,
   sentinels: Sentinels | undefined,
 ): Redis | Cluster {
-  const options: RedisOptions = { ...shared, ...byRole[role] }
+  const options: ClientOptions = { ...shared, ...byRole[role] }
   if (address.kind === 'socket') return new Redis({ ...options, path: address.path })
   const { username, password } = address
   Object.assign(options, username !== undefined && { username }, password !== undefined && { password }, tls && { tls })
@@ -66,7 +66,7 @@ export function createClient(
 function createCluster(
   { servers }: ClusterAddress,
   role: RedisRole,
-  { retryStrategy, ...options }: RedisOptions,
+  { retryStrategy, ...options }: ClientOptions,
 ): Cluster {
   return new Cluster(
     servers.map(server => ({ ...server })),

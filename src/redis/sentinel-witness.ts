@@ -7,8 +7,8 @@
  * leads a switch, a planned one too, says so before it promotes anybody.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { Redis, type RedisOptions } from 'ioredis'
-import { describeHost, type HostAndPort } from './address.ts'
+import { Redis } from 'ioredis'
+import { type ClientOptions, describeHost, type HostAndPort } from './address.ts'
 
 const answerWithinMs = 500
 /** As long as a Sentinel may be late, it may lead a switch that no other knows of; one that is gone is missed for this long. */
@@ -26,7 +26,7 @@ export class SentinelWitness {
   readonly #voices: readonly Voice[]
 
   /** @param options how a Sentinel is reached: credentials and TLS */
-  constructor(name: string, addresses: readonly HostAndPort[], options: RedisOptions) {
+  constructor(name: string, addresses: readonly HostAndPort[], options: ClientOptions) {
     this.#voices = addresses.map(address => new Voice(name, address, options))
   }
 
@@ -60,7 +60,7 @@ class Voice {
   #lostAt = performance.now()
   #refuses = false
 
-  constructor(name: string, { host, port }: HostAndPort, options: RedisOptions) {
+  constructor(name: string, { host, port }: HostAndPort, options: ClientOptions) {
     this.#name = name
     this.#client = new Redis({
       ...options,

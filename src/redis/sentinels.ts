@@ -7,8 +7,8 @@
  */
 import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Redis, type RedisOptions } from 'ioredis'
-import { describeHost, type HostAndPort, type SentinelAddress, type TlsOptions } from './address.ts'
+import { Redis } from 'ioredis'
+import { type ClientOptions, describeHost, type HostAndPort, type SentinelAddress, type TlsOptions } from './address.ts'
 import { SentinelWitness } from './sentinel-witness.ts'
 
 const switchChannel = '+switch-master'
@@ -38,7 +38,7 @@ export interface SentinelFacts {
 export class Sentinels {
   readonly name: string
   readonly #addresses: readonly HostAndPort[]
-  readonly #options: RedisOptions
+  readonly #options: ClientOptions
   readonly #emitter = new EventEmitter()
   readonly #listening: Redis[] = []
   #pings: NodeJS.Timeout | undefined
@@ -133,7 +133,7 @@ export class Sentinels {
     }, pingEveryMs).unref()
   }
 
-  #dial({ host, port }: HostAndPort, options: RedisOptions): Redis {
+  #dial({ host, port }: HostAndPort, options: ClientOptions): Redis {
     const client = new Redis({ ...this.#options, ...options, host, port })
     client.on('error', () => undefined)
     return client

@@ -3,9 +3,10 @@
  * they say of themselves and of each other. Nothing is judged here, and nothing is changed.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { Redis, type RedisOptions } from 'ioredis'
+import { Redis } from 'ioredis'
 import {
   addressOf,
+  type ClientOptions,
   type Credentials,
   describeHost,
   type HostAndPort,
@@ -95,14 +96,14 @@ export async function surveyRedis(target: RedisTarget): Promise<RedisSurvey> {
   return { kind: 'sentinel', copies: await copiesAt([...new Set(known)].sort().map(toPlace)), sentinels }
 }
 
-const optionsFor = ({ host, port }: HostAndPort, { credentials, tls }: Access): RedisOptions => ({
+const optionsFor = ({ host, port }: HostAndPort, { credentials, tls }: Access): ClientOptions => ({
   host,
   port,
   ...credentials,
   ...(tls && { tls }),
 })
 
-async function surveyCopy(where: string, options: RedisOptions): Promise<CopySurvey> {
+async function surveyCopy(where: string, options: ClientOptions): Promise<CopySurvey> {
   try {
     return await ask(options, async client => {
       const startedMs = performance.now()
@@ -127,7 +128,7 @@ async function surveyCopy(where: string, options: RedisOptions): Promise<CopySur
   }
 }
 
-async function surveySentinel(where: string, options: RedisOptions, name: string): Promise<SentinelSurvey> {
+async function surveySentinel(where: string, options: ClientOptions, name: string): Promise<SentinelSurvey> {
   try {
     return await ask(options, async client => {
       const sentinel = async (...args: string[]): Promise<unknown> => await client.call('SENTINEL', ...args)
@@ -171,7 +172,7 @@ async function clusterPlaces(servers: readonly HostAndPort[], access: Access): P
 }
 
 /** Connects, asks and hangs up, within a time limit. */
-async function ask<T>(options: RedisOptions, question: (client: Redis) => Promise<T>): Promise<T> {
+async function ask<T>(options: ClientOptions, question: (client: Redis) => Promise<T>): Promise<T> {
   const client = new Redis({
     ...options,
     lazyConnect: true,

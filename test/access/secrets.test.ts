@@ -91,7 +91,7 @@ t.test('no log line, reply, page or setting tells a secret', async t => {
   // Redis fails in the midst of it: errors of clients carry their commands.
   const port = new URL(redis.url ?? '').port
   await direct.config('SET', 'requirepass', planted.wrong)
-  await direct.client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await direct.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   await until(() => /Redis is away/.test(node.output()))
   for (const path of ['/status', '/keys', '/audit']) await call('GET', path, planted.operator)
   await call('PUT', '/enqueue?type=noop', rotated)

@@ -165,7 +165,11 @@ t.test('tokens run out, are renewed at half of their time, and end with the secr
   await one.endInstances(['i-c'])
   now += 3 * 3_600_000
   await one.endInstances(['i-z'])
-  t.strictSame(await redis.zrange('{muster}:access:ended', 0, -1), ['i-z'], 'forgotten when no token can live any more')
+  t.strictSame(
+    await redis.zrange('{muster}:access:ended', '0', '-1'),
+    ['i-z'],
+    'forgotten when no token can live any more',
+  )
 })
 
 t.test('an instance joins with the secret, if this fleet launched it for that queue', async t => {

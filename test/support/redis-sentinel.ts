@@ -6,8 +6,9 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Redis, type RedisOptions } from 'ioredis'
+import { Redis } from 'ioredis'
 import type { Test } from 'tap'
+import type { ClientOptions } from '../../src/redis/address.ts'
 import { type Certificates, makeCertificates } from './certificates.ts'
 import { endProcess, freePort, spawnRedis } from './redis.ts'
 import { until } from './until.ts'
@@ -67,7 +68,7 @@ export async function startSentinelTrio(
   const ports = [await freePort(), await freePort(), await freePort()]
   const sentinelPorts = [await freePort(), await freePort(), await freePort()]
 
-  const dial = async (port: number, user: RedisOptions, command: readonly string[]): Promise<unknown> => {
+  const dial = async (port: number, user: ClientOptions, command: readonly string[]): Promise<unknown> => {
     const client = new Redis({
       host: '127.0.0.1',
       port,
@@ -224,7 +225,7 @@ const listen = (port: number, certificates: Certificates | undefined): string[] 
         `tls-key-file ${certificates.keyFile}`,
       ]
 
-const aclOf = ({ username, password }: RedisOptions): string[] => [
+const aclOf = ({ username, password }: ClientOptions): string[] => [
   'user default off',
   `user ${username} on >${password} ~* &* +@all`,
 ]
