@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type BenchOptions, readOptions, usage } from './options.ts'
-import { fullPlan, quickPlan } from './plan.ts'
+import { fullPlan, type Plan, quickPlan, shortPlan } from './plan.ts'
 import { Processes } from './processes.ts'
 import { type Summary, summarize, toJson, toTable } from './report.ts'
 import { runBench } from './run-bench.ts'
@@ -47,11 +47,13 @@ async function measure(
   say('starting a node and its Redis')
   const stack = await startStack(processes, dataDir, profile)
   try {
-    return summarize(await runBench({ processes, stack, plan: options.quick ? quickPlan : fullPlan, say }))
+    return summarize(await runBench({ processes, stack, plan: planFor(options), say }))
   } finally {
     stack.redis.disconnect()
   }
 }
+
+const planFor = ({ quick, short }: BenchOptions): Plan => (short ? shortPlan : quick ? quickPlan : fullPlan)
 
 /** Resolves at the first signal to stop; later ones are swallowed, since stopping has its own time limits. */
 function interrupted(): Promise<undefined> {

@@ -4,6 +4,8 @@ import { parseArgs } from 'node:util'
 export interface BenchOptions {
   readonly json: boolean
   readonly quick: boolean
+  /** Wins over `quick`. */
+  readonly short: boolean
   readonly help: boolean
   /** Folder for CPU profiles of the node and the worker. */
   readonly profile?: string
@@ -12,6 +14,7 @@ export interface BenchOptions {
 export const usage = `Usage: npm run bench -- [options]
 
   --quick             fewer and shorter rounds, for a look in between
+  --short             seconds, to see that it runs; the figures mean nothing
   --json              one JSON object as the last line
   --profile <folder>  write CPU profiles of the node and the worker (*.cpuprofile) there; costs speed
   --help              this text
@@ -24,6 +27,7 @@ export function readOptions(args: readonly string[]): BenchOptions {
     options: {
       json: { type: 'boolean', default: false },
       quick: { type: 'boolean', default: false },
+      short: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
       profile: { type: 'string' },
     },

@@ -13,6 +13,9 @@ export const fullPlan: Plan = { rounds: 7, jobsPerRound: 10_000, idleSamples: 30
 
 export const quickPlan: Plan = { rounds: 3, jobsPerRound: 3000, idleSamples: 100, halfLoadMs: 3000, hashRounds: 3 }
 
+/** A second or two a figure: what a test runs. */
+export const shortPlan: Plan = { rounds: 1, jobsPerRound: 300, idleSamples: 20, halfLoadMs: 500, hashRounds: 1 }
+
 /** The same in both plans, so that they differ in noise only. */
 export const shape = {
   connections: 64,

@@ -22,10 +22,11 @@ const figures: Figures = {
 }
 
 t.test('options', async t => {
-  t.same(readOptions([]), { json: false, quick: false, help: false })
+  t.same(readOptions([]), { json: false, quick: false, short: false, help: false })
   t.same(readOptions(['--json', '--quick', '--profile', 'out']), {
     json: true,
     quick: true,
+    short: false,
     help: false,
     profile: 'out',
   })
