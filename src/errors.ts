@@ -155,7 +155,8 @@ export const catalogue = {
   overloaded: {
     status: 503,
     title: 'The server has no room for more work now',
-    action: 'Wait as long as Retry-After says and send it again. If it stays so, give Redis more memory.',
+    action:
+      'Wait as long as Retry-After says and send it again. If it stays so, do what detail says: it names memory or disk.',
   },
   parameter_invalid: {
     status: 400,

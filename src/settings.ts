@@ -12,7 +12,7 @@ import { faultsOfEc2 } from './settings/faults-of-ec2.ts'
 import { faultsOfRedis } from './settings/faults-of-redis.ts'
 import { maskUrls } from './settings/masked-url.ts'
 import { nearest } from './settings/nearest.ts'
-import { addresses, integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
+import { addresses, autoOr, integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
 import { defaultMaxBodyBytes, defaultPayloadStore, faultsOfPayloads, payloadStore } from './settings/payload-place.ts'
 import { readQueuesFile } from './settings/queues-file.ts'
 
@@ -93,6 +93,11 @@ export const fields = {
     integer(1024, 1024 * 1024 * mebibyte),
     ({ payloadStore }) => String(defaultMaxBodyBytes(payloadStore)),
     'Largest payload or result',
+  ),
+  diskReserveMb: field(
+    autoOr(integer(0, 1024 * 1024)),
+    'auto',
+    'Free space that new work leaves on the disk of the data directory; auto: 5 % or 1 GiB, of small disks a fifth',
   ),
   attempts: field(integer(1, 1000), 3, 'Attempts of a job that does not say'),
   backoffMs: field(integer(0, day), 1000, 'Delay before the second attempt; doubles each time, with jitter'),

@@ -59,7 +59,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
     },
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
 
-  addProblems(app as never)
+  addProblems(app as never, () => api.jobs.room.diskFault())
   addAccess(app as never, api)
   addValidation(app as never)
   addBodies(app)

@@ -1,8 +1,8 @@
 /** Puts the inside view of this node together; no part of it may hold up or fail the others. */
 import { randomUUID } from 'node:crypto'
-import { statfs } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import type { NodeReport } from '../contract/node-report.ts'
+import { readDisk } from '../disk-space.ts'
 import { within } from '../fleet/within.ts'
 import type { Settings } from '../settings.ts'
 import { version } from '../version.ts'
@@ -11,7 +11,7 @@ import type { Api } from './api.ts'
 /** Longest time that one part may take: whoever asks has a time limit, too. */
 const partWithinMs = 2000
 
-type Parts = Pick<Api, 'settings' | 'fleet' | 'ping' | 'stopping'>
+type Parts = Pick<Api, 'jobs' | 'settings' | 'fleet' | 'ping' | 'stopping'>
 
 /** @returns what makes the report; each call gives a fresh one, and never fails */
 export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
@@ -20,10 +20,11 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
     const { settings, stopping } = parts
     const [redis, disk, workers, failures] = await Promise.all([
       askRedis(parts),
-      lookAtDisk(settings.dataDir),
+      readDisk(settings.dataDir),
       countWorkers(parts),
       readFailures(parts),
     ])
+    const overloaded = parts.jobs.room.overload()
     const maxWorkers = Object.values(settings.pools).reduce((sum, pool) => sum + pool.maxWorkers, 0)
     return {
       nodeId,
@@ -34,6 +35,7 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
       isStopping: stopping.aborted,
       durability: settings.durability,
       ...(disk && { dataDir: disk }),
+      ...(overloaded !== undefined && { overloaded }),
       redis: { kind: kindOfRedis(settings), ...redis },
       fleet: { provider: settings.fleet, maxWorkers, failures },
       ...(workers && { workers }),
@@ -55,11 +57,6 @@ async function askRedis({ ping }: Parts): Promise<{ pingMs?: number; error?: str
   } catch (error) {
     return { error: (error as Error).message }
   }
-}
-
-async function lookAtDisk(folder: string): Promise<NodeReport['dataDir']> {
-  const found = await within(partWithinMs, 'The disk', statfs(folder)).catch(() => undefined)
-  return found && { freeBytes: found.bavail * found.bsize, totalBytes: found.blocks * found.bsize }
 }
 
 async function countWorkers({ fleet }: Parts): Promise<NodeReport['workers']> {

@@ -16,6 +16,7 @@ export const NodeReport = Type.Object(
         { description: 'Of the disk under MUSTER_DATA_DIR; absent when it cannot be looked at' },
       ),
     ),
+    overloaded: Type.Optional(Type.String({ description: 'Why no new work is taken now, memory or disk' })),
     redis: Type.Object({
       kind: Type.Enum(['embedded', 'single', 'sentinel', 'cluster']),
       pingMs: Type.Optional(Type.Number()),

@@ -21,14 +21,16 @@ function checkLive(views: readonly NodeView[]): Finding {
 }
 
 function checkReady(views: readonly NodeView[]): Finding {
-  const faults = views.flatMap(({ url, notReady }): Fault[] =>
-    notReady === undefined ? [] : [{ isGrave: true, text: `${url}: ${notReady}` }],
-  )
+  const faults = views.flatMap(({ url, notReady, report }): Fault[] => {
+    if (notReady !== undefined) return [{ isGrave: true, text: `${url}: ${notReady}` }]
+    const why = report?.overloaded
+    return why === undefined ? [] : [{ isGrave: true, text: `${url} takes no new work. ${why}` }]
+  })
   if (views.length === 0) return skipped('nodes-ready', 'no node answers')
   return sum(
     'nodes-ready',
     faults,
-    'A node that stays so cannot reach Redis, or is stopping: see its log, and the checks of Redis below.',
+    'A node that stays so cannot reach Redis, lacks memory or disk, or is stopping: see its log, and the checks of Redis and disk below.',
     'each of them takes work',
   )
 }

@@ -4,6 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import type { RedisClient } from '../redis/connection.ts'
+import { Script } from '../redis/script.ts'
 import type { BootNews } from './boot-log.ts'
 import { keys } from './keys.ts'
 import { packInputs, type RecordedInputs, unpackInputs } from './recorded-inputs.ts'
@@ -46,6 +47,13 @@ const length = 1000
 const chunk = 100
 const idPattern = /^\d{1,15}-\d{1,15}$/
 
+/** KEYS: decisions. ARGV: how many are kept, entry. Returns its id. Runs when Redis is full, for it stays as long as it is. */
+const append = new Script<string>(
+  'append_decision',
+  `return redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[1], '*', 'entry', ARGV[2])`,
+  { whenFull: true },
+)
+
 export class Journal {
   readonly #redis: RedisClient
 
@@ -56,7 +64,7 @@ export class Journal {
   /** @returns the id of the entry */
   async write({ inputs, ...entry }: JournalEntry): Promise<string> {
     const text = JSON.stringify({ ...entry, ...(inputs !== undefined && { inputs: packInputs(inputs) }) })
-    return (await this.#redis.xadd(keys.decisions, 'MAXLEN', length, '*', 'entry', text)) ?? ''
+    return await append.run(this.#redis, [keys.decisions], [length, text])
   }
 
   /** One entry; undefined when there is none (any more). */

@@ -1,5 +1,6 @@
 /** The latest decision about each pool, as all nodes see it: also one that changed nothing, which the journal leaves out. */
 import type { RedisClient } from '../redis/connection.ts'
+import { Script } from '../redis/script.ts'
 import type { BootMedians } from './boot-log.ts'
 import { keys } from './keys.ts'
 import { packInputs, type RecordedInputs, unpackInputs } from './recorded-inputs.ts'
@@ -17,6 +18,11 @@ export interface LatestDecision {
 
 type Recorded = Omit<LatestDecision, 'inputs'> & { readonly inputs: RecordedInputs }
 
+/** KEYS: decisions by queue. ARGV: queue, decision. The fleet goes on when Redis is full: workers make room. */
+const write = new Script<number>('write_latest_decision', `return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])`, {
+  whenFull: true,
+})
+
 export class LatestDecisions {
   readonly #redis: RedisClient
 
@@ -26,7 +32,7 @@ export class LatestDecisions {
 
   async write(queue: string, latest: LatestDecision): Promise<void> {
     const recorded: Recorded = { ...latest, inputs: packInputs(latest.inputs) }
-    await this.#redis.hset(keys.latest, queue, JSON.stringify(recorded))
+    await write.run(this.#redis, [keys.latest], [queue, JSON.stringify(recorded)])
   }
 
   /** By queue; one about which nothing was decided yet is absent. */

@@ -30,6 +30,7 @@ const read = new Script<[seed: string, number: string | null, last: string | nul
   `local isNew = redis.call('HSETNX', KEYS[1], ':seed', ARGV[2])
 local ticket = redis.call('HMGET', KEYS[1], ':seed', ARGV[1], ARGV[1] .. ':last')
 return { ticket[1], ticket[2], ticket[3], isNew }`,
+  { whenFull: true },
 )
 
 /** KEYS: tickets. ARGV: queue, number, what it brought. Moves on to the next number, unless somebody has. */
@@ -38,6 +39,7 @@ const useUp = new Script<number>(
   `if tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] + 1, ARGV[1] .. ':last', ARGV[3])
 return 1`,
+  { whenFull: true },
 )
 
 export class LaunchTickets {

@@ -6,11 +6,12 @@
  */
 import { randomUUID } from 'node:crypto'
 import type { RedisClient } from '../redis/connection.ts'
+import { runsWhenFull } from '../redis/when-full.ts'
 import { keys } from './keys.ts'
 import { redisTimeoutMs, within } from './within.ts'
 
 /** KEYS: lease, epoch. ARGV: holder, ttl in ms. Takes a free lease or renews our own; returns the epoch, or 0 when another holds it. */
-const holdScript = `
+const holdScript = runsWhenFull(`
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -18,7 +19,7 @@ if holder == ARGV[1] then
 end
 if holder then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return redis.call('INCR', KEYS[2])`
+return redis.call('INCR', KEYS[2])`)
 
 /** KEYS: lease. ARGV: holder. Frees the lease when it is ours. */
 const releaseScript = `

@@ -13,6 +13,7 @@ import type { Bell } from '../redis/bell.ts'
 import type { RedisClient } from '../redis/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
 import { Script } from '../redis/script.ts'
+import { runsWhenFull } from '../redis/when-full.ts'
 import type { BootReport } from './boot-stages.ts'
 import { keys } from './keys.ts'
 import type { Interruption } from './snapshot.ts'
@@ -58,7 +59,7 @@ export interface InterruptionNotice {
  * A rebalance may become an interruption, not the other way round.
  * A stopped worker has score 0: listed until it is forgotten, never alive.
  */
-const heartbeatScript = `
+const heartbeatScript = runsWhenFull(`
 local instance = redis.call('HGET', KEYS[1], 'instance')
 if ARGV[9] ~= '' and instance and instance ~= ARGV[8] then return {'', -1} end
 redis.call('HSETNX', KEYS[1], 'instance', ARGV[8])
@@ -76,7 +77,7 @@ if fence then
 end
 redis.call('ZADD', KEYS[2], ARGV[3] == 'stopped' and 0 or ARGV[2], ARGV[1])
 for i = 10, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
-return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`
+return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`)
 
 /** KEYS: worker. ARGV: reason, now. Marks a known worker; the first reason stays. Returns 1, or 0 when it is unknown. */
 const drain = new Script<number>(
@@ -85,6 +86,7 @@ const drain = new Script<number>(
 redis.call('HSETNX', KEYS[1], 'drain', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
 return 1`,
+  { whenFull: true },
 )
 
 /** KEYS: fence of an instance. ARGV: reason (none: takes it away), time to live in ms. */
@@ -92,13 +94,21 @@ const fence = new Script<unknown>(
   'fence_instance',
   `if ARGV[1] == '' then return redis.call('DEL', KEYS[1]) end
 return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])`,
+  { whenFull: true },
 )
 
 /** KEYS: worker. ARGV: now. Notes that a known worker has work. */
-const workedScript = `
+const workedScript = runsWhenFull(`
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'workedAt', ARGV[1])
-return redis.call('HSETNX', KEYS[1], 'firstClaimAt', ARGV[1])`
+return redis.call('HSETNX', KEYS[1], 'firstClaimAt', ARGV[1])`)
+
+/** KEYS: worker, workers. ARGV: id. No transaction, which a full Redis would refuse. */
+const forget = new Script<number>(
+  'forget_worker',
+  `redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('DEL', KEYS[1])`,
+)
 
 /** A fence outlives the instance behind it by far. */
 const fenceMs = 3_600_000
@@ -242,7 +252,7 @@ export class WorkerRegistry {
   /** Removes all trace of a worker but its types. Harmless when it is unknown. */
   async forget(workerId: string): Promise<void> {
     this.#workedAt.delete(workerId)
-    await this.#redis.multi().del(keys.worker(workerId)).zrem(keys.workers, workerId).exec()
+    await forget.run(this.#redis, [keys.worker(workerId), keys.workers], [workerId])
   }
 
   /** All types that a worker ever registered: those of workers that were scaled to zero, too. */

@@ -5,6 +5,7 @@
 import type { Job } from 'bullmq'
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
+import { Script } from '../redis/script.ts'
 import type { JobData } from './job-data.ts'
 import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
 import { jobNotFound } from './queues.ts'
@@ -20,6 +21,28 @@ export interface CancelledJob {
   readonly startedAt?: number
   readonly cancelledAt: number
 }
+
+/** KEYS: cancelled, cancelledData. ARGV: when, Work ID, record. A short record takes the place of the job. */
+const keep = new Script<number>(
+  'keep_cancelled',
+  `redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])`,
+  { whenFull: true },
+)
+
+/** Scripts rather than transactions: a full Redis takes no transaction, not even to delete. KEYS: cancelled, cancelledData. ARGV: Work IDs. */
+const dropRecords = new Script<number>(
+  'drop_cancelled',
+  `redis.call('ZREM', KEYS[1], unpack(ARGV))
+return redis.call('HDEL', KEYS[2], unpack(ARGV))`,
+)
+
+/** KEYS: three indexes, leases. ARGV: Work ID. */
+const dropIndexes = new Script<number>(
+  'drop_from_indexes',
+  `for i = 1, 3 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+return redis.call('HDEL', KEYS[4], ARGV[1])`,
+)
 
 /** A job that moves (is claimed, is given back) while it is cancelled is tried again this often. */
 const maxTries = 20
@@ -87,24 +110,18 @@ const toRecord = (job: Job<JobData>, workId: string): CancelledJob => ({
 })
 
 async function keepRecord(queue: JobQueue, record: CancelledJob): Promise<void> {
-  await queue.redis
-    .multi()
-    .zadd(queue.keys.cancelled, record.cancelledAt, record.workId)
-    .hset(queue.keys.cancelledData, record.workId, JSON.stringify(record))
-    .exec()
+  const { cancelled, cancelledData } = queue.keys
+  await keep.run(queue.redis, [cancelled, cancelledData], [record.cancelledAt, record.workId, JSON.stringify(record)])
 }
 
-async function dropRecord(queue: JobQueue, workId: string): Promise<void> {
-  await queue.redis.multi().zrem(queue.keys.cancelled, workId).hdel(queue.keys.cancelledData, workId).exec()
+const dropRecord = (queue: JobQueue, workId: string): Promise<unknown> => dropCancelled(queue, [workId])
+
+/** Forgets records of cancelled jobs. */
+export async function dropCancelled(queue: JobQueue, workIds: readonly string[]): Promise<void> {
+  await dropRecords.run(queue.redis, [queue.keys.cancelled, queue.keys.cancelledData], workIds)
 }
 
 async function dropFromIndexes(queue: JobQueue, workId: string): Promise<void> {
   const { uncollected, uncollectedDead, leased, leases } = queue.keys
-  await queue.redis
-    .multi()
-    .zrem(uncollected, workId)
-    .zrem(uncollectedDead, workId)
-    .zrem(leased, workId)
-    .hdel(leases, workId)
-    .exec()
+  await dropIndexes.run(queue.redis, [uncollected, uncollectedDead, leased, leases], [workId])
 }

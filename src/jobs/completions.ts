@@ -11,6 +11,7 @@
 import { UnrecoverableError } from 'bullmq'
 import type { Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
+import { isRedisFull } from '../redis/redis-errors.ts'
 import { Script } from '../redis/script.ts'
 import type { AttemptLog } from './attempt-log.ts'
 import type { Checkpoints } from './checkpoints.ts'
@@ -55,6 +56,7 @@ const markDead = new Script<number>(
 redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[3]), ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1`,
+  { whenFull: true },
 )
 
 export class Completions {
@@ -188,12 +190,12 @@ export class Completions {
     for (const { workId, logs } of outcomes) if (logs !== undefined && logs.length > 0) await this.addLogs(workId, logs)
   }
 
-  /** Appends to the log of a job; the oldest lines over the limit go. Lines of a job that is gone are dropped. */
+  /** Appends to the log of a job; the oldest lines over the limit go. Lines of a job that is gone are dropped, and all when Redis is full. */
   async addLogs(workId: string, lines: readonly string[]): Promise<void> {
     try {
       await Promise.all(lines.map(line => this.#queue.backend.addLog(workId, line, keepLogLines)))
     } catch (error) {
-      if (!isStale(error)) throw error
+      if (!isStale(error) && !isRedisFull(error)) throw error
     }
   }
 

@@ -105,6 +105,7 @@ if done > 0 then
   redis.call('HINCRBY', KEYS[18], 'busyUs', ARGV[1])
 end
 return out`,
+    { whenFull: true },
   )
   return script
 }

@@ -6,6 +6,7 @@ import { type Job, Queue, type QueueOptions } from 'bullmq'
 import type { RedisClient } from '../redis/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
 import { prefixOf, queueKey } from '../redis/keys.ts'
+import { letBullMqFinishWhenFull } from '../redis/when-full.ts'
 import type { JobData } from './job-data.ts'
 
 /** BullMQ's answers to an operation on a job that is not (or no longer) ours. */
@@ -64,6 +65,7 @@ export class JobQueue {
       maxStalledCount: Number.MAX_SAFE_INTEGER,
       stalledInterval: 1,
     }
+    letBullMqFinishWhenFull(redis)
     this.bull = new Queue<JobData>(name, options)
     this.bull.on('error', () => undefined)
     const key = (suffix: string): string => queueKey(name, suffix)

@@ -18,6 +18,7 @@ import type { JobQueue } from './job-queue.ts'
 import { Leases } from './leases.ts'
 import { type JobPage, type ListQuery, listJobs } from './listing.ts'
 import { Loop } from './loop.ts'
+import { placesOf } from './places.ts'
 import { Queues } from './queues.ts'
 import { retryAllDead, retryJob } from './replay.ts'
 import { Results } from './results.ts'
@@ -67,7 +68,7 @@ export class Jobs {
     this.#attemptLog = new AttemptLog(log)
     const context = { settings, bell, store, log, attemptLog: this.#attemptLog }
     for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, context))
-    this.room = new Room(redis, log)
+    this.room = new Room({ redis, log, ...placesOf(settings) })
     this.retention = new Retention(this.queues, store, settings, log)
     const recover = async (): Promise<void> => {
       for (const { queue, leases } of this.#parts.values()) {

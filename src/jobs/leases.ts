@@ -1,5 +1,6 @@
 /** Leases of running jobs: extended by heartbeats, put back when they ran out or their worker is known to be gone. */
 import type { Bell } from '../redis/bell.ts'
+import { isRedisFull } from '../redis/redis-errors.ts'
 import { isCancelled } from './cancel.ts'
 import type { Claims } from './claims.ts'
 import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
@@ -59,7 +60,7 @@ export class Leases {
     try {
       await this.#queue.backend.updateProgress(workId, note === undefined ? { fraction } : { fraction, note })
     } catch (error) {
-      if (!isStale(error)) throw error
+      if (!isStale(error) && !isRedisFull(error)) throw error
     }
   }
 

@@ -70,6 +70,7 @@ for _, id in ipairs(ids) do
   end
 end
 return count`,
+  { whenFull: true },
 )
 
 /**
@@ -95,6 +96,7 @@ for _, id in ipairs(ids) do
 end
 redis.call('DEL', KEYS[1])
 return count`,
+  { whenFull: true },
 )
 
 /** Notes the loss for all jobs whose lease has run out; to be called before they go back to the line. */

@@ -65,6 +65,7 @@ while #out < top * 3 do
 end
 out[#out + 1] = tostring(taken)
 return out`,
+  { whenFull: true },
 )
 
 /**
@@ -92,6 +93,7 @@ for i = 4, #ARGV do
   end
 end
 return held`,
+  { whenFull: true },
 )
 
 /** KEYS: leases. ARGV: lease id. Returns the Work IDs under it. */
@@ -128,4 +130,5 @@ for i = 1, #leases, 2 do
   end
 end
 return count`,
+  { whenFull: true },
 )

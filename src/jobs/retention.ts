@@ -5,6 +5,7 @@
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import { Script } from '../redis/script.ts'
+import { dropCancelled } from './cancel.ts'
 import type { JobQueue } from './job-queue.ts'
 import type { Queues } from './queues.ts'
 import { queueOfWorkId } from './work-id.ts'
@@ -107,15 +108,11 @@ export class Retention {
   }
 
   async #forgetCancelled(queue: JobQueue, now: number): Promise<number> {
-    const { cancelled, cancelledData } = queue.keys
+    const { cancelled } = queue.keys
     const workIds = await queue.redis.zrangebyscore(cancelled, '-inf', now - this.#times.resultTtlMs)
     for (let at = 0; at < workIds.length; at += batch) {
       const some = workIds.slice(at, at + batch)
-      await queue.redis
-        .multi()
-        .zrem(cancelled, ...some)
-        .hdel(cancelledData, ...some)
-        .exec()
+      await dropCancelled(queue, some)
     }
     return workIds.length
   }

@@ -1,41 +1,142 @@
 /**
- * Room in Redis: enqueueing ends while there is still enough memory for the jobs at hand to be finished and collected.
+ * Room in Redis and on the disk. New work ends while there is enough of both for the jobs at hand to be finished, collected
+ * and taken away; those go on to the last byte. Looked at each second; what was let in since is counted on top.
  * A Redis without `maxmemory` has no such limit to look at.
  */
 import type { Logger } from 'pino'
+import { type DiskSpace, defaultReserveBytes, inWords, isDiskFull, readDisk } from '../disk-space.ts'
 import { Problem } from '../errors.ts'
 import { type RedisClient, serversOf } from '../redis/connection.ts'
 import { Loop } from './loop.ts'
+import { ReserveFile } from './reserve-file.ts'
 
 /** Above this share of maxmemory nothing new is taken. */
 const fullShare = 0.9
+/** A job without its payload: its hash, its place in line, its result. */
+const jobBytes = 1024
+const lookEveryMs = 1000
+
+export interface RoomOptions {
+  readonly redis: RedisClient
+  readonly log: Logger
+  /** Where a file is kept in reserve; left out: nowhere. */
+  readonly dataDir?: string
+  /** Those on whose disks jobs and payloads lie; left out: none is looked at. */
+  readonly folders?: readonly string[]
+  /** What is kept free of each disk; undefined: see defaultReserveBytes. */
+  readonly reserveBytes?: number | undefined
+}
+
+/** The bytes of a job that is about to be taken, where they will lie. */
+export interface Arrival {
+  readonly memoryBytes: number
+  readonly diskBytes: number
+}
+
+interface Memory {
+  readonly usedBytes: number
+  readonly limitBytes: number
+}
+
+interface Disk extends DiskSpace {
+  readonly folder: string
+  readonly keptBytes: number
+}
 
 export class Room {
   readonly loop: Loop
-  #usedShare = 0
+  readonly #options: RoomOptions
+  readonly #reserve: ReserveFile | undefined
+  #memory: Memory = { usedBytes: 0, limitBytes: 0 }
+  #disks: readonly Disk[] = []
+  #arrived: Arrival = { memoryBytes: 0, diskBytes: 0 }
 
-  constructor(redis: RedisClient, log: Logger) {
-    const read = async (): Promise<void> => {
-      const shares = await Promise.all(serversOf(redis).map(async server => usedShare(await server.info('memory'))))
-      // Of a Cluster the fullest server counts: any of them may hold the next job.
-      this.#usedShare = Math.max(0, ...shares)
-    }
-    this.loop = new Loop('memory check', 1000, read, log)
+  constructor(options: RoomOptions) {
+    this.#options = options
+    this.#reserve = options.dataDir === undefined ? undefined : new ReserveFile(options.dataDir)
+    this.loop = new Loop('look at memory and disk', lookEveryMs, () => this.#look(), options.log)
   }
 
-  /** @throws Problem overloaded */
-  check(): void {
-    if (this.#usedShare < fullShare) return
-    throw new Problem(
-      'overloaded',
-      `Redis uses ${Math.round(this.#usedShare * 100)} % of its memory limit; finished jobs still have room.`,
-      { retryAfterMs: 10_000 },
+  /**
+   * To be asked before anything of the job is kept; what was let in counts until the next look.
+   * @throws Problem overloaded
+   */
+  admit({ memoryBytes, diskBytes }: Arrival = { memoryBytes: 0, diskBytes: 0 }): void {
+    const arrived = {
+      memoryBytes: this.#arrived.memoryBytes + jobBytes + memoryBytes,
+      diskBytes: this.#arrived.diskBytes + jobBytes + diskBytes,
+    }
+    const why = this.#whyFull(arrived)
+    if (why !== undefined) throw new Problem('overloaded', why, { retryAfterMs: 10_000 })
+    this.#arrived = arrived
+  }
+
+  /** Why no new work is taken now, and what to do; undefined when it is. */
+  overload(): string | undefined {
+    return this.#whyFull(this.#arrived)
+  }
+
+  /** Why Redis may fail to write, when the disk that it writes to is full. */
+  diskFault(): string | undefined {
+    const full = this.#disks.find(isDiskFull)
+    return full && `The disk under ${full.folder} is full (${inWords(full.freeBytes)} free). Free some space there.`
+  }
+
+  #whyFull({ memoryBytes, diskBytes }: Arrival): string | undefined {
+    const { usedBytes, limitBytes } = this.#memory
+    if (limitBytes > 0 && usedBytes + memoryBytes >= fullShare * limitBytes)
+      return `Memory: Redis uses ${inWords(usedBytes)} of its limit of ${inWords(limitBytes)}. Finished jobs still have room: collect or cancel some, start workers, or give Redis more memory.`
+    const short = this.#disks.find(({ freeBytes, keptBytes }) => freeBytes - diskBytes < keptBytes)
+    return (
+      short &&
+      `Disk: ${inWords(short.freeBytes)} are free under ${short.folder}, and ${inWords(short.keptBytes)} are kept for the jobs at hand. Finished jobs still have room: free some space there, collect or cancel some, or set MUSTER_DISK_RESERVE_MB.`
     )
+  }
+
+  /** The disk is looked at also while Redis is away: it may be the reason. */
+  async #look(): Promise<void> {
+    const arrived = this.#arrived
+    const [disks, memory] = await Promise.allSettled([this.#lookAtDisks(), this.#lookAtMemory()])
+    // What came meanwhile is in none of the figures.
+    this.#arrived = {
+      memoryBytes: this.#arrived.memoryBytes - arrived.memoryBytes,
+      diskBytes: this.#arrived.diskBytes - arrived.diskBytes,
+    }
+    for (const look of [disks, memory]) if (look.status === 'rejected') throw look.reason
+  }
+
+  async #lookAtMemory(): Promise<void> {
+    const found = await Promise.all(
+      serversOf(this.#options.redis).map(async server => toMemory(await server.info('memory'))),
+    )
+    // Of a Cluster the fullest server counts: any of them may hold the next job.
+    const fullness = ({ usedBytes, limitBytes }: Memory): number => (limitBytes === 0 ? 0 : usedBytes / limitBytes)
+    this.#memory = found.reduce((fullest, one) => (fullness(one) > fullness(fullest) ? one : fullest), {
+      usedBytes: 0,
+      limitBytes: 0,
+    })
+  }
+
+  async #lookAtDisks(): Promise<void> {
+    const { folders = [], reserveBytes, log, dataDir } = this.#options
+    const found = await Promise.all(
+      folders.map(async (folder): Promise<Disk[]> => {
+        const space = await readDisk(folder)
+        return space === undefined
+          ? []
+          : [{ ...space, folder, keptBytes: reserveBytes ?? defaultReserveBytes(space.totalBytes) }]
+      }),
+    )
+    this.#disks = found.flat()
+    const own = this.#disks.find(({ folder }) => folder === dataDir)
+    const done = own && (await this.#reserve?.keep(own, own.keptBytes))
+    if (done === 'given up')
+      log.error({ dataDir, freeBytes: own?.freeBytes }, 'the disk is full: the reserve was given up')
   }
 }
 
-function usedShare(info: string): number {
+/** What Redis itself holds against its limit: not the buffers of replicas and of the append-only file. */
+function toMemory(info: string): Memory {
   const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
-  const limit = number('maxmemory')
-  return limit === 0 ? 0 : number('used_memory') / limit
+  return { usedBytes: number('used_memory') - number('mem_not_counted_for_evict'), limitBytes: number('maxmemory') }
 }

@@ -13,6 +13,7 @@ import { lstat, mkdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
+import { inWords, isDiskFull, readDiskNow } from '../disk-space.ts'
 import { StartupError } from '../errors.ts'
 import { type DataDirLock, lockDataDir } from './data-dir-lock.ts'
 import { type EmbeddedFiles, embeddedConfig, embeddedFiles } from './embedded-config.ts'
@@ -121,7 +122,12 @@ export class EmbeddedRedis {
     if (this.#stopping !== undefined) return
     this.#quickEnds = ranMs >= healthyAfterMs ? 0 : this.#quickEnds + 1
     const delayMs = this.#quickEnds <= 1 ? 0 : Math.min(100 * 2 ** (this.#quickEnds - 2), maxDelayMs)
-    this.#log.error({ ...how, ranMs, delayMs }, 'Redis ended by itself and is started again')
+    const disk = readDiskNow(this.#files.folder)
+    const why =
+      disk !== undefined && isDiskFull(disk)
+        ? `: the disk under ${this.#dataDir} is full (${inWords(disk.freeBytes)} free); free some space there`
+        : ''
+    this.#log.error({ ...how, ranMs, delayMs }, `Redis ended by itself and is started again${why}`)
     this.#restart = setTimeout(() => void this.#bringBack(), delayMs)
   }
 

@@ -48,6 +48,10 @@ function someCause(error: unknown, test: (error: Error & { syscall?: string }) =
   let current = error
   for (let depth = 0; depth < 5 && current instanceof Error; depth++) {
     if (test(current)) return true
+    // A transaction that is refused tells why in the commands before it.
+    const { previousErrors } = current as { previousErrors?: unknown }
+    if (Array.isArray(previousErrors) && previousErrors.some(inner => inner instanceof Error && test(inner)))
+      return true
     if (current instanceof AggregateError && current.errors.some(inner => inner instanceof Error && test(inner)))
       return true
     current = current.cause

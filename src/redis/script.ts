@@ -1,6 +1,7 @@
 /** A Lua script that runs atomically in Redis, sent once and then called by its hash (ioredis does that). */
 import { createHash } from 'node:crypto'
 import type { RedisClient } from './connection.ts'
+import { runsWhenFull } from './when-full.ts'
 
 export type ScriptArgument = string | number | Buffer
 type Call = (keyCount: number, ...args: ScriptArgument[]) => Promise<unknown>
@@ -10,10 +11,13 @@ export class Script<Reply> {
   readonly #name: string
   #sha: string | undefined
 
-  /** @param name unique among all scripts; shows up in no key */
-  constructor(name: string, lua: string) {
+  /**
+   * @param name unique among all scripts; shows up in no key
+   * @param whenFull it runs in a Redis that is at its memory limit, too
+   */
+  constructor(name: string, lua: string, { whenFull = false }: { readonly whenFull?: boolean } = {}) {
     this.#name = `muster_${name}`
-    this.lua = lua
+    this.lua = whenFull ? runsWhenFull(lua) : lua
   }
 
   /** What EVALSHA calls it by. */

@@ -14,6 +14,11 @@ export const integer =
     return value
   }
 
+export const autoOr =
+  <T>(parse: (text: string) => T) =>
+  (text: string): T | 'auto' =>
+    text === 'auto' ? text : parse(text)
+
 export const oneOf =
   <T extends string>(...values: readonly T[]) =>
   (text: string): T => {

@@ -1,12 +1,12 @@
-/** A whole node whose log and data lie on disks that are full. */
+/** Whole nodes whose log or data lie on a disk that is full. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { appendFileSync, closeSync, openSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { cli, freePort } from '../support/node-process.ts'
+import { cli, freePort, startNodeProcess } from '../support/node-process.ts'
 import { mountSmallDisk } from '../support/small-disk.ts'
 import { until } from '../support/until.ts'
 
@@ -60,3 +60,44 @@ t.test('a log on a full disk stops neither the node nor its workers', async t =>
   await until(async () => (await readFile(logFile, 'utf8')).includes('ended by itself'))
   t.match(await readFile(logFile, 'utf8'), 'ended by itself', 'with room, the log goes on')
 })
+
+t.test(
+  'a node and its Redis on a full disk: it says so, cancels by its reserve, and heals when there is room',
+  async t => {
+    const disk = await mountSmallDisk(t, '100m')
+    if (disk === undefined) return
+    const node = await startNodeProcess(t, { MUSTER_DATA_DIR: disk.folder, MUSTER_FLEET: 'none' })
+    const call = async (method: string, path: string, body?: string) => {
+      const headers = { 'content-type': 'application/octet-stream' }
+      const reply = await fetch(node.url + path, { method, ...(body !== undefined && { body, headers }) })
+      return { status: reply.status, body: (await reply.json()) as Record<string, unknown> }
+    }
+    const put = () => call('PUT', '/enqueue?iterations=1', 'x')
+    const workIds: string[] = []
+    for (let n = 0; n < 5; n += 1) workIds.push(String((await put()).body['Work ID']))
+    const saysWhy = async (): Promise<boolean> =>
+      /^Disk/.test(String((await call('GET', '/health/checks')).body.overloaded))
+    await until(async () => (await readdir(disk.folder)).includes('reserve'))
+    await disk.fill()
+    await until(saysWhy)
+    t.match(await put(), { status: 503, body: { code: 'overloaded', detail: /^Disk/ } })
+    await until(async () => !(await readdir(disk.folder)).includes('reserve'))
+    await until(async () => (await call('DELETE', `/jobs/${workIds[0]}`)).status === 200, 60_000)
+
+    await disk.fill()
+    // Whatever Redis has to write now ends it, again and again.
+    await until(async () => {
+      await call('DELETE', `/jobs/${workIds[1]}`)
+      return node.output().includes('Redis ended by itself')
+    }, 60_000)
+    t.match(node.output(), /started again: the disk under .* is full/)
+    await until(async () => {
+      const { status, body } = await call('GET', '/status')
+      return status === 503 && /^The disk under .* is full/.test(String(body.detail))
+    }, 60_000)
+
+    await disk.free()
+    await until(async () => (await put()).status === 200, 60_000)
+    t.match(await call('GET', `/jobs/${workIds[4]}`), { status: 200, body: { state: 'waiting' } }, 'nothing was lost')
+  },
+)

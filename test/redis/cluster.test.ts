@@ -74,7 +74,7 @@ t.test('Cluster', { timeout: 110_000 }, async t => {
     await api.jobs.room.loop.runOnce()
     await cluster.ask(2, 'CONFIG', 'SET', 'maxmemory', '1mb')
     await api.jobs.room.loop.runOnce()
-    t.throws(() => api.jobs.room.check(), /memory limit/, 'one full master is seen')
+    t.throws(() => api.jobs.room.admit(), /Memory: Redis uses/, 'one full master is seen')
     await cluster.ask(2, 'CONFIG', 'SET', 'maxmemory', '0')
   })
 

@@ -19,13 +19,16 @@ const byFastifyCode: Readonly<Record<string, ProblemCode>> = {
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'] as const
 
-export function addProblems(app: FastifyInstance): void {
+/** @param explainOutage says why Redis may be away, when this node knows a reason */
+export function addProblems(app: FastifyInstance, explainOutage: () => string | undefined = () => undefined): void {
   const routes: { method: string; path: RegExp }[] = []
   app.addHook('onRoute', route => {
     const path = new RegExp(`^${route.url.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[A-Za-z]+/g, '[^/]+')}/?$`)
     for (const method of [route.method].flat()) routes.push({ method, path })
   })
-  app.setErrorHandler((error: FastifyError, request, reply) => sendProblem(toProblem(error, request), request, reply))
+  app.setErrorHandler((error: FastifyError, request, reply) =>
+    sendProblem(toProblem(error, request, explainOutage), request, reply),
+  )
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split('?')[0] as string
     const allowed = methods.filter(method => routes.some(route => route.method === method && route.path.test(path)))
@@ -53,11 +56,20 @@ export function sendProblem(problem: Problem, request: FastifyRequest, reply: Fa
     .send({ ...problem.toBody(), instance: request.id })
 }
 
-export function toProblem(error: FastifyError, request: FastifyRequest): Problem {
+export function toProblem(
+  error: FastifyError,
+  request: FastifyRequest,
+  explainOutage: () => string | undefined = () => undefined,
+): Problem {
   if (error instanceof Problem) return error
-  if (isRedisFull(error)) return new Problem('overloaded', 'Redis is full.', { cause: error, retryAfterMs: 10_000 })
+  if (isRedisFull(error))
+    return new Problem(
+      'overloaded',
+      'Memory: Redis is at its limit. Collect or cancel jobs, start workers, or give Redis more memory.',
+      { cause: error, retryAfterMs: 10_000 },
+    )
   if (isRedisAway(error)) {
-    const detail = (error as Error) instanceof NotDurableError ? error.message : undefined
+    const detail = (error as Error) instanceof NotDurableError ? error.message : explainOutage()
     return new Problem('redis_unavailable', detail, { cause: error })
   }
   if (error.validation !== undefined)

@@ -4,6 +4,7 @@ import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { Problem } from '../../errors.ts'
 import { payloadKey, type StoredContent } from '../../jobs/job-data.ts'
+import { arrivalOf } from '../../jobs/places.ts'
 import { reserveWorkId, type Submission, type Submitter } from '../../jobs/submit.ts'
 import type { KnownType } from '../../jobs/types.ts'
 import { type Durability, durabilities } from '../../redis/durable-writes.ts'
@@ -166,7 +167,7 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
       const parts = jobs.of(queue)
       const reached = checkDurability(durability, parts.submitter)
       parts.control.checkTakesJobs()
-      jobs.room.check()
+      jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
       const idempotencyKey = readIdempotencyKey(request)
       const workId = reserveWorkId(queue, idempotencyKey)
       const target = {

@@ -7,9 +7,15 @@ import { nodeReporter } from '../node-report.ts'
 import { problems } from '../schemas.ts'
 
 const Healthy = Type.Object({ status: Type.Literal('ok') })
+const Ready = Type.Object({
+  status: Type.Literal('ok'),
+  overloaded: Type.Optional(
+    Type.String({ description: 'Why no new work is taken now, memory or disk; all that ends work goes on' }),
+  ),
+})
 
 export function addHealth(app: App, api: Api): void {
-  const { ping, stopping } = api
+  const { ping, stopping, jobs } = api
   const report = nodeReporter(api)
   app.get(
     '/health/live',
@@ -24,13 +30,14 @@ export function addHealth(app: App, api: Api): void {
         operationId: 'ready',
         summary: 'The node can take work: Redis answers, and it is not stopping',
         tags: ['node'],
-        response: { 200: Healthy, ...problems('shutting_down') },
+        response: { 200: Ready, ...problems('shutting_down') },
       },
     },
     async () => {
       if (stopping.aborted) throw new Problem('shutting_down')
       await ping()
-      return { status: 'ok' as const }
+      const overloaded = jobs.room.overload()
+      return { status: 'ok' as const, ...(overloaded !== undefined && { overloaded }) }
     },
   )
 
