@@ -1,0 +1,199 @@
+/** The model names each kind of fault, and finds none in a history that is right: a drive that cannot fail is worth nothing. */
+import t from 'tap'
+import { IdleWait, type Looks } from './idle-wait.ts'
+import { type HandOut, type JobLook, type JobSpec, Model } from './model.ts'
+import { bytesValue, jsonValue } from './values.ts'
+
+const t0 = 1_800_000_000_000
+const options = { startedAt: t0, leaseMs: 5000, slackMs: 30_000, looksAreFinal: true }
+const adds: JobSpec = {
+  ...{ queue: 'default', type: 'add', timeoutMs: 10_000 },
+  ending: { value: jsonValue(3), attempts: 1 },
+}
+const fails: JobSpec = { ...adds, type: 'fail', ending: { errors: ['handler_error'], attempts: 2 } }
+
+function withJob(spec = adds): Model {
+  const model = new Model(options)
+  model.accepted('job', spec, t0)
+  return model
+}
+const seen = (state: JobLook['state'], more: Partial<JobLook> = {}): JobLook => ({
+  ...{ workId: 'job', state, attemptsMade: state === 'succeeded' ? 1 : 0, attempts: 1, lostLeases: 0 },
+  ...more,
+})
+const given = (at: number, more: Partial<HandOut> = {}): HandOut => ({
+  ...{ workId: 'job', outcome: { value: jsonValue(3) }, askedAt: at - 10, at },
+  ...more,
+})
+const lease = { id: 'default/lease', ms: 3000 }
+const kindsOf = (model: Model): string[] => model.faults.map(({ kind }) => kind)
+
+t.test('a job that goes its way is no fault', async t => {
+  const model = withJob()
+  model.looked(seen('waiting'), t0 + 10, t0 + 20)
+  model.looked(seen('running', { startedAt: new Date(t0 + 30).toISOString() }), t0 + 100, t0 + 110)
+  model.looked(seen('succeeded', { collection: 'uncollected' }), t0 + 200, t0 + 210)
+  model.handedOut(given(t0 + 1000, { lease }))
+  model.handedOut(given(t0 + 5000, { lease: { id: 'default/other', ms: 3000 } }))
+  model.ackAsked('job', t0 + 5100)
+  model.ackAnswered('job', 'acked', 'default/other', t0 + 5110)
+  model.settled(t0 + 10_000)
+  t.strictSame(model.faults, [])
+})
+
+t.test('lost: it has succeeded and was handed out to nobody', async t => {
+  const model = withJob()
+  model.looked(seen('succeeded', { collection: 'acked' }), t0 + 200, t0 + 210)
+  model.settled(t0 + 60_000)
+  t.match(model.faults, [{ kind: 'lost', workId: 'job' }])
+  t.match(model.history.of('job').join('\n'), /accepted: add(.|\n)*seen succeeded/, 'with its history')
+})
+
+t.test('lost: its Work ID is not known any more', async t => {
+  const model = withJob()
+  model.missing('job', t0 + 100, t0 + 110)
+  t.strictSame(kindsOf(model), ['lost'])
+})
+
+t.test('a reply that broke off excuses what it may have carried', async t => {
+  const model = withJob()
+  model.looked(seen('succeeded', { collection: 'acked' }), t0 + 200, t0 + 210)
+  model.pullDoubted('default', t0 + 100, t0 + 150)
+  model.settled(t0 + 60_000)
+  t.strictSame(model.faults, [])
+})
+
+t.test('doubled: handed out again after it was collected', async t => {
+  const model = withJob()
+  model.handedOut(given(t0 + 1000))
+  model.handedOut(given(t0 + 90_000))
+  t.strictSame(kindsOf(model), ['doubled'])
+})
+
+t.test('doubled: handed out while somebody holds it', async t => {
+  const model = withJob()
+  model.handedOut(given(t0 + 1000, { lease }))
+  model.handedOut(given(t0 + 2000))
+  t.strictSame(kindsOf(model), ['doubled'])
+})
+
+t.test('doubled: one Work ID for two jobs', async t => {
+  const model = withJob()
+  model.accepted('job', adds, t0 + 5)
+  t.strictSame(kindsOf(model), ['doubled'])
+})
+
+t.test('wrong value', async t => {
+  const model = withJob()
+  model.handedOut(given(t0 + 1000, { outcome: { value: jsonValue(4) } }))
+  t.strictSame(kindsOf(model), ['wrong value'])
+  const bytes = withJob({ ...adds, ending: { value: bytesValue(Buffer.from('right')), attempts: 1 } })
+  bytes.handedOut({ workId: 'job', askedAt: t0, at: t0 + 1 })
+  bytes.valued('job', bytesValue(Buffer.from('wrong')), t0 + 10)
+  t.strictSame(kindsOf(bytes), ['wrong value'])
+})
+
+t.test('wrong outcome: dead instead of a value, and the other way round', async t => {
+  const model = withJob()
+  const error = { code: 'handler_error', message: 'left over' }
+  model.looked(seen('dead', { attemptsMade: 1, error }), t0 + 100, t0 + 110)
+  t.strictSame(kindsOf(model), ['wrong outcome'])
+  const dead = withJob(fails)
+  dead.handedOut(given(t0 + 1000))
+  t.strictSame(kindsOf(dead), ['wrong outcome'])
+  const poisoned = withJob(fails)
+  poisoned.looked(seen('dead', { error: { code: 'workers_lost', message: 'three' } }), t0 + 100, t0 + 110)
+  t.strictSame(kindsOf(poisoned), ['wrong outcome'], 'nobody killed a worker')
+})
+
+t.test('stuck: running beyond its limit, and over at no time', async t => {
+  const model = withJob()
+  model.looked(seen('running', { startedAt: new Date(t0).toISOString() }), t0 + 44_000, t0 + 44_100)
+  t.strictSame(kindsOf(model), [], 'limit, lease and slack')
+  model.looked(seen('running', { startedAt: new Date(t0).toISOString() }), t0 + 46_000, t0 + 46_100)
+  t.strictSame(kindsOf(model), ['stuck'])
+  const waits = withJob()
+  waits.looked(seen('waiting'), t0 + 90_000, t0 + 90_010)
+  waits.settled(t0 + 90_020)
+  t.strictSame(kindsOf(waits), ['stuck'])
+})
+
+t.test('stuck: it waits while a worker is idle', async t => {
+  const idleWait = new IdleWait(10_000)
+  const waiting = [{ workId: 'job', queue: 'default', type: 'add' }]
+  const worker = { workerId: 'w', queue: 'default', types: ['add'] }
+  const look = (at: number, more: Partial<Looks> = {}) =>
+    idleWait.look({ at, idleWorkers: [worker], waiting, closedQueues: new Set(), ...more })
+  t.strictSame(look(t0), [])
+  t.strictSame(look(t0 + 9000), [])
+  t.match(look(t0 + 11_000), [{ workId: 'job', sentence: /11000 ms while the worker w/ }])
+  for (const [what, more] of Object.entries({
+    'the queue is paused': { closedQueues: new Set(['default']) },
+    'the worker cannot': { idleWorkers: [{ ...worker, types: ['other'] }] },
+    'another one is idle now': { idleWorkers: [{ ...worker, workerId: 'other' }] },
+    'the job was taken': { waiting: [] },
+  })) {
+    look(t0 + 12_000, more)
+    t.strictSame(look(t0 + 20_000), [], what)
+  }
+})
+
+t.test('came back: a cancelled job, and one that had ended', async t => {
+  const model = withJob()
+  model.cancelAsked('job', t0 + 100)
+  model.cancelAnswered('job', 'cancelled', t0 + 100, t0 + 110)
+  model.handedOut(given(t0 + 5000))
+  t.strictSame(kindsOf(model), ['came back'])
+  const again = withJob()
+  again.looked(seen('succeeded'), t0 + 100, t0 + 110)
+  again.looked(seen('running'), t0 + 105, t0 + 120)
+  t.strictSame(kindsOf(again), [], 'asked for before the end was known')
+  again.looked(seen('running'), t0 + 200, t0 + 210)
+  t.strictSame(kindsOf(again), ['came back'])
+})
+
+t.test('lost: cancelled, and nobody asked', async t => {
+  const model = withJob()
+  model.looked(seen('cancelled'), t0 + 100, t0 + 110)
+  t.strictSame(kindsOf(model), ['lost'])
+})
+
+t.test('attempt spent by an interruption', async t => {
+  const model = withJob()
+  model.disturbed('worker', t0 + 50)
+  model.looked(seen('succeeded', { attemptsMade: 2, attempts: 3 }), t0 + 100, t0 + 110)
+  t.strictSame(kindsOf(model), ['attempt spent'])
+  const crashed = withJob()
+  crashed.disturbed('slot', t0 + 50)
+  crashed.looked(seen('succeeded', { attemptsMade: 2, attempts: 3 }), t0 + 100, t0 + 110)
+  t.strictSame(kindsOf(crashed), [], 'but a slot that is killed is an attempt')
+})
+
+t.test('unknown job: more than were submitted in doubt', async t => {
+  const model = withJob()
+  model.handedOut(given(t0 + 100))
+  model.looked(seen('waiting', { workId: 'other' }), t0 + 100, t0 + 110)
+  model.doubtfulSubmissions = 1
+  model.settled(t0 + 1000)
+  t.strictSame(kindsOf(model), [])
+  model.doubtfulSubmissions = 0
+  model.settled(t0 + 1000)
+  t.strictSame(kindsOf(model), ['unknown job'])
+})
+
+t.test('a replayed job dies, and is handed out, once more', async t => {
+  const model = withJob(fails)
+  const outcome = { error: { code: 'handler_error', message: 'no' } }
+  model.handedOut(given(t0 + 100, { outcome }))
+  model.replayAsked('job', t0 + 200)
+  model.replayAnswered('job', 'waiting', t0 + 210)
+  model.looked(seen('waiting', { attempts: 2 }), t0 + 300, t0 + 310)
+  model.handedOut(given(t0 + 400, { outcome }))
+  model.looked(seen('dead', { attemptsMade: 2, attempts: 2, error: outcome.error }), t0 + 500, t0 + 510)
+  model.settled(t0 + 1000)
+  t.strictSame(model.faults, [])
+  const twice = withJob(fails)
+  twice.handedOut(given(t0 + 100, { outcome }))
+  twice.handedOut(given(t0 + 200, { outcome }))
+  t.strictSame(kindsOf(twice), ['doubled'])
+})
