@@ -160,6 +160,10 @@ export const AttemptError = Type.Object({
   }),
   message: Type.String(),
   stack: Type.Optional(Type.String()),
+  name: Type.Optional(Type.String({ maxLength: 256, description: 'The class of the error, TypeError for example' })),
+  cause: Type.Optional(
+    Type.String({ maxLength: 4096, description: 'What it came from, step by step: "Error: … ← TypeError: …"' }),
+  ),
   retryable: Type.Optional(Type.Boolean({ description: 'false: no further attempt' })),
 })
 export type AttemptError = Static<typeof AttemptError>

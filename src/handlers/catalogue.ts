@@ -10,6 +10,7 @@ import { primes } from './primes.ts'
 import { resolveMuster } from './resolve-muster.ts'
 import { sha512 } from './sha512/sha512.ts'
 import { sleep } from './sleep.ts'
+import { syntaxPlace } from './syntax-place.ts'
 
 export const builtInHandlers: readonly Handler[] = [sha512, sleep, primes, countToThree, noop]
 
@@ -50,7 +51,8 @@ async function importModule(path: string): Promise<object> {
   try {
     return await Promise.race([import(pathToFileURL(path).href), timeout])
   } catch (error) {
-    const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+    const place = error instanceof SyntaxError ? await syntaxPlace(path) : ''
+    const message = place + (error instanceof Error ? `${error.name}: ${error.message}` : String(error))
     throw new StartupError(
       `${path}: cannot be loaded (${message}). It must be a JavaScript module whose imports are installed.`,
       {

@@ -105,6 +105,7 @@ export class Worker {
     this.#pool = new SlotPool({
       slots: this.#slots,
       heapMb: settings.workerHeapMb,
+      maxBodyBytes: settings.maxBodyBytes,
       handlersFile: settings.handlers === '' ? undefined : settings.handlers,
       log,
       isLeaseGood: attempt => this.#leases.isGood(attempt),
@@ -162,6 +163,7 @@ export class Worker {
       worker,
       log,
       events: {
+        onBeat: () => this.#requeueUnowned(),
         onRegistered: () => this.#claims?.poke(),
         onStop: order => this.#onStopOrder(order),
         onDrain: () => void this.#end('ordered'),
@@ -237,16 +239,37 @@ export class Worker {
       const nowMs = performance.now()
       const attempts = reply.jobs.map(lease => new Attempt(lease, nowMs))
       for (const attempt of attempts) this.#leases.add(attempt)
-      this.#pool.offer(attempts)
+      this.#offer(attempts)
     }
     if (reply.drain) void this.#end('ordered')
     this.#claims?.poke()
   }
 
+  /** Whatever goes wrong on the way to a slot, each job keeps an owner. */
+  #offer(attempts: readonly Attempt[]): void {
+    try {
+      this.#pool.offer(attempts)
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'jobs could not be handed to the slots')
+      this.#requeueUnowned()
+    }
+  }
+
+  /** A lease that is extended while nobody here has the job would keep it from all others, for ever. */
+  #requeueUnowned(): void {
+    const unowned = this.#leases
+      .attempts()
+      .filter(attempt => !this.#pool.has(attempt) && this.#reporter?.has(attempt) !== true)
+    if (unowned.length === 0) return
+    const workIds = unowned.slice(0, 10).map(({ ref }) => ref.workId)
+    this.#options.log.warn({ count: unowned.length, workIds }, 'jobs that nobody here runs go back to their queue')
+    this.#giveBack(unowned)
+  }
+
   #onStopOrder(order: HeartbeatReply['stop'][number]): void {
     const attempt = this.#leases.find(order)
     if (attempt === undefined) return
-    this.#options.log.info({ ...order }, 'stopping a job')
+    this.#options.log.info({ workId: order.workId, reason: order.reason }, 'stopping a job')
     this.#forget([attempt])
     this.#pool.end(attempt, 'stopped')
   }

@@ -32,6 +32,8 @@ export class Attempt {
   logsInFlight: Promise<void> | undefined
   /** Settles when its newest checkpoint has been kept or given up; never rejects. */
   checkpointing: Promise<void> | undefined
+  /** How often a slot ended that was to start it, or that ran it, while the end was put down to nobody. */
+  futileHandOvers = 0
   /** A node did not accept its completion. */
   isRefused = false
   /** It has left its slot for good; only its outcome remains to be told. */

@@ -24,11 +24,10 @@ export function completionText(
   return `${head},"value":${'jsonText' in end.value ? `{"json":${end.value.jsonText}}` : JSON.stringify(end.value.content)}}`
 }
 
-function cut(error: AttemptError): AttemptError {
-  const { message, stack } = error
+function cut({ stack, ...error }: AttemptError): AttemptError {
   return {
     ...error,
-    message: message.slice(0, maxMessageChars),
-    ...(stack === undefined ? {} : { stack: stack.slice(0, maxStackChars) }),
+    message: String(error.message).slice(0, maxMessageChars),
+    ...(typeof stack === 'string' ? { stack: stack.slice(0, maxStackChars) } : {}),
   }
 }

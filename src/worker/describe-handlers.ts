@@ -22,7 +22,7 @@ export async function describeHandlers(file: string | undefined): Promise<Handle
     onCheckpoint: nothing,
     onDeath,
   }
-  const slot = new Slot({ handlersFile: file === '' ? undefined : file, heapMb, events })
+  const slot = new Slot({ handlersFile: file === '' ? undefined : file, heapMb, maxBodyBytes: 0, events })
   try {
     return await slot.ready
   } finally {

@@ -9,6 +9,9 @@
 const prefixBytes = 8
 const emptyBody: Buffer = Buffer.alloc(0)
 
+/** What the lengths of a frame can say. */
+export const maxFrameBodyBytes = 2 ** 32 - 1
+
 /** One frame as bytes. A string body is written as UTF-8. */
 export function encodeFrame(header: object, body: string | Uint8Array = emptyBody): Buffer {
   const json = JSON.stringify(header)
@@ -30,55 +33,106 @@ export function encodeFrameHead(header: object, bodyLength: number): Buffer {
   return head
 }
 
-/** Cuts a byte stream into frames. The body is only good until `onFrame` returns, unless it is large: keep a copy. */
+export interface FrameLimits {
+  readonly headerBytes: number
+  readonly bodyBytes: number
+}
+
+export class BodyTooLarge extends Error {
+  constructor(bytes: number, limit: number) {
+    super(`a value or checkpoint of ${bytes} bytes; the limit is ${limit} (MUSTER_MAX_BODY_BYTES)`)
+  }
+}
+
+/** A part of a frame that spans chunks: filled in place, never concatenated again and again. */
+interface Filling {
+  readonly bytes: Buffer
+  filled: number
+}
+
+/**
+ * Cuts a byte stream into frames. The body is only good until `onFrame` returns, unless it is large: keep a copy.
+ * Whoever writes the stream need not be trusted: a frame over the limits makes `push` throw before anything of it is kept.
+ */
 export class FrameReader<Header> {
   readonly #onFrame: (header: Header, body: Buffer) => void
-  #rest: Buffer = emptyBody
-  /** A frame whose body spans chunks: filled in place, never concatenated again and again. */
-  #large: { header: Header; body: Buffer; filled: number } | undefined
+  readonly #limits: FrameLimits
+  readonly #prefix: Filling = { bytes: Buffer.alloc(prefixBytes), filled: 0 }
+  #header: Filling | undefined
+  #body: { readonly header: Header; readonly part: Filling } | undefined
 
-  constructor(onFrame: (header: Header, body: Buffer) => void) {
+  constructor(
+    onFrame: (header: Header, body: Buffer) => void,
+    limits: FrameLimits = { headerBytes: maxFrameBodyBytes, bodyBytes: maxFrameBodyBytes },
+  ) {
     this.#onFrame = onFrame
+    this.#limits = limits
   }
 
+  /** @throws Error when a frame is over the limits or its header is not JSON; the stream is of no use from then on */
   push(chunk: Buffer): void {
-    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk])
-    this.#rest = emptyBody
-    for (;;) {
-      if (this.#large !== undefined) {
-        bytes = this.#fill(this.#large, bytes)
-        if (this.#large !== undefined) return
-      }
-      const taken = this.#take(bytes)
-      if (taken === 0) break
-      bytes = bytes.subarray(taken)
-    }
-    this.#rest = bytes
+    let bytes = chunk
+    while (bytes.length > 0) bytes = bytes.subarray(this.#isBetweenFrames ? this.#takeWhole(bytes) : this.#fill(bytes))
   }
 
-  /** @returns how many bytes were used; 0 when the header is not all there */
-  #take(bytes: Buffer): number {
-    if (bytes.length < prefixBytes) return 0
-    const bodyStart = prefixBytes + bytes.readUInt32LE(0)
-    if (bytes.length < bodyStart) return 0
-    const bodyLength = bytes.readUInt32LE(4)
-    const header = JSON.parse(bytes.toString('utf8', prefixBytes, bodyStart)) as Header
-    if (bytes.length >= bodyStart + bodyLength) {
-      this.#onFrame(header, bytes.subarray(bodyStart, bodyStart + bodyLength))
-      return bodyStart + bodyLength
-    }
-    this.#large = { header, body: Buffer.allocUnsafeSlow(bodyLength), filled: 0 }
-    return bodyStart
+  get #isBetweenFrames(): boolean {
+    return this.#prefix.filled === 0
   }
 
-  #fill(large: { header: Header; body: Buffer; filled: number }, bytes: Buffer): Buffer {
-    const count = Math.min(bytes.length, large.body.length - large.filled)
-    bytes.copy(large.body, large.filled, 0, count)
-    large.filled += count
-    if (large.filled === large.body.length) {
-      this.#large = undefined
-      this.#onFrame(large.header, large.body)
+  /** The usual case, without a copy: all of a frame lies in the chunk. @returns how many bytes were used */
+  #takeWhole(bytes: Buffer): number {
+    if (bytes.length < prefixBytes) return this.#fill(bytes)
+    const [headerLength, bodyLength] = this.#lengths(bytes)
+    const bodyStart = prefixBytes + headerLength
+    if (bytes.length < bodyStart + bodyLength) return this.#fill(bytes)
+    this.#onFrame(
+      parse<Header>(bytes.subarray(prefixBytes, bodyStart)),
+      bytes.subarray(bodyStart, bodyStart + bodyLength),
+    )
+    return bodyStart + bodyLength
+  }
+
+  /** Goes on with the part that is not complete. @returns how many bytes were used */
+  #fill(bytes: Buffer): number {
+    const part = this.#body?.part ?? this.#header ?? this.#prefix
+    const count = bytes.copy(part.bytes, part.filled)
+    part.filled += count
+    if (part.filled === part.bytes.length) this.#partIsComplete(part)
+    return count
+  }
+
+  #partIsComplete(part: Filling): void {
+    const [headerLength, bodyLength] = this.#lengths(this.#prefix.bytes)
+    if (part === this.#prefix && headerLength > 0) {
+      this.#header = { bytes: Buffer.allocUnsafeSlow(headerLength), filled: 0 }
+      return
     }
-    return bytes.subarray(count)
+    if (this.#body === undefined) {
+      const header = parse<Header>(this.#header?.bytes ?? emptyBody)
+      this.#body = { header, part: { bytes: Buffer.allocUnsafeSlow(bodyLength), filled: 0 } }
+      if (bodyLength > 0) return
+    }
+    const { header, part: body } = this.#body
+    this.#prefix.filled = 0
+    this.#header = undefined
+    this.#body = undefined
+    this.#onFrame(header, body.bytes)
+  }
+
+  #lengths(prefix: Buffer): [header: number, body: number] {
+    const header = prefix.readUInt32LE(0)
+    const body = prefix.readUInt32LE(4)
+    const { headerBytes, bodyBytes } = this.#limits
+    if (header > headerBytes) throw new Error(`a frame has a header of ${header} bytes; the limit is ${headerBytes}`)
+    if (body > bodyBytes) throw new BodyTooLarge(body, bodyBytes)
+    return [header, body]
+  }
+}
+
+const parse = <Header>(bytes: Buffer): Header => {
+  try {
+    return JSON.parse(bytes.toString('utf8')) as Header
+  } catch (error) {
+    throw new Error('the header of a frame is not JSON', { cause: error })
   }
 }

@@ -10,6 +10,8 @@ import type { CallOptions, NodeClient } from './node-client.ts'
 import { hasCode, NodeError } from './node-error.ts'
 
 export interface HeartbeatEvents {
+  /** Before each heartbeat: what is named in it from now on has to be true. */
+  readonly onBeat: () => void
   /** The first heartbeat was accepted: the worker may claim. */
   readonly onRegistered: () => void
   readonly onStop: (order: HeartbeatReply['stop'][number]) => void
@@ -81,6 +83,7 @@ export class HeartbeatLoop {
     options: CallOptions,
   ): Promise<HeartbeatReply> {
     const { client, leases, worker, events } = this.#options
+    events.onBeat()
     const sentAtMs = performance.now()
     const { state, interruption } = this
     const request = { worker, state, leases: leases.refs(), ...extra }

@@ -49,6 +49,10 @@ export class JobBuffer {
     return index >= 0
   }
 
+  has(attempt: Attempt): boolean {
+    return this.#waiting.includes(attempt)
+  }
+
   takeAll(): Attempt[] {
     return this.#waiting.splice(0)
   }
@@ -66,7 +70,8 @@ export class JobBuffer {
   }
 
   /**
-   * Takes the next job, and more with it when they are all short: up to a fair share of what waits.
+   * Takes the next job, and more with it when they are all short: up to a fair share of what waits. One that has blobs
+   * goes alone: they are streamed into its slot ahead of it.
    * @param sharers slots among which the waiting jobs are divided
    */
   takeBatch(sharers: number): Attempt[] {
@@ -79,6 +84,7 @@ export class JobBuffer {
       chars += sizeOf(attempt)
       if (count > 0 && (count >= atMost || !this.#isShort(attempt) || totalMs > batchMs || chars > batchChars)) break
       count += 1
+      if (attempt.hasBlobs) break
     }
     return this.#waiting.splice(0, count)
   }

@@ -1,6 +1,7 @@
 /** What a handler sees of its attempt, inside the slot. */
 import { AttemptAborted, type HandlerContext, type JsonValue } from '../handlers/define-handler.ts'
-import { maxLogLines, toLogLines } from './log-lines.ts'
+import { inspectBriefly } from './describe-error.ts'
+import { inMessages, maxLogLines, toLogLines } from './log-lines.ts'
 import type { SlotOutput } from './slot-output.ts'
 import type { SlotJob, ToSlot } from './slot-protocol.ts'
 
@@ -74,7 +75,7 @@ export class JobContext implements HandlerContext {
 
   readonly log = (line: string): void => {
     if (this.#closed) return
-    const lines = this.#lineCount < maxLogLines ? toLogLines(String(line)) : undefined
+    const lines = this.#lineCount < maxLogLines ? toLogLines(inspectBriefly(line)) : undefined
     if (lines === undefined) {
       this.#droppedCount += 1
       return
@@ -83,7 +84,7 @@ export class JobContext implements HandlerContext {
     this.#lineCount += kept.length
     this.#droppedCount += lines.length - kept.length
     // At once: the next statement may be the one that crashes.
-    this.#output.send({ k: 'log', id: this.job.id, lines: kept })
+    for (const part of inMessages(kept)) this.#output.send({ k: 'log', id: this.job.id, lines: part })
   }
 
   readonly checkpoint = (bytes: Uint8Array): Promise<void> => {

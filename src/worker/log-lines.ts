@@ -17,5 +17,23 @@ function cutLine(line: string): string {
     .replace(/\uFFFD$/, '')}…`
 }
 
+/** Characters of one message to the agent, whose header has a limit; JSON may write a character as six. */
+const messageChars = 128 * 1024
+
+/** Cuts lines into what fits into one message each. */
+export function inMessages(lines: readonly string[]): string[][] {
+  const messages: string[][] = []
+  let chars = Number.POSITIVE_INFINITY
+  for (const line of lines) {
+    if (chars + line.length > messageChars) {
+      messages.push([])
+      chars = 0
+    }
+    messages.at(-1)?.push(line)
+    chars += line.length
+  }
+  return messages
+}
+
 /** What ends a log that was over the limit. */
 export const droppedNotice = (count: number): string => `… ${count} more lines dropped`

@@ -45,7 +45,7 @@ export async function fetchBlobs(
   async function fetchBoth(): Promise<FetchOutcome> {
     // First, so that it can still be left out.
     if (checkpoint !== undefined && 'blob' in checkpoint) {
-      const outcome = await fetchOnce(client, checkpoint.blob, 'checkpoint', slot, signal)
+      const outcome = await fetchOnce(client, attempt, checkpoint.blob, 'checkpoint', slot, signal)
       if (outcome.kind === 'failed') {
         slot.discardBlobs()
         attempt.addLog([`Starting from the beginning: the checkpoint cannot be read (${outcome.error.message})`])
@@ -53,12 +53,15 @@ export async function fetchBlobs(
         return outcome
       }
     }
-    return 'blob' in payload ? await fetchOnce(client, payload.blob, 'payload', slot, signal) : { kind: 'ready' }
+    return 'blob' in payload
+      ? await fetchOnce(client, attempt, payload.blob, 'payload', slot, signal)
+      : { kind: 'ready' }
   }
 }
 
 async function fetchOnce(
   client: NodeClient,
+  attempt: Attempt,
   { url, kind, bytes, sha256 }: Blob,
   part: BlobPart,
   slot: Slot,
@@ -66,7 +69,7 @@ async function fetchOnce(
 ): Promise<FetchOutcome> {
   try {
     const body = await client.openBlob(url, { signal })
-    slot.openBlob(part, bytes, kind)
+    slot.openBlob(attempt, part, bytes, kind)
     const hash = createHash('sha256')
     let count = 0
     for await (const chunk of body as AsyncIterable<Buffer>) {

@@ -56,6 +56,8 @@ export class Reporter {
   readonly #uploader: Uploader
   readonly #stopping = new AbortController()
   readonly #backoff = new Backoff(100, 2000)
+  /** Attempts whose outcome is here and that no node has answered yet. */
+  readonly #held = new Set<Attempt>()
   #waiting: Entry[] = []
   #waitingChars = 0
   #preparingCount = 0
@@ -84,13 +86,18 @@ export class Reporter {
     return this.#waiting.length === 0 && this.#callCount === 0 && this.#preparingCount === 0
   }
 
+  has(attempt: Attempt): boolean {
+    return this.#held.has(attempt)
+  }
+
   /** Takes the outcome of an attempt; reads the value's bytes before it returns. */
   report(attempt: Attempt, outcome: Outcome): void {
+    this.#held.add(attempt)
     this.#options.updates.forget(attempt)
     const isLarge = 'value' in outcome && outcome.value.bytes.length > this.#options.inlineBytes
     const mustWait = attempt.logsInFlight !== undefined || attempt.hasLogs || attempt.checkpointing !== undefined
-    if (isLarge || mustWait) void this.#prepare(attempt, keep(outcome))
-    else this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
+    if (isLarge || mustWait) void this.#prepareOrLetGo(attempt, keep(outcome))
+    else this.#pushSmall(attempt, outcome)
   }
 
   /** Stops sending. What a node does not have by now is not reported. */
@@ -100,23 +107,53 @@ export class Reporter {
     clearTimeout(this.#lingerTimer)
   }
 
-  /** What cannot be written down at once: its log is still on its way, or its value has to be uploaded. Never throws. */
-  async #prepare(attempt: Attempt, outcome: Outcome): Promise<void> {
+  /** Never throws: what cannot be told in full is told as a failure. */
+  async #prepareOrLetGo(attempt: Attempt, outcome: Outcome): Promise<void> {
     this.#preparingCount += 1
-    const { updates, inlineBytes, isHeld, onForgotten } = this.#options
+    try {
+      await this.#prepare(attempt, outcome)
+    } catch (error) {
+      this.#pushFault(attempt, error)
+    } finally {
+      this.#preparingCount -= 1
+    }
+  }
+
+  /** What cannot be written down at once: its log is still on its way, or its value has to be uploaded. */
+  async #prepare(attempt: Attempt, outcome: Outcome): Promise<void> {
+    const { updates, inlineBytes, isHeld } = this.#options
     await updates.settle(attempt)
     if ('error' in outcome && attempt.checkpointing !== undefined)
       await Promise.race([attempt.checkpointing, pause(checkpointWithinMs, this.#stopping.signal)])
     if ('error' in outcome || outcome.value.bytes.length <= inlineBytes) {
-      this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
+      this.#pushSmall(attempt, outcome)
     } else {
       const { kind, bytes } = outcome.value
       const stored = await this.#uploader.upload(attempt, kind, bytes, () => isHeld(attempt))
-      if (stored.kind === 'lost') onForgotten([attempt])
+      if (stored.kind === 'lost') this.#forget([attempt])
       else if (stored.kind === 'refused') this.#push(attempt, outcome.durationMs, { error: stored.error })
       else this.#push(attempt, outcome.durationMs, { value: { content: stored.content } })
     }
-    this.#preparingCount -= 1
+  }
+
+  #pushSmall(attempt: Attempt, outcome: Outcome): void {
+    try {
+      this.#push(attempt, outcome.durationMs, 'error' in outcome ? outcome : { value: inline(outcome.value) })
+    } catch (error) {
+      this.#pushFault(attempt, error)
+    }
+  }
+
+  /** An outcome that cannot be written down is an outcome, too. */
+  #pushFault(attempt: Attempt, error: unknown): void {
+    this.#options.log.error({ err: error, workId: attempt.ref.workId }, 'an outcome cannot be written down')
+    const message = `The outcome cannot be written down: ${error instanceof Error ? error.message : String(error)}`
+    this.#push(attempt, 0, { error: { code: 'result_refused', message, retryable: false } })
+  }
+
+  #forget(attempts: Attempt[]): void {
+    for (const attempt of attempts) this.#held.delete(attempt)
+    this.#options.onForgotten(attempts)
   }
 
   #push(attempt: Attempt, durationMs: number, end: Parameters<typeof completionText>[2]): void {
@@ -177,7 +214,7 @@ export class Reporter {
 
   /** @returns false when the batch has to be sent again */
   async #deliver(batch: readonly Entry[]): Promise<boolean> {
-    const { client, workerId, queue, onReply, onForgotten, log } = this.#options
+    const { client, workerId, queue, onReply, log } = this.#options
     const claim = this.#failing ? 0 : this.#options.wanted()
     this.#asked += claim
     const head = JSON.stringify({ workerId, queue, claim }).slice(0, -1)
@@ -194,13 +231,13 @@ export class Reporter {
     this.#asked -= claim
     for (const { workId, outcome } of reply.results)
       if (outcome === 'stale') log.debug({ workId }, 'the node wanted this result no more')
-    onForgotten(batch.map(entry => entry.attempt))
+    this.#forget(batch.map(entry => entry.attempt))
     onReply(reply)
     return true
   }
 
   async #onFailure(batch: readonly Entry[], error: unknown): Promise<boolean> {
-    const { register, log, onForgotten } = this.#options
+    const { register, log } = this.#options
     const { signal } = this.#stopping
     if (signal.aborted) return false
     if (hasCode(error, 'worker_unknown')) {
@@ -223,9 +260,9 @@ export class Reporter {
       return true
     }
     const attempt = batch[0]?.attempt as Attempt
-    log.error({ err: error, ...attempt.ref }, 'a node does not accept this completion')
+    log.error({ err: error, workId: attempt.ref.workId }, 'a node does not accept this completion')
     if (attempt.isRefused) {
-      onForgotten([attempt])
+      this.#forget([attempt])
     } else {
       attempt.isRefused = true
       this.#push(attempt, 0, { error: { code: 'result_refused', message: error.message, retryable: false } })
@@ -244,7 +281,8 @@ export class Reporter {
     const taken = this.#waiting.splice(0, count)
     for (const { text } of taken) this.#waitingChars -= text.length
     // A stop order came in the meantime: nobody wants to hear of it.
-    return taken.filter(({ attempt }) => this.#options.isHeld(attempt))
+    for (const { attempt } of taken) if (!this.#options.isHeld(attempt)) this.#held.delete(attempt)
+    return taken.filter(({ attempt }) => this.#held.has(attempt))
   }
 
   #putBack(batch: readonly Entry[]): void {

@@ -19,6 +19,7 @@ import { JobBuffer } from './job-buffer.ts'
 import type { FetchOutcome } from './payload-fetch.ts'
 import { Slot, type SlotEvents } from './slot.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
+import { timedOut, unreadable } from './slot-words.ts'
 
 export interface SlotPoolEvents {
   readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
@@ -35,6 +36,7 @@ export interface SlotPoolEvents {
 export interface SlotPoolOptions {
   readonly slots: number
   readonly heapMb: number
+  readonly maxBodyBytes: number
   readonly handlersFile: string | undefined
   readonly log: Logger
   readonly events: SlotPoolEvents
@@ -109,6 +111,13 @@ export class SlotPool {
 
   get pids(): number[] {
     return [...this.#slots].flatMap(slot => slot.pid ?? [])
+  }
+
+  /** It waits, is fetched or is in a slot here. */
+  has(attempt: Attempt): boolean {
+    if (this.#buffer.has(attempt) || this.#fetching.has(attempt) || this.#alone.waiting === attempt) return true
+    for (const slot of this.#slots) if (slot.has(attempt)) return true
+    return false
   }
 
   /** Takes jobs in; each comes out again by exactly one of onOutcome, onReturn and onForgotten. */
@@ -206,7 +215,7 @@ export class SlotPool {
   }
 
   #spawn(): Slot {
-    const { handlersFile, heapMb } = this.#options
+    const { handlersFile, heapMb, maxBodyBytes } = this.#options
     const events: SlotEvents = {
       onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
       onChange: slot => this.#onChange(slot),
@@ -215,7 +224,7 @@ export class SlotPool {
       onUpdate: this.#options.events.onUpdate,
       onCheckpoint: this.#options.events.onCheckpoint,
     }
-    const slot = new Slot({ handlersFile, heapMb, events })
+    const slot = new Slot({ handlersFile, heapMb, maxBodyBytes, events })
     this.#slots.add(slot)
     return slot
   }
@@ -256,8 +265,9 @@ export class SlotPool {
 
   /** Jobs that did not start in their slot: to the head of the line again. */
   #takeBack(attempts: Attempt[]): void {
-    const ended = attempts.filter(attempt => attempt.verdict !== undefined)
-    this.#forget(ended)
+    for (const attempt of attempts)
+      if (attempt.verdict === 'timeout') this.#onOutcome(attempt, timedOut(attempt, attempt.lease.timeoutMs))
+    this.#forget(attempts.filter(({ verdict }) => verdict !== undefined && verdict !== 'timeout'))
     const rest = attempts.filter(attempt => attempt.verdict === undefined)
     if (this.#draining || this.#alone.isTaken) {
       this.#give(rest)
@@ -306,6 +316,8 @@ export class SlotPool {
     }
     if (first.hasBlobs) {
       void this.#fetchInto(slot, first)
+      // Nothing is taken out of the buffer that no slot gets.
+      if (batch.length > 1) this.#buffer.prepend(batch.slice(1))
       return
     }
     slot.run(batch)
@@ -322,7 +334,7 @@ export class SlotPool {
     const controller = new AbortController()
     slot.isReserved = true
     this.#fetching.set(attempt, controller)
-    const outcome = await this.#options.fetchBlobs(attempt, slot, controller.signal)
+    const outcome = await this.#fetched(attempt, slot, controller.signal)
     this.#fetching.delete(attempt)
     slot.isReserved = false
     const mustGo = this.#draining || (this.#alone.isTaken && !this.#alone.isTurnOf(attempt))
@@ -338,6 +350,14 @@ export class SlotPool {
     else if (outcome.kind === 'lost') this.#forget([attempt])
     else this.#takeBack([attempt])
     this.#onChange(slot)
+  }
+
+  async #fetched(attempt: Attempt, slot: Slot, signal: AbortSignal): Promise<FetchOutcome> {
+    try {
+      return await this.#options.fetchBlobs(attempt, slot, signal)
+    } catch (error) {
+      return { kind: 'failed', error: unreadable(error) }
+    }
   }
 
   /** While jobs wait, looks now and then whether they wait too long. */

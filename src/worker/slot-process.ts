@@ -6,14 +6,17 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Duplex, Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import type { AttemptError } from '../contract/worker-protocol.ts'
 import { describeDeath } from './describe-death.ts'
-import { encodeFrame, FrameReader } from './frames.ts'
+import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
 import { toLogLines } from './log-lines.ts'
-import type { FromSlot, ToSlot } from './slot-protocol.ts'
+import type { ToSlot } from './slot-protocol.ts'
 
 /** After the process has ended: how long its pipes may stay open, held by what the handler started. */
 const closeWithinMs = 500
 const stderrTailLines = 20
+/** Of one frame: the longest message of a slot is some hundred KiB of log. */
+const maxHeaderBytes = 1024 * 1024
 
 /** Child files are always built ones: Node does not run TypeScript. */
 const slotMainFile = fileURLToPath(
@@ -23,11 +26,13 @@ const slotMainFile = fileURLToPath(
 export interface SlotProcessOptions {
   readonly handlersFile: string | undefined
   readonly heapMb: number
-  readonly onMessage: (message: FromSlot, body: Buffer) => void
+  readonly maxBodyBytes: number
+  /** May throw: what the slot said is nonsense, and it is killed. */
+  readonly onMessage: (header: unknown, body: Buffer) => void
   /** Lines that came by another way than frames: from native code, V8's last words, what a handler spawned. */
   readonly onOutput: (lines: string[]) => void
   /** Called once, after everything that it said was read. */
-  readonly onEnd: (death: { code: string; message: string }) => void
+  readonly onEnd: (death: AttemptError) => void
 }
 
 export class SlotProcess {
@@ -36,6 +41,8 @@ export class SlotProcess {
   readonly #pipe: Duplex
   readonly #stderrTail: string[] = []
   #ended = false
+  /** Why the agent ended it, when that is more than an order. */
+  #death: AttemptError | undefined
 
   constructor(options: SlotProcessOptions) {
     this.#options = options
@@ -60,8 +67,9 @@ export class SlotProcess {
       throw new Error('The system has no room for another process')
     }
     this.#pipe = this.#child.stdio[3] as Duplex
-    const reader = new FrameReader<FromSlot>(options.onMessage)
-    this.#pipe.on('data', (chunk: Buffer) => reader.push(chunk))
+    const bodyBytes = Math.min(options.maxBodyBytes, maxFrameBodyBytes)
+    const reader = new FrameReader<unknown>(options.onMessage, { headerBytes: maxHeaderBytes, bodyBytes })
+    this.#pipe.on('data', (chunk: Buffer) => this.#read(reader, chunk))
     this.#pipe.on('error', () => this.kill())
     this.#readOutput(this.#child.stdout as Readable, false)
     this.#readOutput(this.#child.stderr as Readable, true)
@@ -84,14 +92,30 @@ export class SlotProcess {
     })
   }
 
-  /** Kills the process and all that it started. */
-  kill(): void {
+  /** Kills the process and all that it started. @param death what is to be said of it, if more than that it was killed */
+  kill(death?: AttemptError): void {
+    this.#death ??= death
     if (this.#child.pid === undefined || this.#ended) return
     try {
       process.kill(-this.#child.pid, 'SIGKILL')
     } catch {
       // The group is gone already, or not there yet: then the child alone.
       this.#child.kill('SIGKILL')
+    }
+  }
+
+  /** The agent and the other slots live on, whatever this one says. */
+  #read(reader: FrameReader<unknown>, chunk: Buffer): void {
+    if (this.#death !== undefined) return
+    try {
+      reader.push(chunk)
+    } catch (error) {
+      const message = `The slot said what it may not: ${(error as Error).message}`
+      this.kill(
+        error instanceof BodyTooLarge
+          ? { code: 'result_too_large', message: `The handler made ${error.message}`, retryable: false }
+          : { code: 'crash', message },
+      )
     }
   }
 
@@ -110,14 +134,16 @@ export class SlotProcess {
     this.kill()
     const finish = (): void => {
       clearTimeout(timer)
-      this.#end(describeDeath({ code, signal, heapMb: this.#options.heapMb, stderrTail: this.#stderrTail }))
+      this.#end(
+        this.#death ?? describeDeath({ code, signal, heapMb: this.#options.heapMb, stderrTail: this.#stderrTail }),
+      )
     }
     const timer = setTimeout(finish, closeWithinMs)
     // Not before all that it said was read: the last result may still lie in the pipe.
     this.#child.once('close', finish)
   }
 
-  #end(death: { code: string; message: string }): void {
+  #end(death: AttemptError): void {
     if (this.#ended) return
     this.#ended = true
     for (const stream of [this.#pipe, this.#child.stdout, this.#child.stderr]) stream?.destroy()

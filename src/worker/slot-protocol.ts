@@ -27,8 +27,14 @@ export type BlobPart = 'payload' | 'checkpoint'
 
 export type ToSlot =
   | { readonly k: 'run'; readonly jobs: readonly SlotJob[] }
-  /** This part of a job follows in `chunk` frames; the next `run` is for it, or `discard` forgets all parts. */
-  | { readonly k: 'blob'; readonly part: BlobPart; readonly bytes: number; readonly kind: 'bytes' | 'json' }
+  /** This part of a job follows in `chunk` frames, ahead of its `run`; `discard` forgets all parts. */
+  | {
+      readonly k: 'blob'
+      readonly id: number
+      readonly part: BlobPart
+      readonly bytes: number
+      readonly kind: 'bytes' | 'json'
+    }
   | { readonly k: 'chunk' }
   | { readonly k: 'discard' }
   /** Give back what has not started: these, or all. */
@@ -40,6 +46,9 @@ export type ToSlot =
 export interface SlotError {
   readonly message: string
   readonly stack?: string
+  readonly name?: string
+  /** What it came from, in a line. */
+  readonly cause?: string
   readonly final?: true
   /** handler_error when left out. */
   readonly code?: string

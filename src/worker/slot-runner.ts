@@ -8,15 +8,20 @@
  * that wait behind a long one.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { isUint8Array } from 'node:util/types'
 import type { Handler } from '../handlers/define-handler.ts'
+import { describeError } from './describe-error.ts'
+import { toJson } from './handler-value.ts'
 import { JobContext } from './job-context.ts'
 import type { SlotOutput } from './slot-output.ts'
-import type { BlobPart, FromSlot, SlotError, SlotJob, ToSlot } from './slot-protocol.ts'
+import type { BlobPart, FromSlot, SlotJob, ToSlot } from './slot-protocol.ts'
 
 /** The event loop gets a turn at least this often. */
 const turnEveryMs = 10
 
 interface IncomingBlob {
+  /** Of the job that it belongs to: one that was recalled leaves it behind. */
+  readonly id: number
   readonly kind: 'bytes' | 'json'
   readonly bytes: Buffer
   filled: number
@@ -49,7 +54,7 @@ export class SlotRunner {
         if (!this.#running) void this.#runAll()
         break
       case 'blob':
-        this.#filling = { kind: message.kind, bytes: Buffer.allocUnsafeSlow(message.bytes), filled: 0 }
+        this.#filling = { id: message.id, kind: message.kind, bytes: Buffer.allocUnsafeSlow(message.bytes), filled: 0 }
         this.#incoming.set(message.part, this.#filling)
         break
       case 'chunk':
@@ -143,7 +148,7 @@ export class SlotRunner {
 
   #payloadOf(job: SlotJob): unknown {
     if (job.payload === undefined) {
-      const incoming = this.#takeIncoming('payload')
+      const incoming = this.#takeIncoming(job, 'payload')
       if (incoming === undefined) throw new Error('The payload did not arrive')
       return incoming.kind === 'bytes' ? incoming.bytes : JSON.parse(incoming.bytes.toString())
     }
@@ -151,20 +156,21 @@ export class SlotRunner {
     return 'json' in job.payload ? job.payload.json : null
   }
 
-  #checkpointOf({ checkpoint }: SlotJob): Buffer | undefined {
-    if (checkpoint === undefined) return this.#takeIncoming('checkpoint')?.bytes
+  #checkpointOf(job: SlotJob): Buffer | undefined {
+    const { checkpoint } = job
+    if (checkpoint === undefined) return this.#takeIncoming(job, 'checkpoint')?.bytes
     return 'base64' in checkpoint ? Buffer.from(checkpoint.base64, 'base64') : undefined
   }
 
-  #takeIncoming(part: BlobPart): IncomingBlob | undefined {
+  #takeIncoming({ id }: SlotJob, part: BlobPart): IncomingBlob | undefined {
     const incoming = this.#incoming.get(part)
+    if (incoming?.id !== id) return undefined
     this.#incoming.delete(part)
     return incoming
   }
 
   #succeed(job: SlotJob, startedMs: number, value: unknown): void {
-    if (value instanceof Uint8Array)
-      this.#finish({ k: 'done', id: job.id, ms: elapsedMs(startedMs), kind: 'bytes' }, value)
+    if (isUint8Array(value)) this.#finish({ k: 'done', id: job.id, ms: elapsedMs(startedMs), kind: 'bytes' }, value)
     else this.#finish({ k: 'done', id: job.id, ms: elapsedMs(startedMs), kind: 'json' }, toJson(value))
   }
 
@@ -186,35 +192,3 @@ const isThenable = (value: unknown): value is PromiseLike<unknown> =>
   typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function'
 
 const elapsedMs = (startedMs: number): number => Math.round((performance.now() - startedMs) * 1000) / 1000
-
-/** @throws TypeError that says why JSON cannot hold the value */
-function toJson(value: unknown): string {
-  if (value === undefined) return 'null'
-  let text: string | undefined
-  try {
-    text = JSON.stringify(value)
-  } catch (error) {
-    throw new TypeError(`The handler's value cannot be written as JSON: ${(error as Error).message}`, { cause: error })
-  }
-  if (text === undefined) throw new TypeError(`The handler's value cannot be written as JSON: it is a ${typeof value}`)
-  return text
-}
-
-function describeError(error: unknown): SlotError {
-  if (!(error instanceof Error))
-    return { message: `Thrown: ${typeof error === 'string' ? error : inspectBriefly(error)}` }
-  return {
-    message: error.message === '' ? error.name : error.message,
-    ...(error.stack === undefined ? {} : { stack: error.stack }),
-    // By name: the handlers' file may have loaded a copy of the class.
-    ...(error.name === 'FinalError' ? { final: true as const } : {}),
-  }
-}
-
-function inspectBriefly(value: unknown): string {
-  try {
-    return JSON.stringify(value) ?? String(value)
-  } catch {
-    return String(value)
-  }
-}

@@ -1,7 +1,13 @@
 /** What goes into and comes out of a slot, in the words of the other side. Pure. */
+import type { AttemptError } from '../contract/worker-protocol.ts'
 import type { AbortWhy } from '../handlers/define-handler.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
 import type { SlotError, SlotJob } from './slot-protocol.ts'
+
+/** Of an error's code, as nodes take it. */
+const maxCodeChars = 128
+const maxNameChars = 256
+const maxCauseChars = 4096
 
 /** What a handler is told when its attempt is ended. */
 export const aborts: Record<Verdict, (attempt: Attempt) => { why: AbortWhy; message: string }> = {
@@ -26,17 +32,37 @@ export function toSlotJob({ id, lease }: Attempt): SlotJob {
   }
 }
 
-export function toAttemptError({
-  code,
-  message,
-  stack,
-  final,
-}: SlotError): Extract<Outcome, { error: unknown }>['error'] {
+export function toAttemptError({ code, message, stack, name, cause, final }: SlotError): AttemptError {
   return {
-    code: code ?? 'handler_error',
+    code: code === undefined || code === '' ? 'handler_error' : code.slice(0, maxCodeChars),
     message,
     ...(stack === undefined ? {} : { stack }),
+    ...(name === undefined ? {} : { name: name.slice(0, maxNameChars) }),
+    ...(cause === undefined ? {} : { cause: cause.slice(0, maxCauseChars) }),
     ...(final === true ? { retryable: false } : {}),
+  }
+}
+
+/** Of an attempt that cannot be written down for its slot: it would not fare better the next time. */
+export function unreadable(error: unknown): AttemptError {
+  const why = error instanceof Error ? error.message : String(error)
+  return {
+    code: 'payload_unreadable',
+    message: `The job cannot be handed to a handler, its JSON may be nested too deeply: ${why}`,
+    retryable: false,
+  }
+}
+
+/** Values above this go to a node as they are; smaller ones become a part of a larger JSON text. */
+const checkedUpToBytes = 1024 * 1024
+
+/** @throws Error when the value is no JSON: it could say anything about other jobs of the same call */
+export function checkedJson(bytes: Buffer): void {
+  if (bytes.length > checkedUpToBytes) return
+  try {
+    JSON.parse(bytes.toString('utf8'))
+  } catch (error) {
+    throw new Error('a value that is not JSON', { cause: error })
   }
 }
 

@@ -4,14 +4,19 @@
  *   starting ──ready──▶ ready ──exit, crash, kill──▶ dead
  *       └──unready, too slow, exit──▶ dead
  *
- * It enforces the run-time limit of the job that runs. A slot is never repaired: whoever owns it starts another one.
+ * It enforces the run-time limit, counted from the hand-over, so that a slot that never says "start" does not keep a job.
+ * What a slot says is input from outside: it is heard only about the job that runs, and nonsense ends the slot.
+ * A slot is never repaired: its owner starts another one.
  */
+
+import type { AttemptError } from '../contract/worker-protocol.ts'
 import { StartupError } from '../errors.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
 import { Deadline } from './deadline.ts'
+import { checkedMessage } from './slot-message.ts'
 import { SlotProcess } from './slot-process.ts'
 import type { BlobPart, FromSlot, HandlerDescription } from './slot-protocol.ts'
-import { aborts, timedOut, toAttemptError, toSlotJob } from './slot-words.ts'
+import { aborts, checkedJson, timedOut, toAttemptError, toSlotJob, unreadable } from './slot-words.ts'
 
 /** Between the abort of a job and the kill of its slot: time for a last checkpoint. */
 const killGraceMs = 3000
@@ -19,6 +24,12 @@ const killGraceMs = 3000
 const readyWithinMs = 40_000
 /** A slot that does not answer a recall is in a tight loop; it obeys before it starts another job. */
 const recallWithinMs = 1000
+/** A slot that has jobs but starts none of them for this long is blocked, by what an earlier job left in it. */
+const startWithinMs = 10_000
+/** A job fails whose slots ended this often before they started it, or for what another job had left in them. */
+const mostFutileHandOvers = 3
+/** Of a note, as nodes take it. */
+const maxNoteChars = 1000
 
 export interface SlotEvents {
   /** The attempt has left the slot. The bytes of its value are only good until this returns: keep a copy. */
@@ -38,6 +49,8 @@ export interface SlotEvents {
 export interface SlotOptions {
   readonly handlersFile: string | undefined
   readonly heapMb: number
+  /** Largest value or checkpoint. */
+  readonly maxBodyBytes: number
   readonly events: SlotEvents
 }
 
@@ -52,30 +65,37 @@ export class Slot {
   readonly #process: SlotProcess
   readonly #events: SlotEvents
   readonly #settlers: ReadySettlers
+  readonly #handlersFile: string | undefined
   #state: 'starting' | 'ready' | 'dead' = 'starting'
   /** Everything in the slot, in the order in which it runs. */
   readonly #held = new Map<number, Attempt>()
   #current: Attempt | undefined
-  readonly #deadline = new Deadline(() => this.#current !== undefined && this.end(this.#current, 'timeout'))
+  /** Since when the first job in it could run: the hand-over, or the end of the one before. */
+  #turnSinceMs = 0
+  readonly #deadline = new Deadline(() => this.#onDeadline())
   #killTimer: NodeJS.Timeout | undefined
   #recallTimer: NodeJS.Timeout | undefined
   #recallCount = 0
   /** Answers to recalls up to this one come too late: their jobs were taken back already. */
   #recallsOverdue = 0
+  /** Jobs that were taken back while the slot may still start them: what it says of them counts for nothing. */
+  readonly #disowned = new Set<number>()
   readonly #readyTimer: NodeJS.Timeout
   #fault: Extract<FromSlot, { k: 'fault' }> | undefined
+  /** It ends for something that the job which runs now has not done. */
+  #sparesCurrent = false
   /** A payload or a checkpoint is being streamed into it. */
   isReserved = false
   /** What is in it is short: it may get more before it is empty. */
   takesMore = false
 
   /** @throws Error when the system has no room for another process */
-  constructor({ handlersFile, heapMb, events }: SlotOptions) {
+  constructor({ events, ...options }: SlotOptions) {
     this.#events = events
+    this.#handlersFile = options.handlersFile
     this.#process = new SlotProcess({
-      handlersFile,
-      heapMb,
-      onMessage: (message, body) => this.#receive(message, body),
+      ...options,
+      onMessage: (header, body) => this.#receive(checkedMessage(header), body),
       onOutput: lines => this.#update(this.#current, attempt => attempt.addLog(lines)),
       onEnd: death => this.#die(death),
     })
@@ -87,7 +107,9 @@ export class Slot {
     // Whoever starts a slot listens; one that was given up is nobody's unhandled rejection.
     this.ready.catch(() => undefined)
     this.#readyTimer = setTimeout(() => {
-      this.#settlers.reject(new StartupError(`The handlers did not load within ${readyWithinMs / 1000} s`))
+      const what = this.#handlersFile ?? 'The built-in handlers'
+      const hint = 'Nothing at the top level of the file may run for ever.'
+      this.#settlers.reject(new StartupError(`${what}: not loaded within ${readyWithinMs / 1000} s. ${hint}`))
       this.kill()
     }, readyWithinMs)
   }
@@ -109,6 +131,10 @@ export class Slot {
     return this.#held.size
   }
 
+  has(attempt: Attempt): boolean {
+    return this.#held.has(attempt.id)
+  }
+
   get current(): Attempt | undefined {
     return this.#current
   }
@@ -122,14 +148,27 @@ export class Slot {
     return this.#recallTimer !== undefined
   }
 
-  /** Gives it jobs; blobs that were streamed in before belong to the first one. */
+  /** Gives it jobs; each comes out again by an event. Blobs that were streamed in before are named by their attempt. */
   run(attempts: readonly Attempt[]): void {
+    if (this.isDead) {
+      this.#events.onUnstarted([...attempts])
+      return
+    }
+    const wasEmpty = this.#held.size === 0
     for (const attempt of attempts) this.#held.set(attempt.id, attempt)
-    this.#process.send({ k: 'run', jobs: attempts.map(toSlotJob) })
+    if (wasEmpty) this.#awaitStart()
+    try {
+      this.#process.send({ k: 'run', jobs: attempts.map(toSlotJob) })
+    } catch (error) {
+      // Nothing has left yet. One of them cannot be written down: each alone tells which.
+      const [first] = attempts
+      if (attempts.length === 1 && first !== undefined) this.#reject(first, error)
+      else for (const attempt of attempts) this.run([attempt])
+    }
   }
 
-  openBlob(part: BlobPart, bytes: number, kind: 'bytes' | 'json'): void {
-    this.#process.send({ k: 'blob', part, bytes, kind })
+  openBlob({ id }: Attempt, part: BlobPart, bytes: number, kind: 'bytes' | 'json'): void {
+    this.#process.send({ k: 'blob', id, part, bytes, kind })
   }
 
   /** Resolves when there is room for more; also when the slot died. */
@@ -147,7 +186,9 @@ export class Slot {
     this.#process.send({ k: 'recall', seq: ++this.#recallCount })
     this.#recallTimer = setTimeout(() => {
       this.#recallsOverdue = this.#recallCount
-      this.#giveBack([...this.#held.values()].filter(attempt => attempt !== this.#current))
+      const overdue = [...this.#held.values()].filter(attempt => attempt !== this.#current)
+      for (const { id } of overdue) this.#disowned.add(id)
+      this.#giveBack(overdue)
     }, recallWithinMs)
   }
 
@@ -167,9 +208,11 @@ export class Slot {
     this.#process.kill()
   }
 
+  /** @throws Error when an honest slot would not say this now; whoever reads from it then ends it */
   #receive(message: FromSlot, body: Buffer): void {
     switch (message.k) {
       case 'ready':
+        if (this.#state !== 'starting') throw new Error('it said twice that it is ready')
         clearTimeout(this.#readyTimer)
         this.#state = 'ready'
         this.#settlers.resolve([...message.types])
@@ -179,9 +222,12 @@ export class Slot {
         this.#settlers.reject(new StartupError(message.message))
         break
       case 'start':
+        if (this.#current !== undefined) throw new Error('it started a job while another one ran')
+        if (!this.#knows(message.id)) throw new Error('it started a job that it has not')
         this.#setCurrent(message.id)
         break
       case 'done':
+        if (message.kind === 'json' && message.id === this.#current?.id) checkedJson(body)
         this.#settle(message, { durationMs: message.ms, value: { kind: message.kind, bytes: body } })
         break
       case 'failed':
@@ -189,24 +235,41 @@ export class Slot {
         break
       case 'progress': {
         const { fraction, note } = message
-        this.#update(this.#held.get(message.id), attempt => {
-          attempt.progress = note === undefined ? { fraction } : { fraction, note }
+        this.#update(this.#running(message), attempt => {
+          attempt.progress = note === undefined ? { fraction } : { fraction, note: note.slice(0, maxNoteChars) }
         })
         break
       }
       case 'log':
-        this.#update(this.#held.get(message.id), attempt => attempt.addLog(message.lines, message.dropped))
+        this.#update(this.#running(message), attempt => attempt.addLog(message.lines, message.dropped))
         break
       case 'checkpoint':
         this.#keepCheckpoint(message, body)
         break
       case 'recalled':
-        if (message.seq > this.#recallsOverdue) this.#giveBack(message.ids.flatMap(id => this.#held.get(id) ?? []))
+        for (const id of message.ids) this.#disowned.delete(id)
+        if (message.seq > this.#recallsOverdue)
+          this.#giveBack(message.ids.flatMap(id => (id === this.#current?.id ? undefined : this.#held.get(id)) ?? []))
         break
       case 'fault':
         this.#fault = message
         break
     }
+  }
+
+  /** What was said is not the fault of the job that runs now. */
+  #foul(what: string): never {
+    this.#sparesCurrent = true
+    throw new Error(what)
+  }
+
+  #knows(id: number): boolean {
+    return this.#held.has(id) || this.#disowned.has(id)
+  }
+
+  /** The attempt that a message names, if it is the one that runs. */
+  #running({ id }: { id: number }): Attempt | undefined {
+    return id === this.#current?.id ? this.#current : undefined
   }
 
   #update(attempt: Attempt | undefined, change: (attempt: Attempt) => void): void {
@@ -217,7 +280,7 @@ export class Slot {
 
   /** Also of an attempt that is being ended: this is what the time until its kill is for. */
   #keepCheckpoint({ id, seq }: { id: number; seq: number }, body: Buffer): void {
-    const attempt = this.#held.get(id)
+    const attempt = this.#running({ id })
     if (attempt === undefined || attempt.verdict === 'stopped') return
     // The frame's bytes are used again.
     this.#events.onCheckpoint(attempt, Buffer.from(body), error =>
@@ -226,7 +289,10 @@ export class Slot {
   }
 
   #settle({ id, next }: { id: number; next?: number }, outcome: Outcome): void {
-    const attempt = this.#held.get(id)
+    const attempt = this.#running({ id })
+    if (attempt === undefined && !this.#disowned.delete(id)) this.#foul('it ended a job that did not run')
+    if (next !== undefined && (next === id || !this.#knows(next)))
+      throw new Error('it names a next job that it has not')
     this.#held.delete(id)
     this.#setCurrent(next)
     if (attempt !== undefined)
@@ -237,14 +303,36 @@ export class Slot {
   #setCurrent(id: number | undefined): void {
     clearTimeout(this.#killTimer)
     const attempt = id === undefined ? undefined : this.#held.get(id)
+    const wasIdle = this.#current === undefined
     this.#current = attempt
     if (attempt === undefined) {
-      this.#deadline.clear()
+      this.#awaitStart()
       return
     }
     attempt.startedAtMs = performance.now()
-    this.#deadline.set(attempt.startedAtMs + attempt.lease.timeoutMs)
+    if (!wasIdle) this.#turnSinceMs = attempt.startedAtMs
+    this.#deadline.set(this.#turnSinceMs + attempt.lease.timeoutMs)
     if (attempt.verdict !== undefined) this.#abortCurrent(attempt)
+  }
+
+  /** Nothing runs: what is in it should start soon. */
+  #awaitStart(): void {
+    const [first] = this.#held.values()
+    this.#turnSinceMs = performance.now()
+    if (first === undefined) this.#deadline.clear()
+    else this.#deadline.set(this.#turnSinceMs + Math.min(first.lease.timeoutMs, startWithinMs))
+  }
+
+  #onDeadline(): void {
+    const [first] = this.#held.values()
+    if (this.#current !== undefined) this.end(this.#current, 'timeout')
+    else if (first === undefined) return
+    else if (performance.now() - this.#turnSinceMs >= startWithinMs)
+      this.#process.kill({ code: 'crash', message: `The slot started no job for ${startWithinMs / 1000} s` })
+    else {
+      this.end(first, 'timeout')
+      this.#deadline.set(this.#turnSinceMs + startWithinMs)
+    }
   }
 
   #abortCurrent(attempt: Attempt): void {
@@ -253,20 +341,29 @@ export class Slot {
     this.#killTimer = setTimeout(() => this.kill(), killGraceMs)
   }
 
+  #reject(attempt: Attempt, error: unknown): void {
+    this.#held.delete(attempt.id)
+    this.discardBlobs()
+    if (this.#current === undefined) this.#awaitStart()
+    this.#events.onOutcome(attempt, { durationMs: 0, error: unreadable(error) })
+    this.#events.onChange(this)
+  }
+
   #giveBack(attempts: Attempt[]): void {
     clearTimeout(this.#recallTimer)
     this.#recallTimer = undefined
     for (const attempt of attempts) this.#held.delete(attempt.id)
+    if (this.#current === undefined) this.#awaitStart()
     if (attempts.length > 0) this.#events.onUnstarted(attempts)
     this.#events.onChange(this)
   }
 
-  #die(death: { code: string; message: string }): void {
+  #die(death: AttemptError): void {
     this.#state = 'dead'
     this.#deadline.clear()
     for (const timer of [this.#readyTimer, this.#killTimer, this.#recallTimer]) clearTimeout(timer)
     this.#settlers.reject(new StartupError(`A slot ended while it was starting: ${death.message}`))
-    const culprit = this.#current
+    const culprit = this.#culprit()
     const unstarted = [...this.#held.values()].filter(attempt => attempt !== culprit)
     this.#held.clear()
     this.#current = undefined
@@ -275,7 +372,18 @@ export class Slot {
     this.#events.onDeath(this, this.#fault?.error.message ?? death.message, culprit !== undefined)
   }
 
-  #outcomeOfDeath(attempt: Attempt, death: { code: string; message: string }): Outcome {
+  /** The attempt that this end is put down to, if any: one that is spared again and again, or never starts, is it in the end. */
+  #culprit(): Attempt | undefined {
+    if (this.#current !== undefined && (!this.#sparesCurrent || this.#current.verdict !== undefined))
+      return this.#current
+    const [first] = this.#held.values()
+    const suspect = this.#current ?? (this.#sparesCurrent ? undefined : first)
+    if (suspect === undefined) return undefined
+    suspect.futileHandOvers += 1
+    return suspect.futileHandOvers >= mostFutileHandOvers ? suspect : undefined
+  }
+
+  #outcomeOfDeath(attempt: Attempt, death: AttemptError): Outcome {
     const durationMs = Math.max(0, performance.now() - (attempt.startedAtMs ?? performance.now()))
     if (attempt.verdict === 'timeout') return timedOut(attempt, durationMs)
     if (this.#fault?.id === attempt.id) return { durationMs, error: toAttemptError(this.#fault.error) }

@@ -27,6 +27,8 @@ export interface FakeJob {
 }
 
 const leaseMs = 3000
+/** Only what never comes takes this long: a busy machine delays everything else. */
+const patienceMs = 90_000
 
 export class FakeNode {
   readonly completions: Completion[] = []
@@ -41,6 +43,8 @@ export class FakeNode {
   readonly checkpoints = new Map<string, Buffer[]>()
   /** Work IDs of everything that came back, in order: completions, returns and checkpoints. */
   readonly events: string[] = []
+  /** What is returned waits again, at the head of the line; else it is only noted. */
+  requeues = true
   /** Answers 503 to this many checkpoints. */
   refusesCheckpoints = 0
   /** Answers 503 to everything. */
@@ -108,11 +112,15 @@ export class FakeNode {
     })
     app.post('/workers/return', async request => {
       const { jobs } = request.body as ReturnRequest
+      const again: Lease[] = []
       for (const { workId } of jobs) {
         this.returned.push(workId)
         this.events.push(`return ${workId}`)
+        const lease = this.#leased.get(workId)
         this.#leased.delete(workId)
+        if (lease !== undefined) again.push({ ...lease, token: `t${++this.#count}` })
       }
+      if (this.requeues) this.#waiting.unshift(...again)
       this.ring()
       return { returned: jobs.length }
     })
@@ -233,13 +241,13 @@ export class FakeNode {
   }
 
   /** The completion of a job, as soon as it is there. */
-  async result(workId: string, withinMs = 10_000): Promise<Completion> {
+  async result(workId: string, withinMs = patienceMs): Promise<Completion> {
     await this.when(() => this.completionOf(workId) !== undefined, `result of ${workId}`, withinMs)
     return this.completionOf(workId) as Completion
   }
 
   /** Resolves when the condition holds; it is looked at after everything that happens here, and now and then. */
-  async when(condition: () => boolean, what: string, withinMs = 10_000): Promise<void> {
+  async when(condition: () => boolean, what: string, withinMs = patienceMs): Promise<void> {
     await this.#until(condition, withinMs)
     if (!condition()) throw new Error(`Not within ${withinMs} ms: ${what}`)
   }

