@@ -55,7 +55,7 @@ t.test('values that JSON would drop or change are refused with the reason', asyn
       const { error } = await node.result(id)
       const reason = { view: 'typed array', toJSON: 'thrown: undefined' }[what] ?? what
       t.match(error, { code: 'handler_error', message: /cannot be written as JSON/ }, `${what}, nested: ${nested}`)
-      t.ok(error?.message.includes(reason), error?.message)
+      t.ok(error?.message.includes(reason), `${what}: ${error?.message}`)
     }
   }
 })
