@@ -70,8 +70,11 @@ async function startNode(
   command: [string, ...string[]],
   env: NodeJS.ProcessEnv,
 ): Promise<string> {
-  const child = processes.spawn(command, { env, stdio: ['ignore', 'pipe', 'inherit'] })
-  const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
+  // A pipe and no terminal: then a node tells on standard error where it is, whatever ours is.
+  const child = processes.spawn(command, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout?.pipe(process.stderr, { end: false })
+  const lines = createInterface({ input: child.stderr as NodeJS.ReadableStream })
+  let isReady = false
   return await new Promise((resolve, reject) => {
     const timer = setTimeout(
       () => reject(new Error(`The node was not ready within ${readyWithinMs} ms`)),
@@ -79,7 +82,9 @@ async function startNode(
     )
     lines.on('line', line => {
       const url = /ready at (http:\/\/\S+)/.exec(line)?.[1]
-      if (url === undefined) return
+      // What it has to say after that is for somebody who wants to try it.
+      if (url === undefined) return isReady ? undefined : void process.stderr.write(`${line}\n`)
+      isReady = true
       clearTimeout(timer)
       resolve(url)
     })

@@ -12,10 +12,9 @@ fail() {
 
 need_node() {
   command -v node >/dev/null 2>&1 ||
-    fail 'Node.js is missing. Install version 20 or newer from https://nodejs.org/ and try again.'
-  local major
-  major=$(node -p 'process.versions.node.split(".")[0]')
-  [ "$major" -ge 20 ] || fail "Node.js $(node -v) is too old. Install version 20 or newer from https://nodejs.org/ and try again."
+    fail 'Node.js is missing. Install version 20.19 or newer from https://nodejs.org/ and try again.'
+  # 20.19 is the first of its line that gives a CommonJS module an ES module.
+  node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)' || fail "Node.js $(node -v) is too old. Install version 20.19 or newer from https://nodejs.org/ and try again."
   command -v npm >/dev/null 2>&1 || fail 'npm is missing; it comes with Node.js. Install it and try again.'
 }
 

@@ -25,9 +25,11 @@ export async function startOwnNode(cli: string): Promise<OwnNode> {
   }
   const child = spawn(process.execPath, [cli, 'node'], {
     env: { ...Object.fromEntries(inherited), ...own },
-    stdio: ['ignore', 'inherit', 'pipe'],
+    // A pipe and no terminal: then it tells on standard error where it is, whatever ours is.
+    stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   })
+  child.stdout.pipe(process.stderr, { end: false })
   const gone = once(child, 'exit')
   const stop = async (): Promise<void> => {
     child.kill('SIGTERM')
