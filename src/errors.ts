@@ -16,6 +16,11 @@ export const catalogue = {
     action:
       'Send less, or raise MUSTER_MAX_BODY_BYTES (at most 64 MiB while payloads are kept in Redis: S3 and folders hold more). JSON and form bodies have a lower limit: send raw bytes instead.',
   },
+  content_encoding_unsupported: {
+    status: 415,
+    title: 'Bodies are taken as they are, not compressed',
+    action: 'Send the body without Content-Encoding, and with no Transfer-Encoding but chunked.',
+  },
   content_type_missing: {
     status: 415,
     title: 'The request has a body but no Content-Type',
@@ -51,6 +56,11 @@ export const catalogue = {
     status: 409,
     title: 'This worker was told to go and may not claim',
     action: 'Finish what is running, complete it, and stop. A new worker registers under a new id.',
+  },
+  expectation_unsupported: {
+    status: 417,
+    title: 'This Expect header cannot be met',
+    action: 'Leave Expect out, or send "Expect: 100-continue".',
   },
   fleet_at_ceiling: {
     status: 409,
@@ -126,6 +136,11 @@ export const catalogue = {
     status: 400,
     title: 'The body is not valid JSON',
     action: 'Send one JSON object in UTF-8.',
+  },
+  json_too_deep: {
+    status: 400,
+    title: 'The JSON nests deeper than 256 levels',
+    action: 'Nest less, or send it as bytes (application/octet-stream): those are passed on as they are.',
   },
   key_not_found: {
     status: 404,

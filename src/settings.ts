@@ -100,7 +100,11 @@ export const fields = {
     'Free space that new work leaves on the disk of the data directory; auto: 5 % or 1 GiB, of small disks a fifth',
   ),
   attempts: field(integer(1, 1000), 3, 'Attempts of a job that does not say'),
-  backoffMs: field(integer(0, day), 1000, 'Delay before the second attempt; doubles each time, with jitter'),
+  backoffMs: field(
+    integer(0, day),
+    1000,
+    'Delay before the second attempt; doubles each time up to an hour, with jitter',
+  ),
   timeoutMs: field(integer(1, week), day, 'Run-time limit of an attempt that does not say'),
   leaseMs: field(integer(1000, hour), 15_000, 'How long a worker holds a job between heartbeats'),
   resultTtlMs: field(integer(1000, 52 * week), day, 'How long a collected result stays readable'),

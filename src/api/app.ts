@@ -4,10 +4,12 @@ import { fastify, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
 import type { Api, App } from './api.ts'
+import { parseJson } from './json-text.ts'
 import { addFarewell } from './leaving.ts'
 import { addAccess } from './plugins/access.ts'
 import { addDocsPage, addOpenapi } from './plugins/openapi.ts'
 import { addProblems, sendProblem, toProblem } from './plugins/problems.ts'
+import { addStrictHttp } from './plugins/strict-http.ts'
 import { addValidation } from './plugins/validation.ts'
 import { addAudit } from './routes/audit.ts'
 import { addEnqueue } from './routes/enqueue.ts'
@@ -22,6 +24,17 @@ import { addStatus } from './routes/status.ts'
 import { addWorkerBundle } from './routes/worker-bundle.ts'
 import { addWorkers } from './routes/workers.ts'
 import { minVersion, type TlsPair } from './tls-files.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The body with its numbers as they were sent, when doubles cannot hold them and the route asks for it. */
+    exactBody: unknown
+  }
+  interface FastifyContextConfig {
+    /** Numbers of the body are passed on. */
+    wantsExactNumbers?: boolean
+  }
+}
 
 /** Longest time for a request to arrive whole: a large payload over a slow line. */
 const requestTimeoutMs = 3_600_000
@@ -60,6 +73,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
 
   addProblems(app as never, () => api.jobs.room.diskFault())
+  addStrictHttp(app as never)
   addAccess(app as never, api)
   addValidation(app as never)
   addBodies(app)
@@ -91,14 +105,15 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
 /** Bodies are JSON. An empty one is none, whatever its Content-Type says: many clients send one with every POST. */
 function addBodies(app: App): void {
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
-    if (body === '') return done(null, undefined)
+  app.decorateRequest('exactBody', undefined)
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
+    if (body.length === 0) return done(null, undefined)
     try {
-      return done(null, JSON.parse(body as string))
+      const { value, exact } = parseJson(body as Buffer, request.routeOptions.config.wantsExactNumbers === true)
+      request.exactBody = exact
+      return done(null, value)
     } catch (error) {
-      return done(
-        new Problem('json_invalid', `The body is not valid JSON: ${(error as Error).message}.`, { cause: error }),
-      )
+      return done(error as Error)
     }
   })
   app.addContentTypeParser('*', (request, _payload, done) => {

@@ -3,14 +3,15 @@
  * raw application/octet-stream, the multipart part "data", {"data": "<base64>"} or {"payload": <JSON>}, the form field "data".
  * Raw and multipart bodies are streamed: what is over the inline limit goes to the payload store.
  */
-import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
-import type { Readable } from 'node:stream'
 import { Busboy } from '@fastify/busboy'
 import { Problem } from '../errors.ts'
 import type { StoredContent } from '../jobs/job-data.ts'
 import { type PayloadStore, PayloadTooLargeError } from '../payloads/payload-store.ts'
 import { type Spooled, spool } from '../payloads/spool.ts'
+import { parseJson, printExact } from './json-text.ts'
+import { finishOf, listen } from './parser-events.ts'
+import { readMultipart } from './read-multipart.ts'
 
 export interface PayloadLimits {
   readonly inlineBytes: number
@@ -60,7 +61,11 @@ async function readAs(
       return { base64: (await readWhole(request)).toString('base64') }
     return await store(request, target)
   }
-  if (type === 'multipart/form-data') return await readMultipart(request, contentType, target)
+  if (type === 'multipart/form-data')
+    return await readMultipart(request, contentType, {
+      store: part => store(part, target),
+      forget: async ({ blob }) => blob && (await target.store.delete([blob.key])),
+    })
   if (type === 'application/json') return await fromJson(await readBuffered(request, target), target)
   if (type === 'application/x-www-form-urlencoded') return await fromForm(await readBuffered(request, target), target)
   throw new Problem('content_type_unsupported', `The Content-Type "${type.slice(0, 100)}" is not understood here.`)
@@ -108,107 +113,37 @@ async function readBuffered(request: IncomingMessage, target: PayloadTarget): Pr
   return Buffer.concat(chunks)
 }
 
-async function readMultipart(
-  request: IncomingMessage,
-  contentType: string,
-  target: PayloadTarget,
-): Promise<StoredContent> {
-  let parser: InstanceType<typeof Busboy>
-  try {
-    parser = new Busboy({
-      headers: { 'content-type': contentType },
-      // A part named "data" counts as a file also without a file name, so that its bytes are not decoded as text.
-      isPartAFile: name => name === 'data',
-      limits: { files: 2, fields: 1, parts: 3, fieldSize: 1024 },
-    })
-  } catch (error) {
-    throw new Problem('multipart_invalid', `The multipart body cannot be read: ${(error as Error).message}.`, {
-      cause: error,
-    })
-  }
-  let found: Promise<StoredContent> | undefined
-  let part: Readable | undefined
-  let fault: Problem | undefined
-  // It may report one fault several times; the first one is awaited below.
-  parser.on('error', () => undefined)
-  parser.on('file', (_name: string, stream: Readable) => {
-    if (found !== undefined)
-      fault = new Problem('multipart_invalid', 'The multipart body has more than one part named "data".')
-    if (found !== undefined) return void stream.resume()
-    stream.on('error', () => undefined)
-    part = stream
-    found = store(stream, target)
-    // A fault of this part ends the parsing; it is awaited below.
-    found.catch(error => parser.destroy(error as Error))
-  })
-  parser.on('field', (name: string) => {
-    fault = new Problem(
-      'parameter_unknown',
-      `The multipart body has a part named "${name.slice(0, 100)}"; only "data" is known.`,
-    )
-  })
-  const finished = once(parser, 'finish')
-  request.once('close', () => {
-    if (request.complete) return
-    // A part that is being stored would wait for its end for ever.
-    const gone = new Error('the client went away')
-    part?.destroy(gone)
-    parser.destroy(gone)
-  })
-  request.pipe(parser)
-  try {
-    await finished
-    const content = await found
-    if (fault !== undefined) throw await forget(content, target, fault)
-    if (content === undefined) throw new Problem('data_missing', 'The multipart body has no part named "data".')
-    return content
-  } catch (error) {
-    request.unpipe(parser)
-    if (error instanceof Problem) throw error
-    throw new Problem('multipart_invalid', `The multipart body is broken: ${(error as Error).message}.`, {
-      cause: error,
-    })
-  }
-}
-
-async function forget(content: StoredContent | undefined, target: PayloadTarget, fault: Problem): Promise<Problem> {
-  if (content?.blob !== undefined) await target.store.delete([content.blob.key])
-  return fault
-}
-
 async function fromJson(body: Buffer, target: PayloadTarget): Promise<StoredContent> {
-  const value = parseJson(body)
+  const { value, exact } = parseJson(body, true)
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw new Problem('json_invalid', 'The body must be a JSON object.')
+    throw new Problem('json_invalid', 'The body must be a JSON object: {"payload": …} or {"data": "<base64>"}.')
   const keys = Object.keys(value)
   const unknown = keys.find(key => key !== 'data' && key !== 'payload')
   if (unknown !== undefined)
     throw new Problem(
       'parameter_unknown',
-      `The body has the key "${unknown.slice(0, 100)}"; only "data" and "payload" are known.`,
+      `The body has the key "${unknown.slice(0, 100)}"; only "data" and "payload" are known. Did you mean {"payload": {"${unknown.slice(0, 100)}": …}}?`,
     )
   if (keys.length !== 1)
     throw new Problem('data_missing', 'The body must have one of the keys "data" (base64) and "payload" (any JSON).')
   const { data, payload } = value as { data?: unknown; payload?: unknown }
-  if (keys[0] === 'payload') return await storeJson(payload, target)
+  if (keys[0] === 'payload') return await storeJson(payload, exact as { payload: unknown } | undefined, target)
   if (typeof data !== 'string' || data.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(data)) {
     throw new Problem('data_invalid', '"data" must be a string of base64 (RFC 4648, padded).')
   }
   return await store(only(Buffer.from(data, 'base64')), target)
 }
 
-function parseJson(body: Buffer): unknown {
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
-  } catch (error) {
-    throw new Problem('json_invalid', `The body is not valid JSON: ${(error as Error).message}.`, { cause: error })
-  }
-}
-
-async function storeJson(value: unknown, target: PayloadTarget): Promise<StoredContent> {
-  const text = Buffer.from(JSON.stringify(value))
-  if (text.length <= target.inlineBytes) return { json: value }
-  const { bytes, sha256 } = await target.store.put(target.key, text, target)
+/** @param exact the body with its numbers as they were sent, when doubles cannot hold them */
+async function storeJson(
+  value: unknown,
+  exact: { payload: unknown } | undefined,
+  target: PayloadTarget,
+): Promise<StoredContent> {
+  const text = exact === undefined ? JSON.stringify(value) : printExact(exact.payload)
+  const content = Buffer.from(text)
+  if (content.length <= target.inlineBytes) return exact === undefined ? { json: value } : { text }
+  const { bytes, sha256 } = await target.store.put(target.key, content, target)
   return { blob: { key: target.key, kind: 'json', bytes, sha256 } }
 }
 
@@ -221,13 +156,18 @@ async function fromForm(body: Buffer, target: PayloadTarget): Promise<StoredCont
     defCharset: 'latin1',
     limits: { fieldSize: body.length + 1, fields: 16 },
   })
-  parser.on('field', (name: string, value: string) => {
+  listen(parser, 'field', (name: string, value: string) => {
     if (name === 'data') values.push(Buffer.from(value, 'latin1'))
     else unknown = name
   })
-  const finished = once(parser, 'finish')
+  const finished = finishOf(parser)
   parser.end(body)
   await finished
+  if (unknown !== undefined && /^\s*[{[]/.test(unknown))
+    throw new Problem(
+      'content_type_unsupported',
+      "This looks like JSON, sent as a form: add the header Content-Type: application/json (curl: -H 'Content-Type: application/json').",
+    )
   if (unknown !== undefined)
     throw new Problem('parameter_unknown', `The form has a field "${unknown.slice(0, 100)}"; only "data" is known.`)
   const [data] = values

@@ -2,7 +2,8 @@
 import { pipeline, Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import { Problem } from '../errors.ts'
-import type { BlobRef, StoredContent } from '../jobs/job-data.ts'
+import { type BlobRef, jsonOf, type StoredContent } from '../jobs/job-data.ts'
+import { unwrapRawJson } from '../jobs/raw-json.ts'
 import type { PulledResult } from '../jobs/results.ts'
 import { checkedStream } from '../payloads/checked-stream.ts'
 import type { PayloadStore } from '../payloads/payload-store.ts'
@@ -23,7 +24,7 @@ export function renderPulled({ workId, value, failure }: PulledResult): PulledEn
   if (value?.blob !== undefined)
     return { 'Work ID': workId, Value: null, 'Value URL': `/jobs/${workId}/result`, 'Value Bytes': value.blob.bytes }
   if (value?.base64 !== undefined) return { 'Work ID': workId, Value: value.base64, Encoding: 'base64' }
-  return { 'Work ID': workId, Value: value?.json ?? null }
+  return { 'Work ID': workId, Value: value === undefined ? null : jsonOf(value) }
 }
 
 /** Bytes are sent as they are; JSON as {"workId": …, "value": …}. Blobs are streamed and checked on the way. */
@@ -40,7 +41,9 @@ export async function sendValue(
   }
   if (value.base64 !== undefined)
     return reply.type('application/octet-stream').send(Buffer.from(value.base64, 'base64'))
-  return reply.type('application/json; charset=utf-8').send(JSON.stringify({ workId, value: value.json ?? null }))
+  return reply
+    .type('application/json; charset=utf-8')
+    .send(unwrapRawJson(JSON.stringify({ workId, value: jsonOf(value) })))
 }
 
 /** Sends a blob with its length and checksum (RFC 9530). */

@@ -11,7 +11,7 @@ import type { Content, Lease } from '../contract/worker-protocol.ts'
 import type { Bell } from '../redis/bell.ts'
 import { parseCheckpoint } from './checkpoints.ts'
 import { ClaimActivity } from './claim-activity.ts'
-import type { JobData, StoredContent } from './job-data.ts'
+import { type JobData, jsonOf, type StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import { aloneAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
 import { maxTaken, takeMany } from './take-many.ts'
@@ -229,5 +229,5 @@ function toContent(stored: StoredContent, place: 'payloads' | 'checkpoints', wor
     const { kind, bytes, sha256 } = stored.blob
     return { blob: { url: `/workers/${place}/${workId}?token=${encodeURIComponent(token)}`, kind, bytes, sha256 } }
   }
-  return stored.base64 === undefined ? { json: stored.json ?? null } : { base64: stored.base64 }
+  return stored.base64 === undefined ? { json: jsonOf(stored) } : { base64: stored.base64 }
 }

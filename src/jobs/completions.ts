@@ -43,6 +43,8 @@ export interface AttemptFailure {
 
 export type OutcomeKind = 'succeeded' | 'retrying' | 'dead' | 'stale'
 
+/** Between two attempts: of a thousand attempts the last ones should still be this year's. */
+const longestBackoffMs = 3_600_000
 /** Lines kept of one job's log. */
 const keepLogLines = 1000
 
@@ -143,8 +145,7 @@ export class Completions {
     if (job === undefined) return 'stale'
     const retry = failure.retryable !== false && job.attemptsMade + 1 < (job.opts.attempts ?? 1)
     if (!retry && !(await this.#markDead(outcome))) return 'stale'
-    // BullMQ computes the delay (Backoffs.exponential): round(2^(attempt-1) × backoffMs), the upper half of it random.
-    job.opts.backoff = { type: 'exponential', delay: this.#backoffMs, jitter: 0.5 }
+    job.opts.backoff = { type: 'fixed', delay: retryDelayMs(job.attemptsMade + 1, this.#backoffMs), jitter: 0.5 }
     try {
       await job.moveToFailed(toError(failure, retry), outcome.token, false)
     } catch (error) {
@@ -208,6 +209,10 @@ export class Completions {
     await pipeline.exec()
   }
 }
+
+/** Doubles from attempt to attempt, up to an hour (or to the first delay, if that is longer); BullMQ makes its upper half random. */
+export const retryDelayMs = (attempt: number, backoffMs: number): number =>
+  Math.min(2 ** (attempt - 1) * backoffMs, Math.max(longestBackoffMs, backoffMs))
 
 function toError(failure: AttemptFailure, retry: boolean): Error {
   const text = `${failure.code}: ${failure.message}`

@@ -1,9 +1,12 @@
 /** How a job's payload and its value stand in Redis: as BullMQ's `data` and `returnvalue`, both JSON. */
 import { nanoid } from 'nanoid'
+import { RawJson } from './raw-json.ts'
 
-/** Inline content, or a reference to a blob in the payload store. Exactly one of the three. */
+/** Inline content, or a reference to a blob in the payload store. Exactly one of the four. */
 export interface StoredContent {
   readonly json?: unknown
+  /** JSON with numbers that a double cannot hold, as it was sent (raw-json.ts). */
+  readonly text?: string
   readonly base64?: string
   readonly blob?: BlobRef
 }
@@ -15,6 +18,10 @@ export interface BlobRef {
   /** Lowercase hex. */
   readonly sha256: string
 }
+
+/** The JSON of inline content, to be printed into a reply. */
+export const jsonOf = ({ json, text }: StoredContent): unknown =>
+  text === undefined ? (json ?? null) : new RawJson(text)
 
 export interface JobData {
   readonly payload: StoredContent

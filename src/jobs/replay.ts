@@ -1,12 +1,15 @@
 /** Replaying dead jobs: back to the line with all their attempts before them. */
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
+import { isCancelled } from './cancel.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import { jobNotFound } from './queues.ts'
 
 /** @throws Problem job_not_found, job_not_dead */
 export async function retryJob(queue: JobQueue, bell: Bell, workId: string): Promise<void> {
   const job = await queue.job(workId)
+  if (job === undefined && (await isCancelled(queue, workId)))
+    throw new Problem('job_cancelled', `The job ${workId} was cancelled, so there is nothing to retry.`)
   if (job === undefined) throw jobNotFound(workId)
   if (job.finishedOn === undefined || !(await job.isFailed())) throw notDead(workId)
   // First out of the index: were it still there when the job succeeds, its result would be handed out as a failure too.

@@ -142,6 +142,7 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
             ] as const),
             ...([
               'json_invalid',
+              'json_too_deep',
               'multipart_invalid',
               'idempotency_key_invalid',
               'queue_unknown',
@@ -241,15 +242,15 @@ async function chooseType(query: { iterations?: number; type?: string }, types: 
 
 function checkPayload(type: KnownType, sent: StoredContent | undefined, needsData: boolean): void {
   if (sent === undefined && needsData) throw new Problem('data_missing')
-  if (sent?.json !== undefined && needsData)
+  if ((sent?.json !== undefined || sent?.text !== undefined) && needsData)
     throw new Problem('payload_invalid', 'The type sha512 takes bytes: send them raw, or as {"data": "<base64>"}.')
   if (type.check === undefined) return
   if (sent?.base64 !== undefined || sent?.blob?.kind === 'bytes')
     throw new Problem('payload_invalid', `The type "${type.type}" takes JSON: send {"payload": …} as application/json.`)
   if (sent?.blob !== undefined)
     throw new Problem('payload_invalid', `The payload is too large for the type "${type.type}".`)
-  const fault = type.check(sent?.json ?? null)
-  if (fault !== undefined) throw new Problem('payload_invalid', `The payload of "${type.type}": ${fault}`)
+  const fault = type.check(sent?.text === undefined ? (sent?.json ?? null) : JSON.parse(sent.text))
+  if (fault !== undefined) throw new Problem('payload_invalid', fault)
 }
 
 function readIdempotencyKey(request: FastifyRequest): string | undefined {

@@ -149,7 +149,7 @@ export function addJobs(app: App, { jobs, store }: Api): void {
         description: 'Puts it back in line with all its attempts before it.',
         tags: ['jobs'],
         params: WorkIdParams,
-        response: { 200: Retried, ...problems('job_not_found', 'job_not_dead') },
+        response: { 200: Retried, ...problems('job_not_found', 'job_not_dead', 'job_cancelled') },
       },
     },
     async ({ params: { workId } }) => {

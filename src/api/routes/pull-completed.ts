@@ -4,6 +4,7 @@ import { nanoid } from 'nanoid'
 import { Type } from 'typebox'
 import { Problem } from '../../errors.ts'
 import { replyLeaseMs } from '../../jobs/acks.ts'
+import { unwrapRawJson } from '../../jobs/raw-json.ts'
 import { mayHold, type Results } from '../../jobs/results.ts'
 import { queueOfWorkId } from '../../jobs/work-id.ts'
 import type { Api, App } from '../api.ts'
@@ -104,7 +105,7 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
         response: { 200: Type.Array(Entry), ...problems('parameter_invalid', 'parameter_unknown', 'queue_unknown') },
       },
       // The reply may be large and is plain: no second pass over it.
-      serializerCompiler: () => data => JSON.stringify(data),
+      serializerCompiler: () => data => unwrapRawJson(JSON.stringify(data)),
     },
     async (request, reply) => {
       const { top, queue = 'default', waitMs = 0, leaseMs, maxBytes = 16 * mebibyte, failed } = request.query

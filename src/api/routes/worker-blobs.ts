@@ -9,6 +9,7 @@ import { type BlobRef, resultKey } from '../../jobs/job-data.ts'
 import { PayloadTooLargeError } from '../../payloads/payload-store.ts'
 import { spool } from '../../payloads/spool.ts'
 import type { Api, App } from '../api.ts'
+import { depthGuarded } from '../json-text.ts'
 import { openBlob, sendBlob } from '../render-value.ts'
 import { problems, WorkIdParams } from '../schemas.ts'
 import { requireLeaseOf } from '../worker-door.ts'
@@ -109,7 +110,7 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
       await requireLease(caller, workId, token)
       const key = resultKey(workId, token)
       const limits = { inlineBytes: 0, maxBytes: settings.maxBodyBytes }
-      const spooled = await orTooLarge(spool(raw, { ...limits, store, key }))
+      const spooled = await orTooLarge(spool(kind === 'json' ? depthGuarded(raw) : raw, { ...limits, store, key }))
       if ('inline' in spooled) return { value: kind === 'json' ? { json: null } : { base64: '' } }
       const { bytes, sha256 } = spooled.blob
       return { value: { blob: { url: key, kind, bytes, sha256 } } }

@@ -15,9 +15,11 @@ import { Problem } from '../../errors.ts'
 import type { Outcome } from '../../jobs/completions.ts'
 import { resultKey, type StoredContent } from '../../jobs/job-data.ts'
 import type { LostLease } from '../../jobs/leases.ts'
+import { unwrapRawJson } from '../../jobs/raw-json.ts'
 import type { Api, App } from '../api.ts'
 import { signalOf } from '../client-signal.ts'
 import { Fence, refuse } from '../fence.ts'
+import { printExact } from '../json-text.ts'
 import { problems } from '../schemas.ts'
 import { requireInstance, requireWorker } from '../worker-door.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
@@ -91,6 +93,7 @@ export function addWorkers(app: App, api: Api): void {
   app.post(
     '/workers/claim',
     {
+      onSend: unwrapPayloads,
       schema: {
         operationId: 'workerClaim',
         summary: 'Lease jobs',
@@ -130,6 +133,8 @@ export function addWorkers(app: App, api: Api): void {
     '/workers/complete',
     {
       bodyLimit,
+      config: { wantsExactNumbers: true },
+      onSend: unwrapPayloads,
       schema: {
         operationId: 'workerComplete',
         summary: 'Report how attempts ended, and lease the next jobs',
@@ -142,7 +147,8 @@ export function addWorkers(app: App, api: Api): void {
       const { workerId, queue, results, claim = 0 } = request.body
       requireWorker(request.caller, workerId, results)
       const { completions } = jobs.of(queue)
-      const outcomes = results.map(result => toOutcome(result))
+      const exact = (request.exactBody as ExactCompletions | undefined)?.results
+      const outcomes = results.map((result, index) => toOutcome(result, exact?.[index]))
       const first = claim > 0 && !stopping.aborted ? await fence.look(workerId) : 'unknown'
       const { kinds, leases } = await completions.complete(workerId, outcomes, first === 'yes' ? claim : 0)
       fleet.registry.worked(workerId)
@@ -213,19 +219,49 @@ export function addWorkers(app: App, api: Api): void {
   }
 }
 
+/** Payloads with numbers that a double cannot hold go out as they came in. */
+function unwrapPayloads(
+  _request: unknown,
+  _reply: unknown,
+  payload: unknown,
+  done: (error: null, payload: unknown) => void,
+): void {
+  done(null, typeof payload === 'string' ? unwrapRawJson(payload) : payload)
+}
+
 function requireOwnWorker<T>(registered: T | undefined): T {
   if (registered === undefined) throw new Problem('forbidden', 'A worker of this id belongs to another instance.')
   return registered
 }
 
-function toOutcome({ workId, token, durationMs, logs, value, error }: Completion): Outcome {
+/** The part of a request whose numbers are passed on. */
+interface ExactCompletions {
+  readonly results: readonly { readonly value?: { readonly json?: unknown } }[]
+}
+
+function toOutcome(
+  { workId, token, durationMs, logs, value, error }: Completion,
+  exact: ExactCompletions['results'][number] | undefined,
+): Outcome {
   const base = { workId, token, durationMs, ...(logs !== undefined && { logs }) }
   if (error !== undefined) return { ...base, error: error as NonNullable<Outcome['error']> }
-  return { ...base, value: toStored(value ?? { json: null }, workId, token) }
+  return { ...base, value: toStored(value ?? { json: null }, exact?.value?.json, workId, token) }
+}
+
+/** Only the values whose own numbers need it are kept as text. */
+function exactContent(json: unknown, exact: unknown): StoredContent {
+  const text = printExact(exact)
+  return text === JSON.stringify(json) ? { json } : { text }
 }
 
 /** A blob's place is never taken from a worker's word: it is where this very attempt may have put it. */
-function toStored(value: NonNullable<Completion['value']>, workId: string, token: string): StoredContent {
+function toStored(
+  value: NonNullable<Completion['value']>,
+  exact: unknown,
+  workId: string,
+  token: string,
+): StoredContent {
+  if ('json' in value && exact !== undefined) return exactContent(value.json, exact)
   if (!('blob' in value)) return value
   const { kind, bytes, sha256 } = value.blob
   return { blob: { key: resultKey(workId, token), kind, bytes, sha256 } }
