@@ -1,6 +1,9 @@
-/** The version of this Muster, from package.json. */
+/** The name and version of this Muster, from package.json: the one place that has them. */
 import { readFileSync } from 'node:fs'
 
-const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  name: string
+  version: string
+}
 
-export const version = manifest.version
+export const { name: packageName, version } = manifest

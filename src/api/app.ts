@@ -93,7 +93,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   addQueues(app, api)
   addFleet(app, api)
   addWorkers(app, api)
-  addWorkerBundle(app, api)
+  addWorkerBundle(app)
   addJoin(app, api)
   addKeys(app, api)
   addAudit(app, api)

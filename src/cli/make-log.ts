@@ -13,9 +13,18 @@ export function makeLog({ logLevel }: Settings): Logger {
     serializers: { err: errorForLog },
     formatters: { level: (label: string) => ({ level: label }) },
   }
-  if (!process.stdout.isTTY) return pino(options, lossyOutput())
+  if (!process.stdout.isTTY || !hasPretty()) return pino(options, lossyOutput())
   const pretty = { colorize: hasColors(), ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', singleLine: true }
   return pino({ ...options, transport: { target: 'pino-pretty', options: pretty } })
+}
+
+/** The code of a worker that a node serves comes without it. */
+function hasPretty(): boolean {
+  try {
+    return import.meta.resolve('pino-pretty') !== ''
+  } catch {
+    return false
+  }
 }
 
 /** A log that cannot be written is kept up to here. */

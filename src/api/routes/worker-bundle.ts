@@ -1,10 +1,10 @@
 /** GET /workers/bundle.tgz: the code of a worker, for an instance that has none. */
 import type { FastifyReply } from 'fastify'
-import type { Api, App } from '../api.ts'
+import type { App } from '../api.ts'
 import { problems } from '../schemas.ts'
 import { workerBundle } from '../worker-bundle.ts'
 
-export function addWorkerBundle(app: App, { settings }: Api): void {
+export function addWorkerBundle(app: App): void {
   app.get(
     '/workers/bundle.tgz',
     {
@@ -14,16 +14,19 @@ export function addWorkerBundle(app: App, { settings }: Api): void {
         tags: ['workers'],
         response: {
           200: {
-            description: 'A tar.gz of dist, node_modules and package.json',
+            description: 'A tar.gz of dist and package.json. The header Repr-Digest has its SHA-256',
             content: { 'application/gzip': { schema: {} } },
           },
           ...problems(),
         },
       },
     },
-    async (_request, reply) =>
-      (await (reply as unknown as FastifyReply)
+    async (_request, reply) => {
+      const { bytes, digest } = await workerBundle()
+      return (await (reply as unknown as FastifyReply)
+        .header('Repr-Digest', `sha-256=:${Buffer.from(digest, 'hex').toString('base64')}:`)
         .type('application/gzip')
-        .send(await workerBundle(settings.handlers))) as never,
+        .send(bytes)) as never
+    },
   )
 }

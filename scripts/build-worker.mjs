@@ -1,0 +1,73 @@
+/**
+ * Packs the code of a worker, after tsc: dist/worker-bundle.tgz, which nodes serve as /workers/bundle.tgz. All that a worker
+ * imports is in a few files, so that it needs no node_modules and starts fast. The same build gives the same bytes.
+ */
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
+import { create } from 'tar'
+
+const root = fileURLToPath(new URL('../', import.meta.url))
+const target = join(root, 'dist/worker-bundle.tgz')
+const folder = mkdtempSync(join(root, 'dist/.worker-'))
+
+/** `muster` has other commands, which a worker has no code for: they say so. */
+const worksOnly = {
+  name: 'works-only',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^\./ }, ({ path, kind, importer }) =>
+      kind === 'dynamic-import' && importer.endsWith('/dist/cli.js') && path !== './worker/run-worker.js'
+        ? { path, namespace: 'absent' }
+        : undefined,
+    )
+    onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
+      contents: `throw Object.assign(new Error('this is the code of a worker alone: it knows "muster worker"'), { stack: undefined })`,
+    }))
+  },
+}
+
+try {
+  await build({
+    absWorkingDir: root,
+    entryPoints: {
+      cli: 'dist/cli.js',
+      'slot-main': 'dist/worker/slot-main.js',
+      'slot-watchdog': 'dist/worker/slot-watchdog.js',
+    },
+    outdir: join(folder, 'dist'),
+    bundle: true,
+    splitting: true,
+    // Beside the entries: code finds its neighbours by import.meta.url.
+    chunkNames: 'part-[hash]',
+    platform: 'node',
+    format: 'esm',
+    target: 'node20.19',
+    minifySyntax: true,
+    minifyWhitespace: true,
+    // It bundles handlers, which a worker takes from a node.
+    external: ['esbuild'],
+    legalComments: 'none',
+    logLevel: 'warning',
+    plugins: [worksOnly],
+    banner: {
+      js: `import { createRequire as musterRequire } from 'node:module'; const require = musterRequire(import.meta.url);`,
+    },
+  })
+  const { name, version, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ name, version, license, type: 'module', private: true }))
+  const archive = create({ cwd: folder, gzip: { level: 9 }, portable: true, mtime: new Date('2000-01-01T00:00:00Z') }, [
+    'package.json',
+    'dist',
+  ])
+  const chunks = []
+  for await (const chunk of archive) chunks.push(chunk)
+  const bundle = Buffer.concat(chunks)
+  // The operating system that it was packed on is the one thing in the header that differs.
+  bundle[9] = 255
+  writeFileSync(target, bundle)
+  writeFileSync(`${target}.sha256`, `${createHash('sha256').update(bundle).digest('hex')}\n`)
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
