@@ -5,6 +5,7 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { StartupError } from './errors.ts'
+import { faultsOfPassEnv } from './settings/child-environment.ts'
 import { cloudwatchNamespace, faultsOfMetrics } from './settings/cloudwatch-namespace.ts'
 import { durationMs } from './settings/duration.ts'
 import { faultsOfAccess } from './settings/faults-of-access.ts'
@@ -194,6 +195,7 @@ export const fields = {
     '',
     "Local workers run as this user, away from the node's keys and Redis; the node has to be root",
   ),
+  passEnv: field(list, '', 'Variables that handlers may see besides the harmless ones, separated by commas'),
   workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
   workerDrainMs: field(
     integer(0, day),
@@ -235,6 +237,11 @@ export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['par
 export const variableName = (key: string): string =>
   (fields as Record<string, Field<unknown>>)[key]?.variable ??
   `MUSTER_${key.replace(/[A-Z]/g, letter => `_${letter}`).toUpperCase()}`
+
+/** No child process ever gets these. */
+export const secretVariables: readonly string[] = Object.entries<Field<unknown>>(fields).flatMap(([key, { secret }]) =>
+  secret === true ? [variableName(key)] : [],
+)
 
 const fallbackOf = ({ fallback }: Field<unknown>, above: Readonly<Record<string, unknown>>): string =>
   typeof fallback === 'function' ? fallback(above) : fallback
@@ -285,6 +292,7 @@ export function readSettings(environment: Environment): Settings {
   }
   if (faults.length === 0) faults.push(...faultsOfRedis(values as unknown as Settings))
   if (faults.length === 0) faults.push(...faultsOfAccess(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...faultsOfPassEnv((values as unknown as Settings).passEnv, secretVariables))
   if (faults.length === 0) faults.push(...faultsOfEc2(values as unknown as Settings))
   if (faults.length === 0) faults.push(...faultsOfPayloads(values as unknown as Settings))
   if (faults.length === 0) faults.push(...faultsOfMetrics(values as unknown as Settings))

@@ -106,6 +106,7 @@ export class Worker {
       slots: this.#slots,
       heapMb: settings.workerHeapMb,
       maxBodyBytes: settings.maxBodyBytes,
+      passEnv: settings.passEnv,
       handlersFile: settings.handlers === '' ? undefined : settings.handlers,
       log,
       isLeaseGood: attempt => this.#leases.isGood(attempt),

@@ -6,9 +6,13 @@ const heapMb = 256
 
 /**
  * @param file a user's handlers; undefined: the built-in ones alone
+ * @param passEnv variables that they may see besides the harmless ones
  * @throws StartupError when they cannot be loaded
  */
-export async function describeHandlers(file: string | undefined): Promise<HandlerDescription[]> {
+export async function describeHandlers(
+  file: string | undefined,
+  passEnv: readonly string[] = [],
+): Promise<HandlerDescription[]> {
   let onDeath: () => void = () => undefined
   const died = new Promise<void>(resolve => {
     onDeath = resolve
@@ -22,7 +26,7 @@ export async function describeHandlers(file: string | undefined): Promise<Handle
     onCheckpoint: nothing,
     onDeath,
   }
-  const slot = new Slot({ handlersFile: file === '' ? undefined : file, heapMb, maxBodyBytes: 0, events })
+  const slot = new Slot({ handlersFile: file === '' ? undefined : file, heapMb, maxBodyBytes: 0, passEnv, events })
   try {
     return await slot.ready
   } finally {

@@ -37,6 +37,7 @@ export interface SlotPoolOptions {
   readonly slots: number
   readonly heapMb: number
   readonly maxBodyBytes: number
+  readonly passEnv: readonly string[]
   readonly handlersFile: string | undefined
   readonly log: Logger
   readonly events: SlotPoolEvents
@@ -215,7 +216,7 @@ export class SlotPool {
   }
 
   #spawn(): Slot {
-    const { handlersFile, heapMb, maxBodyBytes } = this.#options
+    const { handlersFile, heapMb, maxBodyBytes, passEnv } = this.#options
     const events: SlotEvents = {
       onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
       onChange: slot => this.#onChange(slot),
@@ -224,7 +225,7 @@ export class SlotPool {
       onUpdate: this.#options.events.onUpdate,
       onCheckpoint: this.#options.events.onCheckpoint,
     }
-    const slot = new Slot({ handlersFile, heapMb, maxBodyBytes, events })
+    const slot = new Slot({ handlersFile, heapMb, maxBodyBytes, passEnv, events })
     this.#slots.add(slot)
     return slot
   }

@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import type { Duplex, Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { AttemptError } from '../contract/worker-protocol.ts'
+import { childEnvironment } from '../settings/child-environment.ts'
 import { describeDeath } from './describe-death.ts'
 import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
 import { toLogLines } from './log-lines.ts'
@@ -27,6 +28,8 @@ export interface SlotProcessOptions {
   readonly handlersFile: string | undefined
   readonly heapMb: number
   readonly maxBodyBytes: number
+  /** Variables that the handlers may see besides the harmless ones. */
+  readonly passEnv: readonly string[]
   /** May throw: what the slot said is nonsense, and it is killed. */
   readonly onMessage: (header: unknown, body: Buffer) => void
   /** Lines that came by another way than frames: from native code, V8's last words, what a handler spawned. */
@@ -55,7 +58,7 @@ export class SlotProcess {
     ]
     this.#child = spawn(process.execPath, args, {
       detached: true,
-      env: slotEnvironment(),
+      env: childEnvironment(process.env, options.passEnv),
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     })
     this.#child.on('error', error => {
@@ -149,10 +152,4 @@ export class SlotProcess {
     for (const stream of [this.#pipe, this.#child.stdout, this.#child.stderr]) stream?.destroy()
     this.#options.onEnd(death)
   }
-}
-
-/** The worker's token is no business of a handler, nor is Redis. */
-function slotEnvironment(): NodeJS.ProcessEnv {
-  const { MUSTER_WORKER_TOKEN: _token, MUSTER_REDIS_URL: _redis, ...rest } = process.env
-  return rest
 }

@@ -51,6 +51,7 @@ export interface SlotOptions {
   readonly heapMb: number
   /** Largest value or checkpoint. */
   readonly maxBodyBytes: number
+  readonly passEnv: readonly string[]
   readonly events: SlotEvents
 }
 

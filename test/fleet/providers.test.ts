@@ -99,6 +99,9 @@ t.test('a worker is started with its queue, and an environment of its own', asyn
   const outer = {
     PATH: process.env.PATH,
     AWS_REGION: 'eu-central-1',
+    AWS_SECRET_ACCESS_KEY: 'of the node alone',
+    NPM_TOKEN: 'of the node alone',
+    MUSTER_PASS_ENV: 'AWS_REGION',
     PORT: '80',
     MUSTER_REDIS_URL: 'redis://secret',
     MUSTER_LOG_LEVEL: 'debug',

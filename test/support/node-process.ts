@@ -60,6 +60,7 @@ export async function startNodeProcess(
       ),
       // Inherited by all that the node starts, and by what those start: so they are found.
       MARK_OF_TEST: dataDir,
+      MUSTER_PASS_ENV: 'MARK_OF_TEST',
       MUSTER_PORT: String(port),
       MUSTER_DATA_DIR: dataDir,
       MUSTER_CONFIG_FILE: '/nonexistent',
