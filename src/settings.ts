@@ -166,6 +166,16 @@ export const fields = {
   ec2InstanceTypes: field(list, '', "Instance types to choose from, separated by commas; unset: the launch template's"),
   ec2Subnets: field(list, '', "Subnets to launch into, separated by commas; unset: the launch template's"),
   ec2SpotPercent: field(integer(0, 100), 0, 'Share of a pool that is Spot; what Spot has no room for is On-Demand'),
+  ec2HandlerMetadata: field(
+    oneOf('no', 'yes'),
+    'no',
+    'Whether handlers may ask the metadata service of their instance, and so have its role',
+  ),
+  insecure: field(
+    oneOf('no', 'yes'),
+    'no',
+    'yes: secrets and code may go to instances by http, which everybody on their way can read and change',
+  ),
   ec2VolumeGraceMs: field(
     integer(1000, week),
     10 * minute,
@@ -188,6 +198,16 @@ export const fields = {
     text,
     '',
     'Name of the SSM parameter (SecureString) from which instances read the join secret',
+  ),
+  workerJoinProof: field(
+    oneOf('none', 'address', 'document', 'both'),
+    'address',
+    'What an instance of EC2 shows beside the join secret: that it calls from an address of its own, its identity document, or both',
+  ),
+  ec2IdentityCertFile: field(
+    text,
+    '',
+    'PEM file with the RSA-2048 certificate of AWS for the identity documents of this region',
   ),
   workerSlots: field(integer(1, 1024), () => String(availableParallelism()), 'Jobs that one worker runs at once'),
   workerUser: field(
@@ -224,6 +244,7 @@ export interface PoolSettings {
 export interface PlacementSettings {
   readonly instanceTypes: readonly string[]
   readonly spotPercent: number
+  readonly handlerMetadata: 'no' | 'yes'
 }
 
 export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['parse']> } & {
@@ -263,6 +284,7 @@ const poolFields = {
 const placementFields = {
   instanceTypes: 'ec2InstanceTypes',
   spotPercent: 'ec2SpotPercent',
+  handlerMetadata: 'ec2HandlerMetadata',
 } as const satisfies Record<keyof PlacementSettings, keyof Fields>
 
 const queueFields: Readonly<Record<string, keyof Fields>> = { ...poolFields, ...placementFields }

@@ -19,6 +19,7 @@ node_urls=@@NODE_URLS@@
 join_parameter=@@JOIN_PARAMETER@@
 bundle_url=@@BUNDLE_URL@@
 authority=@@AUTHORITY@@
+closed='IPAddressDeny=169.254.169.254 fd00:ec2::254'
 
 say() { echo "muster: $*"; }
 
@@ -54,6 +55,8 @@ read_identity() {
       queue=$(metadata meta-data/tags/instance/muster:pool) &&
       slots=$(metadata meta-data/tags/instance/muster:slots) &&
       region=$(metadata meta-data/placement/region); then
+      # Handlers reach the metadata service, and by it the role of this instance, only where their pool asks for that.
+      if [ "$(metadata meta-data/tags/instance/muster:metadata || true)" = yes ]; then closed=''; fi
       return 0
     fi
     sleep "$try"
@@ -67,9 +70,14 @@ install_node() {
   if has_node; then return 0; fi
   say 'installs Node.js'
   if command -v dnf >/dev/null; then
-    timeout 300 dnf install -y nodejs20 || say 'dnf failed'
-    # Where several versions are installed, the plain name may be that of another one.
-    if ! has_node && [ -x /usr/bin/node-20 ]; then ln -sf /usr/bin/node-20 /usr/local/bin/node; fi
+    # A release of Amazon Linux has some of them: one that has ended leaves its list.
+    local version
+    for version in 24 22 20; do
+      timeout 300 dnf install -y "nodejs$version" || say "there is no nodejs$version"
+      # Where several versions are installed, the plain name may be that of another one.
+      if ! has_node && [ -x "/usr/bin/node-$version" ]; then ln -sf "/usr/bin/node-$version" /usr/local/bin/node; fi
+      if has_node; then break; fi
+    done
   elif command -v apt-get >/dev/null; then
     timeout 120 apt-get update || say 'apt-get update failed'
     DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y --no-install-recommends nodejs || say 'apt-get failed'
@@ -110,16 +118,24 @@ install_bundle() {
   rm -f "$file" "$headers"
 }
 
-# A token is good for an hour or so: whenever the worker is started, it gets a new one first.
+# A token is good for an hour or so: whenever the worker is started, it gets a new one first. The first join binds this instance to a
+# word that only root can read here; beside it goes what AWS signs of this instance.
 write_join() {
   mkdir -p "$root/usr/local/lib/muster" "$root/etc/muster"
   {
     printf '#!/bin/bash\n'
     printf '%s=%q\n' etc "$root/etc/muster" node_urls "$node_urls" parameter "$join_parameter" region "$region" \
-      instance_id "$instance_id" queue "$queue"
+      instance_id "$instance_id" queue "$queue" imds "$imds" ready "$root/run/muster-metadata/env"
     cat <<'JOIN'
 set -euo pipefail
 umask 077
+# As a unit it comes before the worker, and after what tells the worker of the end of its instance.
+if [ "${1:-}" = as-unit ]; then
+  for try in {1..50}; do
+    if [ -s "$ready" ]; then break; fi
+    sleep 0.2
+  done
+fi
 if [ -f "$etc/join-secret" ]; then
   secret=$(cat "$etc/join-secret")
 elif [ -n "$parameter" ]; then
@@ -128,15 +144,28 @@ elif [ -n "$parameter" ]; then
 else
   exit 0 # The nodes ask for none, or the image has a key.
 fi
+if [ ! -s "$etc/join-nonce" ]; then
+  od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$etc/join-nonce.new"
+  mv "$etc/join-nonce.new" "$etc/join-nonce"
+fi
+imds_curl=(curl --silent --fail --connect-timeout 2 --max-time 5)
+document=''
+if imds_token=$("${imds_curl[@]}" --request PUT --header 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/latest/api/token"); then
+  document=$("${imds_curl[@]}" --header "X-aws-ec2-metadata-token: $imds_token" \
+    "$imds/latest/dynamic/instance-identity/rsa2048" | tr -d '\n') || document=''
+fi
 headers=$(mktemp)
-trap 'rm -f "$headers"' EXIT
+trap 'rm -f "$headers" "$headers.body"' EXIT
+# In a file: what is an argument can be seen.
+printf '{"instanceId":"%s","queue":"%s","nonce":"%s"%s}' "$instance_id" "$queue" "$(cat "$etc/join-nonce")" \
+  "${document:+,\"document\":\"$document\"}" >"$headers.body"
 printf 'Authorization: Bearer %s\nContent-Type: application/json\n' "$secret" >"$headers"
 ca=()
 if [ -f "$etc/ca.pem" ]; then ca=(--cacert "$etc/ca.pem"); fi
 for try in 1 2 3 4 5 6 7 8; do
   for url in $node_urls; do
     reply=$(curl --silent --show-error --fail --connect-timeout 5 --max-time 30 "${ca[@]}" --header "@$headers" \
-      --data "{\"instanceId\":\"$instance_id\",\"queue\":\"$queue\"}" "$url/workers/join") || continue
+      --data "@$headers.body" "$url/workers/join") || continue
     token=$(sed -n 's/.*"token":"\([A-Za-z0-9._-]*\)".*/\1/p' <<<"$reply")
     [ -n "$token" ] || continue
     printf 'MUSTER_WORKER_TOKEN=%s\n' "$token" >"$etc/token.env.new"
@@ -183,15 +212,64 @@ write_environment() {
   chmod 600 "$root/etc/muster/worker.env"
 }
 
+# The worker hears from here that its instance is to end, and nothing else of what the metadata service knows.
+write_metadata_proxy() {
+  mkdir -p "$root/run/muster-metadata"
+  cat >"$root/usr/local/lib/muster/metadata.mjs" <<'PROXY'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+const [imds, file] = process.argv.slice(2)
+const known = { GET: /^\/latest\/meta-data\/(spot\/instance-action|events\/recommendations\/rebalance)$/, PUT: /^\/latest\/api\/token$/ }
+const server = createServer(async ({ method, url, headers }, reply) => {
+  if (!known[method]?.test(url)) return reply.writeHead(404).end()
+  try {
+    const passed = Object.entries(headers).filter(([name]) => name.startsWith('x-aws-ec2-metadata-token'))
+    const answer = await fetch(imds + url, { method, headers: passed, signal: AbortSignal.timeout(5000) })
+    reply.writeHead(answer.status).end(await answer.text())
+  } catch {
+    reply.writeHead(502).end()
+  }
+})
+// The worker was told the port of the first start.
+const port = existsSync(file) ? Number(/:(\d+)\n/.exec(readFileSync(file, 'utf8'))?.[1]) : 0
+server.listen(port, '127.0.0.1', () =>
+  writeFileSync(file, `AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:${server.address().port}\n`))
+PROXY
+}
+
 # A worker that ended well was told to go, or reaches no node any more: the machine goes, too. One that fails is started
-# again, five times in ten minutes, before the machine goes.
-write_unit() {
-  mkdir -p "$root/etc/systemd/system"
-  cat >"$root/etc/systemd/system/muster-worker.service" <<UNIT
+# again, five times in ten minutes, before the machine goes. What it may do is what deploy/systemd/muster-worker.service allows.
+write_units() {
+  local units=$root/etc/systemd/system
+  mkdir -p "$units"
+  cat >"$units/muster-metadata.service" <<UNIT
+[Unit]
+Description=Tells the Muster worker of the end of its instance
+
+[Service]
+ExecStart=$(command -v node) $root/usr/local/lib/muster/metadata.mjs $imds $root/run/muster-metadata/env
+DynamicUser=yes
+RuntimeDirectory=muster-metadata
+RuntimeDirectoryPreserve=yes
+Restart=always
+RestartSec=1
+UNIT
+  cat >"$units/muster-join.service" <<UNIT
+[Unit]
+Description=Token of the Muster worker
+Wants=network-online.target
+After=network-online.target muster-metadata.service
+
+[Service]
+Type=oneshot
+ExecStart=$root/usr/local/lib/muster/join as-unit
+UNIT
+  cat >"$units/muster-worker.service" <<UNIT
 [Unit]
 Description=Muster worker
-Wants=network-online.target
-After=network-online.target
+Wants=network-online.target muster-metadata.service
+Requires=muster-join.service
+After=network-online.target muster-metadata.service muster-join.service
 StartLimitIntervalSec=600
 StartLimitBurst=5
 SuccessAction=poweroff
@@ -200,7 +278,7 @@ FailureAction=poweroff
 [Service]
 EnvironmentFile=$root/etc/muster/worker.env
 EnvironmentFile=-$root/etc/muster/token.env
-ExecStartPre=+$root/usr/local/lib/muster/join
+EnvironmentFile=-$root/run/muster-metadata/env
 ExecStart=$(command -v node) $home/dist/cli.js worker
 DynamicUser=yes
 Restart=on-failure
@@ -210,6 +288,8 @@ KillSignal=SIGTERM
 TimeoutStopSec=@@STOP_SECONDS@@
 StandardOutput=journal+console
 StandardError=journal+console
+$closed
+@@HARDENING@@
 
 [Install]
 WantedBy=multi-user.target
@@ -228,7 +308,8 @@ join_nodes
 install_node
 install_bundle
 write_environment
-write_unit
+write_metadata_proxy
+write_units
 systemctl daemon-reload
 systemctl enable muster-worker.service
 systemctl start muster-worker.service

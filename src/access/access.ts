@@ -11,6 +11,7 @@ import type { Settings } from '../settings.ts'
 import { AccessRecords } from './access-records.ts'
 import { isSame, parseKey } from './api-key.ts'
 import { AuditLog } from './audit-log.ts'
+import type { JoinProofs } from './join-proofs.ts'
 import { judge } from './key-record.ts'
 import { KeyStore } from './key-store.ts'
 import { keys, topic } from './keys.ts'
@@ -30,6 +31,7 @@ export interface AccessOptions {
   readonly isPrivate: boolean
   /** How changes are kept; left out: in the primary. */
   readonly writes?: DurableWrites
+  readonly joinProofs?: JoinProofs
   readonly clock?: () => number
 }
 
@@ -124,6 +126,11 @@ export class Access {
     const { joinSecret } = this.#options
     const token = tokenOf(authorization) ?? ''
     return isSame(token, joinSecret) && joinSecret !== ''
+  }
+
+  /** What an instance shows beside the join secret; undefined where nothing more is asked for. */
+  get joinProofs(): JoinProofs | undefined {
+    return this.#options.joinProofs
   }
 
   hasEnded(instanceId: string): boolean {

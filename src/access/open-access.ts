@@ -6,6 +6,9 @@ import type { DurableWrites } from '../redis/durable-writes.ts'
 import { isLoopback } from '../settings/faults-of-access.ts'
 import type { Settings } from '../settings.ts'
 import { Access } from './access.ts'
+import { FirstUse } from './first-use.ts'
+import { readIdentityCertificates } from './identity-document.ts'
+import { JoinProofs } from './join-proofs.ts'
 import { readSecret } from './read-secret.ts'
 
 export interface OpenAccessOptions {
@@ -30,8 +33,9 @@ export async function openAccess({ settings, redis, bell, writes, log }: OpenAcc
   // Through a proxy on this machine others reach a node on loopback, too.
   const isPrivate = isLoopback(host) && trustedProxies.length === 0
   const { workerTokenTtlMs } = settings
+  const joinProofs = await openJoinProofs(settings, redis)
   const access = new Access({
-    ...{ redis, bell, operatorKey, joinSecret, workerTokenTtlMs, isPrivate },
+    ...{ redis, bell, operatorKey, joinSecret, workerTokenTtlMs, isPrivate, joinProofs },
     ...(writes !== undefined && { writes }),
   })
   await access.start()
@@ -52,4 +56,15 @@ export async function openAccess({ settings, redis, bell, writes, log }: OpenAcc
       'there is no MUSTER_WORKER_JOIN_SECRET: the workers of the fleet get in only with a key in their image (docs/access.md)',
     )
   return access
+}
+
+/** @throws StartupError when the certificates of AWS cannot be read */
+export async function openJoinProofs(settings: Settings, redis: RedisClient): Promise<JoinProofs> {
+  const { workerJoinProof: proofs, ec2IdentityCertFile: file, awsRegion: region, workerTokenTtlMs } = settings
+  return new JoinProofs({
+    firstUse: new FirstUse(redis, workerTokenTtlMs),
+    ...{ proofs, region, certificates: file === '' ? [] : await readIdentityCertificates(file) },
+    // A boot that takes longer is given up by the fleet.
+    youngMs: 2 * Math.max(...Object.values(settings.pools).map(({ bootTimeoutMs }) => bootTimeoutMs)),
+  })
 }

@@ -114,6 +114,19 @@ export type HeartbeatReply = Static<typeof HeartbeatReply>
 export const JoinRequest = Type.Object({
   instanceId: Type.String({ minLength: 1, maxLength: 128 }),
   queue: Type.String({ minLength: 1, maxLength: 64 }),
+  nonce: Type.Optional(
+    Type.String({
+      pattern: '^[0-9a-f]{64}$',
+      description:
+        'A word that the instance made up before its first join, and keeps for root alone: later joins show it',
+    }),
+  ),
+  document: Type.Optional(
+    Type.String({
+      maxLength: 16_384,
+      description: 'Its identity document as signed by AWS (dynamic/instance-identity/rsa2048), base64',
+    }),
+  ),
 })
 export type JoinRequest = Static<typeof JoinRequest>
 

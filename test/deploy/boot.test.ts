@@ -282,5 +282,8 @@ t.test('on a stock image, Node.js and Valkey are installed', async t => {
   const { code, output } = await node.boot({ PATH: `${join(node.state, 'bin')}:${tools}`, STUB_NODE: process.execPath })
   t.equal(code, 0, output)
   const installed = node.calls().filter(call => call.startsWith('dnf'))
-  t.same(new Set(installed), new Set(['dnf install -y nodejs22', 'dnf install -y nodejs20', 'dnf install -y valkey']))
+  t.same(
+    new Set(installed),
+    new Set(['dnf install -y nodejs24', 'dnf install -y nodejs22', 'dnf install -y nodejs20', 'dnf install -y valkey']),
+  )
 })

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse } from 'yaml'
 import { readOptions } from '../regression/options.ts'
-import { type Mapping, readTemplate, resourcesOf } from '../support/cloudformation/read-template.ts'
+import { type Mapping, readTemplate, resourcesOf, walk } from '../support/cloudformation/read-template.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -65,6 +65,31 @@ t.test('setup.sh and the regression suite understand what they are given', async
   )
 })
 
+t.test('the image runs on either processor, and installs run no scripts of packages', async t => {
+  t.match(text('scripts/push-image.sh'), '--platform linux/amd64,linux/arm64')
+  t.ok(commandsOf('buildspec.yml').some(command => command.includes('./scripts/push-image.sh')))
+  for (const file of ['deploy/Dockerfile', 'deploy/buildspec-deploy.yml'])
+    for (const [command] of text(file).matchAll(/npm ci .*/g)) t.match(command, '--ignore-scripts', file)
+  for (const [, ref = ''] of text('.github/workflows/test.yml').matchAll(/uses: \S+@(\S+)/g))
+    t.match(ref, /^[0-9a-f]{40}$/)
+  for (const file of ['buildspec.yml', '.github/workflows/test.yml'])
+    for (const tool of ['cfn-lint', 'awscli', 'moto[server]'])
+      t.ok(text(file).includes(`${tool}==`), `${file}: ${tool}`)
+})
+
+t.test('the pipeline may read the secrets of the deployment by their tag, which all of them carry', async t => {
+  const muster = readTemplate(text('deploy/cloudformation/muster.yaml'))
+  const secrets = resourcesOf(muster).filter(([, { Type }]) => Type === 'AWS::SecretsManager::Secret')
+  t.equal(secrets.length, 3)
+  for (const [name, { Properties }] of secrets)
+    t.same((Properties as Mapping).Tags, [{ Key: 'muster:deployment', Value: { Ref: 'AWS::StackName' } }], name)
+  const statements = [...walk(template.sections.Resources as Mapping)].flatMap(({ value, path }) =>
+    path.at(-2) === 'Statement' ? [value as Mapping] : [],
+  )
+  const reading = statements.filter(({ Action }) => [Action].flat().includes('secretsmanager:GetSecretValue'))
+  t.match(reading, [{ Condition: { StringEquals: { 'aws:ResourceTag/muster:deployment': { Ref: 'pDeployment' } } } }])
+})
+
 t.test('what goes wrong takes the deployment back', async t => {
   const [, pipeline] = resourcesOf(template).find(([name]) => name === 'pipeline') ?? []
   const stages = ((pipeline as { Properties: Mapping }).Properties.Stages as Mapping[]) ?? []
@@ -76,4 +101,7 @@ t.test('what goes wrong takes the deployment back', async t => {
   t.match(JSON.stringify(stages[2]?.OnSuccess), /CloudWatchAlarm.*pAlarmName/)
   const muster = readTemplate(text('deploy/cloudformation/muster.yaml'))
   t.ok(muster.sections.Outputs?.deploymentAlarm, 'the alarm to name is an output of the deployment')
+  const [, alarm] = resourcesOf(muster).find(([name]) => name === 'deploymentAlarm') ?? []
+  t.equal(alarm?.Type, 'AWS::CloudWatch::Alarm', 'no composite one: the rule of a pipeline may not see those')
+  t.notMatch(JSON.stringify(alarm), 'DeadJobs', 'jobs may have been dead before')
 })

@@ -4,6 +4,7 @@
  */
 import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { CloudWatch } from '@aws-sdk/client-cloudwatch'
 import t from 'tap'
 import { startAws } from '../support/aws/start-aws.ts'
 import { haveTool } from '../support/have-tool.ts'
@@ -14,6 +15,8 @@ import { leftIn } from '../support/what-is-left.ts'
 const operatorKey = 'a-key-that-nobody-may-ever-see-in-a-log'
 t.setTimeout(300_000)
 const { front, ec2, access } = await startAws(t)
+const cloudWatch = new CloudWatch(access)
+t.teardown(() => cloudWatch.destroy())
 
 if (haveTool(t, 'aws', 'pip install awscli')) {
   const setup = prepareSetup(t, front)
@@ -34,7 +37,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     const { code, output } = await setup.run([...always, '--client-cidr', '203.0.113.7/32'], throughNode)
     t.equal(code, 0, output)
     t.match(output, /nodes and witness take 6, each worker up to 2/)
-    t.match(output, /there is room for 2 On-Demand workers, not for 4.*--desired-value 14/)
+    t.match(output, /there is room for 2 On-Demand workers, not for 4\.\n.*--desired-value 14/)
     t.match(output, /nodes +2 × t4g\.medium \(arm64\) in us-east-1a and us-east-1b/)
     t.match(output, /the witness \(t4g\.small\) in us-east-1c/)
     t.match(output, /idle, an hour +0\.\d+ +about \d+ USD a month/)
@@ -64,8 +67,16 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
   })
 
   t.test('it says how it is, and what is not well', async t => {
+    const alarm = { Namespace: 'Muster', MetricName: 'NodeUp', EvaluationPeriods: 1, Period: 60, Statistic: 'Sum' }
+    for (const AlarmName of ['m1-nodeDownAlarm-1', 'm1-other-nodeDownAlarm-1'])
+      await cloudWatch.putMetricAlarm({
+        ...{ ...alarm, AlarmName, Statistic: 'Sum', Threshold: 2, ComparisonOperator: 'LessThanThreshold' },
+      })
+    await cloudWatch.setAlarmState({ AlarmName: 'm1-other-nodeDownAlarm-1', StateValue: 'ALARM', StateReason: 'test' })
+    front.stacks.alarms = ['m1-nodeDownAlarm-1']
     const { code, output } = await setup.run(['--status', '--name', 'm1'], throughNode)
     t.equal(code, 0, output)
+    t.match(output, /none of 1 is raised/, 'the alarm of m1-other is none of this deployment')
     t.match(output, /stack +UPDATE_COMPLETE/)
     for (const machine of ['node-a', 'node-b', 'witness']) t.match(output, new RegExp(`${machine} +running, i-`))
     t.match(output, /fleet +0 instances, of at most 6/)
@@ -81,6 +92,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     await ec2.createTags({ Resources, Tags: [{ Key: 'Name', Value: 'm1-node-b' }] })
     t.equal(without.code, 12, without.output)
     t.match(without.output, /node-b +gone/)
+    await cloudWatch.deleteAlarms({ AlarmNames: ['m1-nodeDownAlarm-1', 'm1-other-nodeDownAlarm-1'] })
   })
 
   t.test('deleted, it leaves nothing', async t => {

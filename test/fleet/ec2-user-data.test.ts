@@ -1,6 +1,6 @@
 /** The user data of the workers: rendered, checked, and run on simulated machines. */
 import { spawnSync } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -48,6 +48,7 @@ async function boot(
   nodeUrls: readonly string[],
   prepareDisk: (root: string) => void | Promise<void>,
   more: Partial<typeof settings> = {},
+  placement: { handlerMetadata?: 'yes' } = {},
 ) {
   await front.reset()
   const parts = await openEc2Parts(t, front)
@@ -56,7 +57,7 @@ async function boot(
   const environment = { AWS_ENDPOINT_URL: moto.url, AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' }
   const simulator = await startSimulator(t, { front, prepareDisk, pollMs: 50, whenAllEnds: 'stay-on', environment })
   const userData = await renderUserData({ ...settings, ...more }, nodeUrls)
-  const provider = await parts.open({ userData })
+  const provider = await parts.open({ userData, placement })
   const [instance] = await provider.launch({ pool: 'images', count: 1, decisionId: 'd', slots: 3 })
   const id = instance?.id ?? ''
   await until(() => simulator.instances().length === 1)
@@ -105,20 +106,71 @@ t.test('a worker in the image is started with all that it must know', async t =>
     MUSTER_LOG_LEVEL: 'warn',
     MUSTER_WORKER_DRAIN_MS: '45000',
     MUSTER_HANDLERS: /\/opt\/muster\/handlers\.mjs$/,
-    AWS_EC2_METADATA_SERVICE_ENDPOINT: machine.imds.url,
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: /^http:\/\/127\.0\.0\.1:\d+$/,
   })
   const file = join(machine.root, 'etc/muster/worker.env')
   t.equal((await stat(file)).mode & 0o777, 0o600)
+  // What the worker and its handlers reach of the metadata service: the end of the instance, and not its role or identity.
+  const proxy = environment.AWS_EC2_METADATA_SERVICE_ENDPOINT as string
+  t.not(proxy, machine.imds.url)
+  const token = await fetch(`${proxy}/latest/api/token`, {
+    ...{ method: 'PUT', headers: { 'x-aws-ec2-metadata-token-ttl-seconds': '60' } },
+  })
+  const headers = { 'x-aws-ec2-metadata-token': await token.text() }
+  const notice = async (): Promise<number> =>
+    (await fetch(`${proxy}/latest/meta-data/spot/instance-action`, { headers })).status
+  t.equal(await notice(), 404, 'no notice')
+  for (const path of [
+    'meta-data/iam/security-credentials',
+    'dynamic/instance-identity/rsa2048',
+    'meta-data/instance-id',
+    'user-data',
+  ])
+    t.equal((await fetch(`${proxy}/latest/${path}`, { headers })).status, 404, path)
   const unit = await readFile(join(machine.root, 'etc/systemd/system/muster-worker.service'), 'utf8')
+  const ofPeople = await readFile(new URL('../../deploy/systemd/muster-worker.service', import.meta.url), 'utf8')
+  for (const line of [
+    'OOMPolicy=continue',
+    'TasksMax=4096',
+    'NoNewPrivileges=yes',
+    'ProtectSystem=strict',
+    'MemoryMax=90%',
+  ]) {
+    t.match(unit, `\n${line}\n`)
+    t.match(ofPeople, `\n${line}\n`)
+  }
+  t.match(unit, '\nIPAddressDeny=169.254.169.254 fd00:ec2::254\n')
   t.match(unit, /TimeoutStopSec=75\n/)
   t.match(await provider.explainBoot(id), /becomes a worker of queue images with 3 slots/)
   t.notMatch(console.slice(0, console.indexOf('worker worker')), "it's", 'the script itself tells no token')
   if (spawnSync('systemd-analyze', ['--version']).status === 0) {
-    const copy = join(t.testdir(), 'muster-worker.service')
-    await writeFile(copy, unit)
-    const { status, stderr } = spawnSync('systemd-analyze', ['verify', copy], { encoding: 'utf8' })
+    const copies = join(t.testdir(), 'units')
+    await cp(join(machine.root, 'etc/systemd/system'), copies, { recursive: true })
+    const names = ['muster-metadata', 'muster-join', 'muster-worker'].map(name => join(copies, `${name}.service`))
+    const { status, stderr } = spawnSync('systemd-analyze', ['verify', ...names], { encoding: 'utf8' })
     t.equal(status, 0, stderr)
   }
+})
+
+t.test('handlers reach the metadata service where their pool asks for it', async t => {
+  await front.reset()
+  const parts = await openEc2Parts(t, front)
+  await parts.createTemplate()
+  const provider = await parts.open({ placement: { handlerMetadata: 'yes' } })
+  await provider.launch({ pool: 'images', count: 1, decisionId: 'd', slots: 3 })
+  const { Reservations = [] } = await parts.admin.describeInstances({})
+  const tags = Reservations[0]?.Instances?.[0]?.Tags?.filter(({ Key }) => Key === 'muster:metadata')
+  t.match(tags, [{ Value: 'yes' }])
+  const { machine, said } = await boot(
+    t,
+    ['http://10.0.0.1:5000'],
+    root => put(join(root, 'opt/muster/dist/cli.js'), fakeWorker()),
+    {},
+    { handlerMetadata: 'yes' },
+  )
+  await said(/^worker /m)
+  const unit = await readFile(join(machine.root, 'etc/systemd/system/muster-worker.service'), 'utf8')
+  t.notMatch(unit, 'IPAddressDeny')
 })
 
 t.test('a worker that ended well takes its machine with it', async t => {
@@ -172,7 +224,16 @@ t.test(
     const { asked, joined, url } = await startNodeServer(t, ['503', 'no archive at all'])
     const { id, machine, said } = await boot(t, ['http://127.0.0.1:9', url, url, url], withSecret)
     const console = await said(/^worker /m)
-    t.match(joined, [/./, `Bearer ${joinSecret} {"instanceId":"${id}","queue":"images"}`])
+    t.equal(joined.length, 3, 'refused once, then for the boot, then for the start of the worker')
+    const shown = joined.map(text => JSON.parse(text.slice(text.indexOf('{'))))
+    for (const [at, text] of joined.entries()) {
+      t.ok(text.startsWith(`Bearer ${joinSecret} `))
+      const document = Buffer.from(shown[at].document, 'base64').toString()
+      t.match(shown[at], { instanceId: id, queue: 'images', nonce: /^[0-9a-f]{64}$/ })
+      t.equal(shown[at].nonce, shown[0].nonce, 'the word of its first join')
+      t.equal(JSON.parse(document).instanceId, id, 'its identity document, in one line')
+    }
+    t.equal((await stat(join(machine.root, 'etc/muster/join-nonce'))).mode & 0o777, 0o600)
     t.same(asked, Array(3).fill(`/workers/bundle.tgz Bearer ${token}-2`))
     t.match(console, `"MUSTER_WORKER_TOKEN":"${token}-3"`, 'a new one for each start of the worker')
     t.equal((await stat(join(machine.root, 'etc/muster/token.env'))).mode & 0o777, 0o600, 'it is for nobody else')
@@ -198,7 +259,7 @@ t.test('the join secret may stand in the Parameter Store', async t => {
     { workerJoinParameter: '/muster/join' },
   )
   t.match(await booted.said(/^worker /m), `"MUSTER_WORKER_TOKEN":"${token}-`)
-  t.match(joined[1], `Bearer ${joinSecret} {"instanceId":"${booted.id}","queue":"images"}`)
+  t.match(joined[1], `Bearer ${joinSecret} {"instanceId":"${booted.id}","queue":"images"`)
 })
 
 t.test('a worker trusts the authority that its nodes trust', async t => {

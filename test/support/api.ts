@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { pino } from 'pino'
 import type { Test } from 'tap'
 import { Access } from '../../src/access/access.ts'
+import { openJoinProofs } from '../../src/access/open-access.ts'
 import type { App } from '../../src/api/api.ts'
 import { createApp } from '../../src/api/app.ts'
 import type {
@@ -109,6 +110,7 @@ export async function startApiOn(
   const access = new Access({
     ...{ redis, bell, operatorKey: settings.operatorKey, joinSecret: settings.workerJoinSecret },
     ...{ workerTokenTtlMs: settings.workerTokenTtlMs, isPrivate: true },
+    joinProofs: await openJoinProofs(settings, redis),
   })
   await access.start()
   const acks = new Acks(log)

@@ -41,11 +41,13 @@ has_node() { command -v node >/dev/null && [ "$(node -p 'Number(process.versions
 install_node() {
   if has_node; then return 0; fi
   say 'installs Node.js'
-  try_often timeout 300 dnf install -y nodejs22 || try_often timeout 300 dnf install -y nodejs20 || true
   local version
-  for version in 22 20; do
+  # A release of Amazon Linux has some of them: one that has ended leaves its list.
+  for version in 24 22 20; do
+    try_often timeout 300 dnf install -y "nodejs$version" || say "there is no nodejs$version"
     # Where several versions are installed, the plain name may be that of another one.
     if ! has_node && [ -x "/usr/bin/node-$version" ]; then ln -sf "/usr/bin/node-$version" "$root/usr/local/bin/node"; fi
+    if has_node; then break; fi
   done
   has_node || give_up 'Node.js 20 or newer cannot be installed: use an image that has it'
 }

@@ -48,7 +48,7 @@ make_bucket() {
   esac
   call_aws s3api put-public-access-block --bucket "$BUCKET" --public-access-block-configuration \
     BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
-  arn=arn:$(partition):s3:::$BUCKET
+  arn=arn:$PARTITION:s3:::$BUCKET
   printf '{"Version":"2012-10-17","Statement":[{"Sid":"TlsOnly","Effect":"Deny","Principal":"*","Action":"s3:*","Resource":["%s","%s/*"],"Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}' \
     "$arn" "$arn" >"$WORK/policy.json"
   call_aws s3api put-bucket-policy --bucket "$BUCKET" --policy "file://$WORK/policy.json"
@@ -56,20 +56,16 @@ make_bucket() {
 }
 
 create_bucket() {
+  local deadline=$((SECONDS + 4200))
   # us-east-1 is no value of this parameter, which all other regions need.
-  if [ "$REGION" = us-east-1 ]; then
-    call_aws s3api create-bucket --bucket "$BUCKET"
-  else
-    call_aws s3api create-bucket --bucket "$BUCKET" --create-bucket-configuration "LocationConstraint=$REGION"
-  fi
-}
-
-partition() {
-  case "$REGION" in
-  cn-*) echo aws-cn ;;
-  us-gov-*) echo aws-us-gov ;;
-  *) echo aws ;;
-  esac
+  set -- --bucket "$BUCKET"
+  if [ "$REGION" != us-east-1 ]; then set -- "$@" --create-bucket-configuration "LocationConstraint=$REGION"; fi
+  until try_aws s3api create-bucket "$@"; do
+    if [ "$AWS_CODE" != OperationAborted ] || [ "$SECONDS" -ge "$deadline" ]; then fail_aws ''; fi
+    progress "S3 has not let go of the name $BUCKET, whose bucket was deleted: this takes up to an hour"
+    pause
+  done
+  end_progress
 }
 
 # upload <key> <file>: in one call, so that there is all of it or nothing.
@@ -89,8 +85,12 @@ upload_all() {
 
 # It is larger than what may be handed over in a call.
 upload_template() {
-  local suffix=amazonaws.com
-  if [ "$(partition)" = aws-cn ]; then suffix=amazonaws.com.cn; fi
+  local suffix
+  case "$PARTITION" in
+  aws-cn) suffix=amazonaws.com.cn ;;
+  aws-eusc) suffix=amazonaws.eu ;;
+  *) suffix=amazonaws.com ;;
+  esac
   upload templates/muster.yaml "$TEMPLATE"
   TEMPLATE_URL=https://$BUCKET.s3.$REGION.$suffix/templates/muster.yaml
 }

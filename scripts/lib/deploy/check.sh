@@ -30,6 +30,8 @@ check_credentials() {
     stop_with "$EXIT_USAGE" "$REGION is no region of AWS" 'regions are named like eu-central-1; zones have one letter more'
   call_aws sts get-caller-identity --query '[Account,Arn]'
   ACCOUNT=$(printf '%s' "$REPLY" | cut -f 1)
+  # Of all that could tell it, this is never wrong: names of regions are not made by rules.
+  PARTITION=$(printf '%s' "$REPLY" | cut -f 2 | cut -d : -f 2)
   say "  account $ACCOUNT, as $(printf '%s' "$REPLY" | cut -f 2), in $REGION"
 }
 
@@ -54,13 +56,14 @@ check_types() {
   workers=$(setting pWorkerInstanceTypes | tr ',' ' ')
   # shellcheck disable=SC2086,SC2046 # a word for each type
   try_aws ec2 describe-instance-types --instance-types $(printf '%s\n' $node $witness $workers | sort -u) --query \
-    "InstanceTypes[].[InstanceType,join(',',ProcessorInfo.SupportedArchitectures),VCpuInfo.DefaultVCpus,MemoryInfo.SizeInMiB]" || {
+    "InstanceTypes[].[InstanceType,join(',',ProcessorInfo.SupportedArchitectures),VCpuInfo.DefaultVCpus,MemoryInfo.SizeInMiB,FreeTierEligible]" || {
     [ "$AWS_CODE" != InvalidInstanceType ] ||
       stop_with "$EXIT_USAGE" "a type is not known in $REGION. AWS says: $AWS_MESSAGE" \
         'choose others by --instance-type, --witness-type and --worker-types'
     fail_aws ''
   }
   printf '%s\n' "$REPLY" >"$WORK/types"
+  check_plan "$node" "$(if [ "$(setting pRedis)" = nodes ]; then printf '%s' "$witness"; fi)" "$workers"
   give pNodeArchitecture "$(architecture_of "$node")"
   [ "$(setting pRedis)" != nodes ] || [ "$(architecture_of "$witness")" = arm64 ] ||
     stop_with "$EXIT_USAGE" "$witness is no Arm type" 'choose another by --witness-type, such as t4g.small'
@@ -76,6 +79,21 @@ check_types() {
   if [ "$(setting pRedis)" = nodes ]; then check_memory "$witness"; fi
   check_image "$(setting pNodeImageId)" "$(architecture_of "$node")" --ami
   check_image "$(setting pWorkerImageId)" "$architecture" --worker-ami
+}
+
+# check_plan <types>…: a new account may be on the Free plan, which refuses all but a few types, and says so only when a group
+# launches its first machine. Where the plan cannot be read, there is nothing to say.
+check_plan() {
+  local type refused=''
+  REGION=us-east-1 try_aws freetier get-account-plan-state --query accountPlanType || return 0
+  if [ "$REPLY" != FREE ]; then return 0; fi
+  # shellcheck disable=SC2048 # a word for each type
+  for type in $*; do
+    if [ "$(of_type "$type" 5)" != True ]; then refused="$refused $type"; fi
+  done
+  if [ -z "$refused" ]; then return 0; fi
+  stop_with "$EXIT_LIMIT" "this account is on the Free plan of AWS, which does not launch$refused" \
+    'change to the paid plan (console, Billing, Account), or take types that the Free plan has: --instance-type t4g.small --witness-type t4g.small --worker-types t4g.small'
 }
 
 # of_type <type> <column>
@@ -98,14 +116,22 @@ check_memory() {
 }
 
 check_image() {
+  local architecture device
   if [ -z "$1" ]; then return 0; fi
-  try_aws ec2 describe-images --image-ids "$1" --query 'Images[0].Architecture' || {
+  try_aws ec2 describe-images --image-ids "$1" --query 'Images[0].[Architecture,RootDeviceName]' || {
     case "$AWS_CODE" in
     InvalidAMIID*) stop_with "$EXIT_USAGE" "there is no image $1 in $REGION" "name another by $3; images are of one region" ;;
     esac
     fail_aws ''
   }
-  [ "$REPLY" = "$2" ] || stop_with "$EXIT_USAGE" "the image $1 is for $REPLY, the instance types are $2" "name another image by $3, or other types"
+  architecture=$(printf '%s' "$REPLY" | cut -f 1)
+  device=$(printf '%s' "$REPLY" | cut -f 2)
+  [ "$architecture" = "$2" ] ||
+    stop_with "$EXIT_USAGE" "the image $1 is for $architecture, the instance types are $2" "name another image by $3, or other types"
+  # The template sizes and encrypts this disk, and the boot installs with dnf.
+  [ "$device" = /dev/xvda ] ||
+    stop_with "$EXIT_USAGE" "the disk of the image $1 is $device, that of Amazon Linux 2023 is /dev/xvda" \
+      "make your image from Amazon Linux 2023 (scripts/bake-ami.sh does), and name it by $3"
 }
 
 # Zones are chosen once: a node that is there stays in its zone.

@@ -53,6 +53,9 @@ hand_over_bundle() {
   fi
   # It is in no argument and no output: until it runs out, who has it can fetch the bundle.
   save_aws "$WORK/url" s3 presign "s3://$BUCKET/$BUNDLE_KEY" --expires-in 3600 || fail_aws ''
+  # Version 1 of the CLI signs the old way in the older regions, which newer buckets refuse.
+  grep -q 'X-Amz-Algorithm=AWS4' "$WORK/url" ||
+    stop_with "$EXIT_TOOL" 'this AWS CLI signs URLs in a way that S3 refuses' 'install version 2 of the AWS CLI, or run: aws configure set default.s3.signature_version s3v4'
   node -e '
     const { readFileSync, writeFileSync } = require("fs")
     const [template, url, sha256, out] = process.argv.slice(1)
@@ -120,7 +123,8 @@ check_builder() {
 # The end of its console, in one line.
 console() {
   # Only machines of the Nitro kind have the newest.
-  try_aws ec2 get-console-output --instance-id "$BUILDER" --latest --query Output || REPLY='(it cannot be read)'
+  try_aws ec2 get-console-output --instance-id "$BUILDER" --latest --query Output ||
+    try_aws ec2 get-console-output --instance-id "$BUILDER" --query Output || REPLY='(it cannot be read)'
   printf '%s\n' "$REPLY" | tr -d '\r' | tail -n 5 | tr '\n' ' '
 }
 

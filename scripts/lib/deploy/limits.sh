@@ -16,6 +16,7 @@ check_limits() {
   spot=$(setting pSpotPercent)
   machines=$((2 * node + witness))
   check_vcpus "$machines" "$worker" $(($(setting pMaxWorkers) * (100 - spot) / 100))
+  if [ "$spot" -gt 0 ]; then check_spot $((worker * (($(setting pMaxWorkers) * spot + 99) / 100))); fi
   if is_deployed; then return 0; fi
   if [ "$(setting pPublicAddresses)" = yes ]; then
     check_count 'elastic IP addresses' $((witness > 0 ? 3 : 2)) ec2 L-0263D0A3 ec2 describe-addresses --query 'length(Addresses)'
@@ -60,8 +61,17 @@ check_vcpus() {
   fi
   say "  vCPUs: $has On-Demand in this account, $used taken by others; nodes and witness take $1, each worker up to $2"
   if [ $((free - $1)) -lt $(($2 * $3)) ]; then
-    warn "there is room for $(((free - $1) / $2)) On-Demand workers, not for $3. $(ask_for_more $((used + $1 + $2 * $3)))"
+    warn "there is room for $(((free - $1) / $2)) On-Demand workers, not for $3."
+    warn "$(ask_for_more $((used + $1 + $2 * $3)))"
   fi
+}
+
+# check_spot <vCPUs of all Spot workers>: no reason to stop, since what Spot does not give is launched On-Demand.
+check_spot() {
+  quota ec2 L-34B43A08
+  if [ -z "$REPLY" ] || [ "$REPLY" -ge "$1" ]; then return 0; fi
+  warn "this account may run $REPLY vCPUs of Spot instances in $REGION, all Spot workers take $1"
+  warn "ask for more: aws service-quotas request-service-quota-increase --region $REGION --service-code ec2 --quota-code L-34B43A08 --desired-value $1"
 }
 
 ask_for_more() {
@@ -71,7 +81,8 @@ ask_for_more() {
 
 # check_count <what> <how many more> <service of the quota> <its code> <call that counts them…>
 check_count() {
-  local what=$1 more=$2 service=$3 code=$4 has
+  local what=$1 more=$2 service=$3 code=$4 has hint=''
+  if [ "$code" = L-0263D0A3 ]; then hint='; a new account has 5 addresses, and each deployment takes 3: two do not fit without --private'; fi
   shift 4
   quota "$service" "$code"
   has=$REPLY
@@ -79,6 +90,6 @@ check_count() {
   call_aws "$@"
   if [ $((REPLY + more)) -gt "$has" ]; then
     stop_with "$EXIT_LIMIT" "$more more $what are needed; this account may have $has in $REGION, and has $REPLY" \
-      "free some, ask for more (aws service-quotas request-service-quota-increase --region $REGION --service-code $service --quota-code $code --desired-value $((REPLY + more))), or use what you have by --subnets and --private"
+      "free some, ask for more (aws service-quotas request-service-quota-increase --region $REGION --service-code $service --quota-code $code --desired-value $((REPLY + more))), or use what you have by --subnets and --private$hint"
   fi
 }

@@ -113,6 +113,19 @@ count_resources() {
     now=$(printf '%s\n' "$REPLY" | awk '$1 ~ /_IN_PROGRESS$/ { print $2 }' | head -n 3 | tr '\n' ' ')
   fi
   progress "$STATE  $counts${now:+; now $now}"
+  case "$now" in
+  *Group*) warn_of_launches ;;
+  esac
+}
+
+# warn_of_launches: said once: the group tries again, and the stack waits for 20 minutes.
+warn_of_launches() {
+  failed_launches
+  if [ -z "$REPLY" ] || [ "$REPLY" = "${LAUNCHES_SAID:-}" ]; then return 0; fi
+  LAUNCHES_SAID=$REPLY
+  end_progress
+  say '  A machine cannot be launched; its group tries again:'
+  say "$REPLY"
 }
 
 # show_failures: what failed in the last change of the stack, the first one first; the others mostly follow from it.
@@ -125,6 +138,19 @@ show_failures() {
     $1 ~ /_FAILED$/ && $4 !~ /cancelled|canceled/ { seen += 1; lines[seen] = "    " $3 " (" $2 "): " $4 }
     $2 == "AWS::CloudFormation::Stack" && $1 ~ /^(CREATE|UPDATE|DELETE)_IN_PROGRESS$/ { exit }
     END { for (at = seen; at > 0 && at > seen - 6; at -= 1) print lines[at]; if (seen == 0) print "    CloudFormation does not tell" }'
+  show_launches
+}
+
+# failed_launches: in REPLY, the last words of each group that could not launch its machine, which the stack only waits for.
+failed_launches() {
+  try_aws autoscaling describe-scaling-activities --max-items 30 --query \
+    "Activities[?StatusCode=='Failed'&&starts_with(AutoScalingGroupName,'$NAME-')].[AutoScalingGroupName,StatusMessage]" || REPLY=''
+  REPLY=$(printf '%s\n' "$REPLY" | awk -F '\t' 'NF >= 2 && !seen[$1]++ { print "    " $1 ": " $2 }')
+}
+
+show_launches() {
+  failed_launches
+  if [ -n "$REPLY" ]; then say '  Machines that could not be launched:' && say "$REPLY"; fi
 }
 
 # What a failure of one of these mostly means.

@@ -69,7 +69,14 @@ show_answers() {
 }
 
 show_alarms() {
-  call_aws cloudwatch describe-alarms --alarm-name-prefix "$NAME-" --query 'MetricAlarms[].[StateValue,AlarmName,AlarmDescription]'
+  # By name: another deployment may begin with the same letters.
+  resources "ResourceType=='AWS::CloudWatch::Alarm'"
+  if [ -z "$REPLY" ]; then
+    say '  alarms      there is none: nothing watches this deployment'
+    return 1
+  fi
+  # shellcheck disable=SC2086 # a word for each alarm
+  call_aws cloudwatch describe-alarms --alarm-names $REPLY --query 'MetricAlarms[].[StateValue,AlarmName,AlarmDescription]'
   printf '%s\n' "$REPLY" | awk -F '\t' 'NF >= 2' >"$WORK/alarms"
   if grep -q '^ALARM' "$WORK/alarms"; then
     awk -F '\t' '$1 == "ALARM" { print "  ALARM       " $3 }' "$WORK/alarms"

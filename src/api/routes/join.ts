@@ -27,13 +27,20 @@ export function addJoin(app: App, api: Api): void {
         throw new Problem('unauthenticated', 'Joining takes the join secret of this deployment as bearer token.')
       },
     },
-    async ({ body, log, ip }) => {
-      const { instanceId, queue } = body as JoinRequest
+    async ({ body, log, ip, id }) => {
+      const { instanceId, queue, nonce = '', document = '' } = body as JoinRequest
       if (api.access.hasEnded(instanceId)) throw new Problem('forbidden', `The instance ${instanceId} has ended.`)
       const instance = await api.fleet.instance(instanceId)
       if (instance === undefined) throw new Problem('instance_not_found', `This fleet has no instance ${instanceId}.`)
       if (instance.pool !== queue)
         throw new Problem('forbidden', `The instance ${instanceId} was launched for the queue "${instance.pool}".`)
+      const refusal = await api.access.joinProofs?.check(instance, { ip, nonce, document })
+      if (refusal === 'hidden')
+        throw new Problem('instance_not_found', `The provider does not show the addresses of ${instanceId} yet.`)
+      if (refusal !== undefined) {
+        log.warn({ instanceId, queue, ip, requestId: id, reason: refusal }, 'somebody asked to join as an instance')
+        throw new Problem('forbidden', `The join as ${instanceId} is refused: ${refusal}.`)
+      }
       const { token, expiresAt } = api.access.mintFirstToken(instanceId, queue)
       log.info({ instanceId, queue, ip }, 'an instance has joined')
       return { token, expiresAt: new Date(expiresAt).toISOString() } as never

@@ -18,6 +18,10 @@ export interface Instance {
   readonly market?: Market
   readonly instanceType?: string
   readonly zone?: string
+  /** Where its calls come from, once its provider shows it; absent where a provider has nothing to tell. */
+  readonly addresses?: readonly string[]
+  /** Whose it is. */
+  readonly accountId?: string
   /** What it costs an hour; absent when that is not known (yet). */
   readonly hourlyUsd?: number
 }

@@ -91,6 +91,11 @@ export class Imds {
   #read(path: string): string | object | undefined {
     const facts = this.#facts
     if (path === '/latest/dynamic/instance-identity/document') return identityOf(facts)
+    // In lines, as there; signed by nobody.
+    if (path === '/latest/dynamic/instance-identity/rsa2048')
+      return Buffer.from(JSON.stringify(identityOf(facts)))
+        .toString('base64')
+        .replaceAll(/.{64}/g, '$&\n')
     const meta = /^\/latest\/meta-data\/(.+)$/.exec(path)?.[1]
     if (meta === undefined) return undefined
     if (meta === 'tags/instance') return facts.showsTags ? Object.keys(facts.tags).join('\n') : undefined

@@ -6,10 +6,10 @@
  *
  * One that was told to end is `terminating` from then on, whatever EC2 shows meanwhile.
  */
-import type { Instance as Ec2Instance, Filter } from '@aws-sdk/client-ec2'
+import type { Filter } from '@aws-sdk/client-ec2'
 import type { Instance } from '../provider.ts'
 import type { Ec2Api, RetryLimits } from './ec2-api.ts'
-import { tagNames, toInstance } from './tags.ts'
+import { type ShownInstance, tagNames, toInstance } from './tags.ts'
 
 export interface InstanceListOptions {
   readonly api: Ec2Api
@@ -104,7 +104,7 @@ export class InstanceList {
     )
   }
 
-  #see(shown: Ec2Instance): void {
+  #see(shown: ShownInstance): void {
     const instance = toInstance(shown)
     if (instance === undefined || this.#gone.has(instance.id)) return
     // The time of the launch stays what it was said to be first: EC2's has whole seconds.
@@ -124,8 +124,8 @@ export class InstanceList {
   }
 
   /** Those that were asked for by id, in any state; ids that EC2 does not know are left out (a filter is no claim). */
-  async #lookAt(ids: readonly string[]): Promise<Map<string, Ec2Instance>> {
-    const found = new Map<string, Ec2Instance>()
+  async #lookAt(ids: readonly string[]): Promise<Map<string, ShownInstance>> {
+    const found = new Map<string, ShownInstance>()
     for (let from = 0; from < ids.length; from += idsPerCall) {
       const filter = { Name: 'instance-id', Values: ids.slice(from, from + idsPerCall) }
       for (const instance of await this.#describe([filter])) found.set(instance.InstanceId ?? '', instance)
@@ -133,15 +133,16 @@ export class InstanceList {
     return found
   }
 
-  async #describe(filters: readonly Filter[], limits?: RetryLimits): Promise<Ec2Instance[]> {
+  async #describe(filters: readonly Filter[], limits?: RetryLimits): Promise<ShownInstance[]> {
     const { api, deployment } = this.#options
     const Filters = [{ Name: `tag:${tagNames.deployment}`, Values: [deployment] }, ...filters]
-    const instances: Ec2Instance[] = []
+    const instances: ShownInstance[] = []
     let page: string | undefined
     do {
       const input = { Filters, MaxResults: 1000, ...(page !== undefined && { NextToken: page }) }
       const reply = await api.retried((client, options) => client.describeInstances(input, options), limits)
-      for (const { Instances = [] } of reply.Reservations ?? []) instances.push(...Instances)
+      for (const { Instances = [], OwnerId } of reply.Reservations ?? [])
+        instances.push(...Instances.map(instance => ({ ...instance, OwnerId })))
       page = reply.NextToken
     } while (page !== undefined && page !== '')
     return instances

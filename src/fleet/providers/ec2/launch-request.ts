@@ -106,7 +106,7 @@ export function fromCreateFleet(
   { pool, slots, decisionId }: LaunchRequest,
   now: number,
 ): LaunchReply {
-  const base = { pool, slots, decisionId, launchedAt: now, state: 'running' as const }
+  const base = { pool, slots, decisionId, launchedAt: now, state: 'running' as const, addresses: [] }
   return {
     instances: Instances.flatMap(group =>
       (group.InstanceIds ?? []).map(id => ({ ...base, id, ...describeGroup(group) })),

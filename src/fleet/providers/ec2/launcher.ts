@@ -36,6 +36,8 @@ export interface Placement {
   readonly instanceTypes: readonly string[]
   /** 0 to 100. */
   readonly spotPercent: number
+  /** Whether handlers have the role of their instance. */
+  readonly handlerMetadata?: 'no' | 'yes'
 }
 
 export interface LauncherOptions {
@@ -183,7 +185,7 @@ export class Launcher {
 
   async #send({ ask, number, request, resolved, deadline }: Step): Promise<LaunchReply> {
     const { api, deployment, clock } = this.#options
-    const tags = tagsFor(deployment, request)
+    const tags = tagsFor(deployment, request, this.#options.placementOf(request.pool).handlerMetadata === 'yes')
     const token = clientToken('launch', deployment, request.decisionId, String(number))
     const timeoutMs = Math.min(api.pace.callTimeoutMs, deadline.remainingMs)
     if (needsNoFleet(ask, resolved)) {

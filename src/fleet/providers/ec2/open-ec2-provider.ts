@@ -38,7 +38,11 @@ export async function openEc2Provider(settings: Settings, log: FastifyBaseLogger
   }
   const { deployment, ec2Subnets: subnets, ec2VolumeGraceMs: volumeGraceMs } = settings
   const listCacheMs = Math.min(longestListCacheMs, settings.autoscaleIntervalMs / 2)
-  const base = { instanceTypes: settings.ec2InstanceTypes, spotPercent: settings.ec2SpotPercent }
+  const base = {
+    instanceTypes: settings.ec2InstanceTypes,
+    spotPercent: settings.ec2SpotPercent,
+    handlerMetadata: settings.ec2HandlerMetadata,
+  }
   return new Ec2Provider({
     ...{ api, access, template, deployment, subnets, log },
     ...{ listCacheMs, hiddenGraceMs, capacityMemoryMs, volumeGraceMs },

@@ -15,6 +15,9 @@ export type UserDataSettings = Pick<
 /** EC2 takes no more. */
 const maxBytes = 16_384
 const templateFile = new URL('../../../../deploy/user-data/worker.sh', import.meta.url)
+const unitFile = new URL('../../../../deploy/systemd/muster-worker.service', import.meta.url)
+/** From here on its lines hold for every worker. */
+const firstOfHardening = 'LimitNOFILE=65536'
 /** Settings of the node that its workers share. */
 const passedOn = ['logLevel', 'workerHeapMb', 'workerDrainMs', 'workerOrphanMs'] as const
 
@@ -32,6 +35,7 @@ export async function renderUserData(settings: UserDataSettings, nodeUrls: reado
     JOIN_PARAMETER: quote(settings.workerJoinParameter),
     BUNDLE_URL: quote(settings.bundleUrl),
     AUTHORITY: quote(await readAuthority(settings.caFile)),
+    HARDENING: await readHardening(),
     STOP_SECONDS: String(Math.ceil(settings.workerDrainMs / 1000) + 30),
     ENVIRONMENT: quote(environment.map(([name, value]) => `${name}=${forSystemd(value ?? '')}`).join('\n')),
   }
@@ -42,6 +46,17 @@ export async function renderUserData(settings: UserDataSettings, nodeUrls: reado
       `The user data of the workers would have ${Buffer.byteLength(text)} bytes; EC2 takes ${maxBytes}. Name fewer MUSTER_NODE_URLS.`,
     )
   return text
+}
+
+/** What a worker may do on any machine: the unit of those that people set up says it, once. */
+async function readHardening(): Promise<string> {
+  const lines = (await readFile(unitFile, 'utf8')).split('\n')
+  const first = lines.indexOf(firstOfHardening)
+  if (first === -1) throw new Error(`deploy/systemd/muster-worker.service has no line ${firstOfHardening}`)
+  return lines
+    .slice(first, lines.indexOf('[Install]'))
+    .filter(line => line !== '' && !line.startsWith('#'))
+    .join('\n')
 }
 
 /** A certificate is no secret: what a node trusts, its workers trust as well. */

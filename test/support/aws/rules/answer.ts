@@ -2,7 +2,7 @@
 import type { Rules } from '../front.ts'
 import { httpCall } from '../http-call.ts'
 import type { IncomingCall } from '../incoming-call.ts'
-import { passOn, type Reply, xmlReply } from '../reply.ts'
+import { jsonReply, passOn, type Reply, xmlReply } from '../reply.ts'
 import { itemsOf, parseXml, textOf } from '../xml.ts'
 import { createFleet } from './create-fleet.ts'
 import { expandSourceVersion } from './launch-template.ts'
@@ -62,6 +62,9 @@ export async function answer(call: IncomingCall, rules: Rules): Promise<Reply> {
   if (call.target === 'ServiceQuotasV20190624.GetServiceQuota') {
     const reply = rules.quotas.answer(call)
     if (reply !== undefined) return reply
+  }
+  if (call.target === 'AWSFreeTierService.GetAccountPlanState') {
+    return jsonReply({ accountId: '123456789012', accountPlanType: rules.quotas.plan, accountPlanStatus: 'ACTIVE' })
   }
   // moto does not look at conditions: a policy that forbids what comes without TLS would forbid everything.
   if (call.service === 's3' && call.request.method === 'PUT' && call.request.path.endsWith('?policy')) {

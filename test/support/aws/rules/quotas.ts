@@ -1,14 +1,16 @@
 /**
- * GetServiceQuota of EC2, answered from what the test says.
- * Why: moto knows the quotas of VPC only.
+ * What an account may: quotas of EC2 and the plan, answered from what the test says.
+ * Why: moto knows the quotas of VPC only, and no plans.
  */
 import type { IncomingCall } from '../incoming-call.ts'
 import { jsonReply, Refusal, type Reply } from '../reply.ts'
 
 export class Quotas {
   readonly #values = new Map<string, number>()
+  plan: 'FREE' | 'PAID' = 'PAID'
 
   clear(): void {
+    this.plan = 'PAID'
     this.#values.clear()
   }
 

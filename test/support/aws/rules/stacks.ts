@@ -23,12 +23,15 @@ export class Stacks {
   #turn: Promise<unknown> = Promise.resolve()
   /** Newest first, as CloudFormation tells them. */
   failures: readonly FailedPart[] = []
+  /** Names of its alarms, which moto leaves out of its stacks. */
+  alarms: readonly string[] = []
   /** What the next stack that is made goes through. */
   ofNext: { readonly states: readonly string[]; readonly failures?: readonly FailedPart[] } | undefined
 
   clear(): void {
     this.#states = []
     this.failures = []
+    this.alarms = []
     this.ofNext = undefined
   }
 
@@ -78,6 +81,18 @@ export const ofCloudFormation: Readonly<
     return xmlReply(
       `<DescribeStackEventsResponse xmlns="${xmlns}"><DescribeStackEventsResult><StackEvents>${events.join('')}</StackEvents></DescribeStackEventsResult></DescribeStackEventsResponse>`,
     )
+  },
+  async ListStackResources(call, { stacks }, forward) {
+    const reply = await forward(call)
+    if (reply.outcome !== 'ok') return reply
+    const alarms = stacks.alarms.map(
+      name =>
+        `<member><LogicalResourceId>${name}</LogicalResourceId><PhysicalResourceId>${name}</PhysicalResourceId><ResourceType>AWS::CloudWatch::Alarm</ResourceType><LastUpdatedTimestamp>2026-01-01T00:00:00Z</LastUpdatedTimestamp><ResourceStatus>CREATE_COMPLETE</ResourceStatus></member>`,
+    )
+    return {
+      ...reply,
+      body: reply.body.toString().replace('</StackResourceSummaries>', `${alarms.join('')}</StackResourceSummaries>`),
+    }
   },
   async CreateStack(call, { stacks }, forward) {
     // One after the other: moto makes two stacks of one name when it is asked for both at once.

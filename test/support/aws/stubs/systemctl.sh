@@ -2,7 +2,7 @@
 # As much of systemd as a worker's service needs: start, stop, restart, enable --now, is-active, poweroff of *.service.
 # A service gets the machine's environment and what its unit says, and nothing that its caller exported.
 # Known in units: ExecStartPre, ExecStart, ExecStopPost, Environment, EnvironmentFile, WorkingDirectory, Restart,
-# RestartSec, StartLimitBurst, StartLimitIntervalSec, Type=oneshot, SuccessAction and FailureAction=poweroff. Other lines are
+# StateDirectory, RestartSec, Requires and Wants of services, StartLimitBurst, StartLimitIntervalSec, Type=oneshot, SuccessAction and FailureAction=poweroff. Other lines are
 # passed over.
 set -u
 machine=${SIMULATED_MACHINE:?not on a simulated machine}
@@ -72,9 +72,14 @@ supervise() {
   stopping=
   main=
   trap 'stopping=1; [ -n "$main" ] && kill -TERM "$main" 2>/dev/null' TERM
+  for line in $(values "$unit" StateDirectory); do mkdir -p "$root/var/lib/$line"; done
   cd "$(rooted "$(value "$unit" WorkingDirectory | grep . || echo /)")" || exit 1
   while :; do
     starts+=("$SECONDS")
+    # Those that have ended run again, as a restart has it.
+    for line in $(values "$unit" Wants) $(values "$unit" Requires); do
+      case "$line" in *.service) unit_file "$line" >/dev/null && start "$line" ;; esac
+    done
     read_environment "$unit" || { code=1; break; }
     code=0
     while IFS= read -r line; do run "$line" || { code=$?; break; }; done < <(values "$unit" ExecStartPre)

@@ -1,0 +1,125 @@
+/**
+ * Parts of setup.sh, each alone, with an `aws` that answers what an account may answer and the emulator does not: a plan, an image
+ * of another maker, a launch that fails, a name that is not free yet.
+ */
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const sources = [...readFileSync(join(root, 'setup.sh'), 'utf8').matchAll(/^\. "\$ROOT\/(.+)"$/gm)].map(
+  ([, file]) => `. '${root}${file}'`,
+)
+
+/**
+ * @param aws what the AWS CLI answers, as branches of a `case` over "<service> <operation>"; others fail
+ * @param settings of the stack, a line each
+ */
+function part(t: { testdir(): string }, script: string, aws = '', settings: Readonly<Record<string, string>> = {}) {
+  const lines = Object.entries(settings).map(([name, value]) => `${name}=${value}\n`)
+  const text = [
+    'set -euo pipefail',
+    `ROOT='${root}'`,
+    ...sources,
+    "COMMAND=deploy YES=no NAME=m REGION=eu-central-1 ACCOUNT=123456789012 PARTITION=aws STATE=none GIVEN='' STACK_ID=''",
+    'TIMEOUT_MINUTES=1',
+    `refuse() { echo "An error occurred ($1) when calling the X operation: $1" >&2; return 254; }`,
+    `aws() { case "$1 $2" in\n${aws}\n*) refuse NotImplemented ;;\nesac; }`,
+    'make_workplace',
+    `printf '%s' '${lines.join('')}' >"$WORK/settings"`,
+    ': >"$WORK/deployed"',
+    script,
+  ].join('\n')
+  const { status, stdout, stderr } = spawnSync('bash', ['-c', text], {
+    encoding: 'utf8',
+    env: { ...process.env, TMPDIR: t.testdir(), MUSTER_SETUP_PAUSE: '0' },
+  })
+  return { code: status, output: `${stdout}${stderr}` }
+}
+
+const types =
+  'ec2\\ describe-instance-types) printf "t4g.medium\\tarm64\\t2\\t4096\\tFalse\\nt4g.small\\tarm64\\t2\\t2048\\tTrue\\n" ;;'
+const small = {
+  ...{ pNodeInstanceType: 't4g.small', pWitnessInstanceType: 't4g.small', pWorkerInstanceTypes: 't4g.small' },
+  ...{ pRedis: 'nodes', pRedisMemoryMb: '1024' },
+}
+
+t.test('a Free plan is told before anything is made, with types that it has', async t => {
+  const plan = (type: string): string => `freetier\\ get-account-plan-state) echo ${type} ;;\n${types}`
+  const settings = { ...small, pNodeInstanceType: 't4g.medium' }
+  const refused = part(t, 'check_types', plan('FREE'), settings)
+  t.equal(refused.code, 5, refused.output)
+  t.match(refused.output, /Free plan of AWS, which does not launch t4g\.medium\n/)
+  t.match(refused.output, '--instance-type t4g.small')
+  t.equal(part(t, 'check_types', plan('FREE'), small).code, 0)
+  t.equal(part(t, 'check_types', plan('PAID'), settings).code, 0)
+  t.equal(part(t, 'check_types', types, settings).code, 0, 'a plan that cannot be read stops nobody')
+})
+
+t.test('an image of another kind than Amazon Linux is refused by its disk', async t => {
+  const image = (device: string) => `ec2\\ describe-images) printf 'arm64\\t${device}\\n' ;;`
+  const other = part(t, 'check_image ami-1 arm64 --ami', image('/dev/sda1'))
+  t.equal(other.code, 2)
+  t.match(other.output, /the disk of the image ami-1 is \/dev\/sda1/)
+  t.equal(part(t, 'check_image ami-1 arm64 --ami', image('/dev/xvda')).code, 0)
+  t.match(part(t, 'check_image ami-1 x86_64 --ami', image('/dev/xvda')).output, /is for arm64/)
+})
+
+t.test('why a group cannot launch its machine is told', async t => {
+  const activities = `autoscaling\\ describe-scaling-activities) printf 'm-nodeAGroup-1\\tnot eligible for Free Tier\\nm-nodeAGroup-1\\tolder\\n' ;;`
+  const { output } = part(t, 'show_failures', `${activities}\ncloudformation\\ describe-stack-events) : ;;`)
+  t.match(output, /Machines that could not be launched:\n +m-nodeAGroup-1: not eligible for Free Tier\n/)
+  t.notMatch(output, 'older')
+  const twice = part(t, 'warn_of_launches; warn_of_launches', activities)
+  t.equal(twice.output.match(/not eligible/g)?.length, 1, 'once')
+})
+
+t.test('the name of a bucket that was just deleted is waited for', async t => {
+  const aws = `s3api\\ create-bucket)
+    if [ -f "$WORK/asked" ]; then echo "$*" >"$WORK/made"; return 0; fi
+    touch "$WORK/asked"
+    refuse OperationAborted ;;`
+  const { code, output } = part(t, 'BUCKET=b; create_bucket; cat "$WORK/made"', aws)
+  t.equal(code, 0, output)
+  t.match(output, /S3 has not let go of the name b/)
+  t.match(output, 'LocationConstraint=eu-central-1')
+  t.equal(part(t, 'BUCKET=b; create_bucket', 's3api\\ create-bucket) refuse AccessDenied ;;').code, 4)
+})
+
+t.test('every partition has its own addresses', async t => {
+  const aws = `sts\\ get-caller-identity) printf '123456789012\\tarn:%s:iam::123456789012:user/u\\n' "$KIND" ;;
+s3api\\ put-object) echo etag ;;`
+  for (const [kind, region, suffix] of [
+    ['aws', 'eu-central-1', 'amazonaws.com'],
+    ['aws-cn', 'cn-north-1', 'amazonaws.com.cn'],
+    ['aws-us-gov', 'us-gov-west-1', 'amazonaws.com'],
+    ['aws-eusc', 'eusc-de-east-1', 'amazonaws.eu'],
+  ]) {
+    const script = `KIND=${kind} REGION=${region}; check_credentials; BUCKET=b TEMPLATE=/dev/null; upload_template; echo "$PARTITION $TEMPLATE_URL"`
+    const { output } = part(t, script, aws)
+    t.match(output, `${kind} https://b.s3.${region}.${suffix}/templates/muster.yaml`)
+  }
+})
+
+t.test('the quota of Spot is looked at where Spot is wanted', async t => {
+  const aws = `service-quotas\\ get-service-quota) case "$*" in *L-34B43A08*) echo 5.0 ;; *) echo 64.0 ;; esac ;;
+ec2\\ describe-instances) : ;;`
+  const settings = { ...small, pMaxWorkers: '8', pPublicAddresses: 'no', pVpcId: 'vpc-1' }
+  const look = (spot: string) =>
+    part(t, 'printf "t4g.small\\tarm64\\t2\\t2048\\tTrue\\n" >"$WORK/types"; check_limits', aws, {
+      ...settings,
+      pSpotPercent: spot,
+    })
+  t.match(look('50').output, /5 vCPUs of Spot instances in eu-central-1, all Spot workers take 8/)
+  t.notMatch(look('0').output, /Spot instances/)
+})
+
+t.test('another deployment whose name begins alike is not this one', async t => {
+  const aws = (names: string) => `cloudformation\\ list-stack-resources) printf '${names}' ;;
+cloudwatch\\ describe-alarms) case "$*" in *--alarm-names\\ m-a-1\\ m-b-1*) printf 'OK\\tm-a-1\\tA\\nALARM\\tm-b-1\\tB\\n' ;; esac ;;`
+  const raised = part(t, 'show_alarms || echo unwell', aws('m-a-1\\nm-b-1\\n'))
+  t.match(raised.output, /ALARM +B\nunwell/)
+  t.match(part(t, 'show_alarms || echo unwell', aws('')).output, /nothing watches this deployment\nunwell/)
+})
