@@ -62,7 +62,7 @@ Metadata:
         default: Zone
 
 Conditions:
-  CondZone: !Equals [!Ref pZone, '']
+  CondZone: !Equals [!Ref pZone, ""]
 
 Resources:
   # A comment above.
@@ -74,6 +74,8 @@ Resources:
     Type: AWS::EC2::SecurityGroup
     Properties:
       VpcId: !Ref vpc
+
+      # A list of one.
       GroupDescription: !Sub Group of \${AWS::StackName}
   role:
     Type: AWS::IAM::Role
@@ -82,7 +84,7 @@ Resources:
         Statement:
           # The instances.
           - Effect: Allow
-            Action: '*'
+            Action: "*"
   template:
     Type: AWS::EC2::LaunchTemplate
     Properties:
@@ -122,26 +124,34 @@ const bad: Readonly<Record<string, readonly (readonly [string | RegExp, string])
     ['!Ref vpc', '\n        Fn::GetAtt: [vpc, VpcId]'],
     ['Fn::Base64: !Sub |', 'Fn::Base64: |'],
   ],
-  '!Sub rather than !Join': [['!Ref vpc', "!Join ['', [!Ref vpc]]"]],
+  '!Sub rather than !Join': [['!Ref vpc', '!Join ["", [!Ref vpc]]']],
   '!Sub substitutes something, and is no !Ref': [
     ['!Ref vpc', '!Sub ${vpc}'],
     ['!Ref vpc', '!Sub abc'],
   ],
   'no needless quotes': [
-    ['10.0.0.0/16', "'10.0.0.0/16'"],
+    ['10.0.0.0/16', '"10.0.0.0/16"'],
     ['A queue', '"A queue"'],
-    ['Allow', "'Allow'"],
+    ['Allow', '"Allow"'],
+  ],
+  'quotes are double': [
+    ['""', "''"],
+    ['"*"', "'*'"],
+  ],
+  'a comment inside of a block has an empty line before it': [
+    ['\n\n      # A list of one.', '\n      # A list of one.'],
+    ['      CidrBlock', '      EnableDnsSupport: true\n      # Large.\n      CidrBlock'],
   ],
   'comments are on the line above': [['10.0.0.0/16', '10.0.0.0/16 # large']],
   'no physical names': [['      VpcId', '      GroupName: mine\n      VpcId']],
   'no default VPC': [['      VpcId: !Ref vpc\n', '']],
   'no nested stacks': [['AWS::EC2::VPC', 'AWS::CloudFormation::Stack']],
   'no partition, region, account or image is written out': [
-    ["'*'", 'arn:aws:s3:::x'],
-    ["'*'", 'us-east-1'],
-    ["'*'", '123456789012'],
-    ["'*'", 'ami-0123456789abcdef0'],
-    ["'*'", 'x.amazonaws.com/y'],
+    ['"*"', 'arn:aws:s3:::x'],
+    ['"*"', 'us-east-1'],
+    ['"*"', '123456789012'],
+    ['"*"', 'ami-0123456789abcdef0'],
+    ['"*"', 'x.amazonaws.com/y'],
   ],
   'no anchors and aliases': [['!Ref vpc', '&x !Ref vpc']],
   'every statement says above who needs it': [['          # The instances.\n', '']],

@@ -13,7 +13,7 @@ const section = /^Parameters:\n([\s\S]*?)^\w/m.exec(text)?.[1] ?? ''
 const defaults = new Map()
 const isFound = new Set()
 for (const [, name, body] of section.matchAll(/^ {2}(p\w+):\n((?: {4}.*\n|\n)*)/gm)) {
-  const value = /^ {4}Default: (.*)$/m.exec(body)?.[1]?.replace(/^'(.*)'$/, '$1')
+  const value = /^ {4}Default: (.*)$/m.exec(body)?.[1]?.replace(/^(['"])(.*)\1$/, '$2')
   defaults.set(name, value)
   if (/^ {4}Type: AWS::SSM::/m.test(body)) isFound.add(name)
 }

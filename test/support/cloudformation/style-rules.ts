@@ -60,12 +60,32 @@ export const rules: Readonly<Record<string, Rule>> = {
   '!Sub rather than !Join': lines(/!Join\b/),
   '!Sub substitutes something, and is no !Ref': template =>
     yamlLines(template).flatMap(({ line, at }) => {
-      const text = /!Sub '?([^'|>]+)'?$/.exec(line)?.[1]?.trim()
+      const text = /!Sub ["']?([^"'|>]+)["']?$/.exec(line)?.[1]?.trim()
       if (text === undefined) return []
       const isNeedless = !text.includes('${') || /^\$\{[^}]+\}$/.test(text)
       return isNeedless ? [`line ${at}: ${line.trim()}`] : []
     }),
   'no needless quotes': needlessQuotes,
+  'quotes are double': ({ document }) => {
+    const found: string[] = []
+    visit(document, {
+      Scalar: (_, node) => {
+        const { type, value } = node as QuotedScalar
+        if (type === 'QUOTE_SINGLE') found.push(`${value}`)
+      },
+    })
+    return found
+  },
+  'a comment inside of a block has an empty line before it': template => {
+    const all = yamlLines(template)
+    const indent = (text: string): number => text.length - text.trimStart().length
+    return all.flatMap(({ line, at }, index) => {
+      const before = all[index - 1]?.line ?? ''
+      if (!/^\s*#/.test(line) || before.trim() === '' || /^\s*#/.test(before)) return []
+      // The first of its block needs none.
+      return indent(before) < indent(line) ? [] : [`line ${at}: ${line.trim()}`]
+    })
+  },
   'comments are on the line above': lines(/^(?!\s*#)(?:[^'"#]|'[^']*'|"[^"]*")*\s#/),
   'no physical names': physicalNames,
   'no default VPC': defaultVpc,
