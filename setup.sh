@@ -30,6 +30,10 @@ export LC_ALL=C
 . "$ROOT/scripts/lib/deploy/delete.sh"
 
 deploy() {
+  # Said before anything is built or uploaded.
+  if [ "$YES" = no ] && [ ! -t 0 ]; then
+    stop_with "$EXIT_DECLINED" 'nobody is there to be asked: the input is no terminal' 'add --yes to answer with yes to everything, or look first with --dry-run'
+  fi
   step "looking at what is there of $NAME"
   settle_stack
   prepare
@@ -77,20 +81,15 @@ dry_run() {
     say '  nothing was made. Without --dry-run all that stands above is made, after a question.'
     return 0
   fi
-  # Worked out by CloudFormation, which needs the template in the bucket that is there already; the bundle stays here.
+  # Told from the settings: what CloudFormation makes of them it tells only for a template that was uploaded.
   step 'what would change'
-  upload_template
   give pBundleKey "$BUNDLE_KEY"
   give pBundleSha256 "$SHA256"
   read_settings
-  local set=muster-dry-run-$$-$RANDOM
-  make_change_set "$set" || stop_with "$EXIT_BUSY" 'another run is under way' 'wait for its end'
-  if [ "$CHANGES" = none ]; then
-    say '  nothing'
-  else
-    show_changes
-    forget_change_set "$set"
-  fi
+  show_setting_changes
+  say '  The template itself may have changed, too, and Amazon Linux: without --dry-run each part is shown before the question.'
+  step 'the end of the dry run'
+  say '  nothing was made, uploaded or changed'
 }
 
 read_options "$@"

@@ -123,3 +123,56 @@ cloudwatch\\ describe-alarms) case "$*" in *--alarm-names\\ m-a-1\\ m-b-1*) prin
   t.match(raised.output, /ALARM +B\nunwell/)
   t.match(part(t, 'show_alarms || echo unwell', aws('')).output, /nothing watches this deployment\nunwell/)
 })
+
+t.test('nobody to ask is said before anything is done; a dry run of an update writes nothing', async t => {
+  const folder = t.testdir()
+  const run = (...args: string[]) =>
+    spawnSync('bash', [join(root, 'setup.sh'), '--region', 'eu-central-1', ...args], {
+      ...{ encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 },
+      env: { ...process.env, TMPDIR: folder, AWS_ENDPOINT_URL: 'http://127.0.0.1:9', AWS_MAX_ATTEMPTS: '1' },
+    })
+  const text = readFileSync(join(root, 'setup.sh'), 'utf8')
+  const dryRun = text.slice(text.indexOf('dry_run() {'), text.indexOf('read_options "$@"'))
+  t.notMatch(dryRun, /upload_|make_change_set|make_bucket|make_redis_secret/)
+  const deploy = text.slice(text.indexOf('deploy() {'), text.indexOf('prepare() {'))
+  t.ok(deploy.indexOf('nobody is there to be asked') < deploy.indexOf('prepare'))
+  t.equal(run('--vpc-cidr', '10.20.0.0/24').status, 2, 'three subnets do not fit')
+  const changes = part(t, 'printf "pMaxWorkers\\t4\\npVolumeGb\\t16\\n" >"$WORK/deployed"; show_setting_changes', '', {
+    pMaxWorkers: '6',
+    pVolumeGb: '16',
+  })
+  t.match(changes.output, /pMaxWorkers: 4 -> 6\n/)
+  t.notMatch(changes.output, 'pVolumeGb')
+})
+
+t.test('what an update replaces is said before the question', async t => {
+  const show = (...lines: string[]) =>
+    part(
+      t,
+      `printf '${lines.map(line => `Modify\\tFalse\\t${line}\\tAWS::X\\n`).join('')}' >"$WORK/changes"; show_changes`,
+    ).output
+  t.match(show('witnessLaunchTemplate', 'nodeALaunchTemplate'), /replaced, one after the other: witness nodeA \(/)
+  t.match(show('nodeDownAlarm'), /No machine is replaced/)
+  t.match(part(t, ': >"$WORK/changes"; show_changes').output, /does not say which parts/)
+})
+
+t.test('a smoke test on the nodes tells what was seen, and no more', async t => {
+  const aws = (output: string) => `ec2\\ describe-instances) printf 'i-1\\ni-2\\n' ;;
+ssm\\ send-command) echo c-1 ;;
+ssm\\ get-command-invocation) printf 'Success\\t\\t${output}\\n' ;;`
+  const smoke = (output: string) => part(t, 'SMOKE_MINUTES=1; smoke_on_nodes', aws(output)).output
+  t.match(smoke('https://127.0.0.1:5000: a job went in, its value came out'), /both nodes: a job went in/)
+  t.match(smoke(''), /no job was seen/)
+})
+
+t.test('what it costs counts every metric, and a worker with its disk and address', async t => {
+  const settings = { ...small, pWorkerInstanceTypes: 'c7g.large', pVolumeGb: '16', pMinWorkers: '0', pMaxWorkers: '4' }
+  const cost = (vpc: string) =>
+    part(t, 'mkdir "$WORK/p"; node "$ROOT/scripts/lib/deploy/prices.mjs" "$WORK/settings" "$WORK/p"', '', {
+      ...{ ...settings, pPublicAddresses: 'yes', pLoadBalancer: 'none', pVpcId: vpc },
+    }).output
+  // 17 metrics, 8 metrics of alarms, 3 secrets and what two nodes publish: 7.96 USD a month.
+  t.match(cost(''), /secrets, alarms, metrics +0\.0109/)
+  t.match(cost(''), /each worker with disk and address, c7g\.large +~ +0\.0786/)
+  t.match(cost('vpc-1'), /each worker with disk and address, c7g\.large +~ +0\.0736/)
+})

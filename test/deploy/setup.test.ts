@@ -55,7 +55,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.equal(code, 0, output)
     t.match(output, /workers +0 to 6/)
     t.match(output, /clients: 203\.0\.113\.7\/32/)
-    t.match(output, /by Systems Manager[\s\S]*both nodes: a job went in/)
+    t.match(output, /by Systems Manager[\s\S]*both nodes: the command ended well[^\n]*no job was seen/)
     t.equal(made('ExecuteChangeSet'), 1)
     t.equal(made('CreateSecret'), 1, 'the secret is the one that it was')
   })

@@ -70,7 +70,7 @@ fail_aws() {
 permission() {
   case "$1" in
   s3api:HeadBucket | s3api:ListObject*) echo s3:ListBucket ;;
-  s3api:HeadObject) echo s3:GetObject ;;
+  s3api:HeadObject) echo 's3:GetObject (and s3:ListBucket on the bucket, without which what is not there looks forbidden)' ;;
   s3api:DeleteObjects) echo s3:DeleteObject ;;
   s3api:PutPublicAccessBlock) echo s3:PutBucketPublicAccessBlock ;;
   s3api:*) echo "s3:${1#*:}" ;;

@@ -66,6 +66,17 @@ alarms() {
   fi
 }
 
+# show_setting_changes: what is deployed against what would be.
+show_setting_changes() {
+  local changes
+  changes=$(awk '
+    NR == FNR { at = index($0, "\t"); was[substr($0, 1, at - 1)] = substr($0, at + 1); next }
+    { at = index($0, "="); name = substr($0, 1, at - 1); value = substr($0, at + 1) }
+    (name in was) && was[name] != value && name !~ /^p(Arm|Intel)Image$/ { print "    " name ": " was[name] " -> " value }
+  ' "$WORK/deployed" "$WORK/settings")
+  if [ -n "$changes" ]; then say "$changes"; else say '  no setting, and not the bundle'; fi
+}
+
 show_costs() {
   step 'looking up what it costs (USD an hour)'
   fetch_prices

@@ -48,7 +48,13 @@ let isFromTable = false
 const onNodes = settings.pRedis === 'nodes'
 const machines = onNodes ? 3 : 2
 const addresses = settings.pPublicAddresses === 'yes' ? machines : 0
-const metrics = 8
+// Each set of dimensions is a metric of its own: 9 of the deployment, 2 of the nodes, 6 of the queue `default`.
+const metrics = 9 + 2 + 6
+// Six alarms of one metric, and one of two.
+const alarms = 6 + 2
+/** PutMetricData, by two nodes each minute, at 0.01 USD a thousand. */
+const publishMonth = (2 * 60 * 24 * 30 * 0.01) / 1000
+const workerGib = 10
 const rows = [
   [`2 nodes, ${settings.pNodeInstanceType}`, times(2, priceOf(settings.pNodeInstanceType))],
   onNodes
@@ -60,10 +66,18 @@ const rows = [
   ],
   ...(addresses > 0 ? [[`${addresses} public addresses`, addresses * publicAddressHour]] : []),
   ...(settings.pLoadBalancer === 'none' ? [] : [['load balancer, without traffic', loadBalancerHour]]),
-  ['secrets, alarms, metrics', (3 * secretMonth + 7 * alarmMonth + metrics * metricMonth) / hoursOfMonth],
+  [
+    'secrets, alarms, metrics',
+    (3 * secretMonth + alarms * alarmMonth + metrics * metricMonth + publishMonth) / hoursOfMonth,
+  ],
 ]
 const workerType = (settings.pWorkerInstanceTypes ?? '').split(',')[0]
-const worker = priceOf(workerType)
+const bare = priceOf(workerType)
+// With its disk, and the public address that it has in a network of the stack.
+const worker =
+  bare === undefined
+    ? undefined
+    : bare + (workerGib * gibMonth) / hoursOfMonth + (settings.pVpcId === '' ? publicAddressHour : 0)
 const fewest = Number(settings.pMinWorkers)
 if (fewest > 0) rows.push([`${fewest} workers that are kept, ${workerType}`, times(fewest, worker)])
 
@@ -73,7 +87,7 @@ for (const [what, usd] of rows) line(what, usd)
 line('idle, an hour', idle, isWhole ? `about ${Math.round(idle * hoursOfMonth)} USD a month` : 'and what is not known')
 const most = Number(settings.pMaxWorkers)
 line(
-  `each worker while there is work, ${workerType}`,
+  `each worker with disk and address, ${workerType}`,
   worker,
   worker === undefined ? '' : `all ${most}: ${(most * worker).toFixed(2)}; Spot costs less`,
 )

@@ -11,10 +11,18 @@ STEP='reading the options'
 say() { printf '%s\n' "$*"; }
 warn() { printf 'Note: %s\n' "$*" >&2; }
 
-# step <what is being done>: shown, and remembered for a failure.
+# step <what is being done> [how long that usually takes]: shown, and remembered for a failure. The step before tells how long it
+# took, where somebody may have wondered.
 step() {
-  STEP=$1
-  printf '\n• %s\n' "$1"
+  end_step
+  STEP=$1 STEP_AT=$SECONDS
+  printf '\n• %s%s\n' "$1" "${2:+ (usually $2)}"
+}
+
+end_step() {
+  local took=$((SECONDS - ${STEP_AT:-$SECONDS}))
+  if [ "$took" -ge 5 ]; then printf '  took %d:%02d\n' $((took / 60)) $((took % 60)); fi
+  STEP_AT=$SECONDS
 }
 
 # stop_with <exit code> <why> [what to do]: the way out of every failure.

@@ -5,7 +5,7 @@
 smoke_test() {
   local urls key
   if [ "$SMOKE" = no ]; then return 0; fi
-  step 'putting a job through each node'
+  step 'putting a job through each node' '1 to 5 minutes, while a worker boots'
   if [ "$(setting pMaxWorkers)" = 0 ]; then
     say '  left out: there is to be no worker (--max-workers 0)'
     return 0
@@ -72,9 +72,13 @@ JSON
   call_aws ssm send-command --instance-ids "$@" --document-name AWS-RunShellScript --timeout-seconds 120 \
     --parameters "file://$WORK/command.json" --comment 'Smoke test of Muster' --query Command.CommandId
   command=$REPLY
-  deadline=$((SECONDS + SMOKE_MINUTES * 60 + 180))
+  deadline=$((SECONDS + SMOKE_MINUTES * 60 + 180)) TESTED=0
   for instance in "$@"; do await_command "$command" "$instance" "$deadline"; done
-  say '  both nodes: a job went in, its value came out'
+  if [ "$TESTED" = 2 ]; then
+    say '  both nodes: a job went in, its value came out'
+  else
+    say '  both nodes: the command ended well by the word of Systems Manager, which shows no output of it; no job was seen'
+  fi
 }
 
 # await_command <command> <instance> <deadline>
@@ -82,13 +86,18 @@ await_command() {
   local status='Pending'
   while :; do
     # Right after it was sent, a command is not known everywhere.
-    if try_aws ssm get-command-invocation --command-id "$1" --instance-id "$2" --query '[Status,StandardErrorContent]'; then
+    if try_aws ssm get-command-invocation --command-id "$1" --instance-id "$2" --query '[Status,StandardErrorContent,StandardOutputContent]'; then
       status=$(printf '%s' "$REPLY" | head -n 1 | cut -f 1)
     elif [ "$AWS_CODE" != InvocationDoesNotExist ]; then
       fail_aws ''
     fi
     case "$status" in
-    Success) break ;;
+    Success)
+      case "$REPLY" in
+      *'a job went in'*) TESTED=$((TESTED + 1)) ;;
+      esac
+      break
+      ;;
     Pending | InProgress | Delayed) ;;
     *) smoke_failed "the node $2 says: $status $(printf '%s' "$REPLY" | cut -f 2-)" ;;
     esac

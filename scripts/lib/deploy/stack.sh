@@ -162,7 +162,7 @@ explain_failures() {
 deploy_stack() {
   local try
   for try in 1 2 3; do
-    step "deploying the stack $NAME"
+    step "deploying the stack $NAME" "$(if must_be_made; then echo '10 to 20 minutes'; else echo '2 minutes, 15 to 25 where machines are replaced'; fi)"
     settle_stack
     if must_be_made; then
       make_stack && break
@@ -266,8 +266,20 @@ make_change_set() {
 }
 
 show_changes() {
-  say '  What changes (a machine is replaced one after the other; the queue and its jobs stay):'
-  awk -F '\t' 'NF >= 4 { print "    " $1 ($2 == "True" ? ", by a new one" : "") ": " $3 " (" $4 ")" }' "$WORK/changes"
+  local lines machines
+  lines=$(awk -F '\t' 'NF >= 4 { print "    " $1 ($2 == "True" ? ", by a new one" : "") ": " $3 " (" $4 ")" }' "$WORK/changes")
+  if [ -z "$lines" ]; then
+    say '  What changes: CloudFormation does not say which parts'
+    return 0
+  fi
+  say '  What changes:'
+  say "$lines"
+  machines=$(awk -F '\t' '$3 ~ /^(witness|nodeA|nodeB)LaunchTemplate$/ { sub("LaunchTemplate", "", $3); print $3 }' "$WORK/changes" | tr '\n' ' ')
+  if [ -n "$machines" ]; then
+    say "  Machines that are replaced, one after the other: ${machines% } (a new bundle, image, type or setting of theirs); the queue and its jobs stay"
+  else
+    say '  No machine is replaced.'
+  fi
 }
 
 ask_or_forget() {

@@ -93,6 +93,7 @@ show_places() {
   say "  payloads    s3://$(output payloadBucket)"
   if [ -n "$(output backupBucket)" ]; then say "  backups     s3://$(output backupBucket)"; fi
   say "  logs        $(output nodeLogGroup), $(output redisLogGroup), $(output bootLogGroup)"
+  if [ -z "$(output operatorKeySecret)" ]; then return 0; fi
   say "  keys        the operator key is in Secrets Manager:"
   say "              aws secretsmanager get-secret-value --region $REGION --secret-id $(output operatorKeySecret) --query SecretString --output text"
   if [ "$(setting pLoadBalancer)" = none ]; then
