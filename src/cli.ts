@@ -260,8 +260,11 @@ async function runNode(settings: Settings): Promise<void> {
   else log.info({ url: node.url }, 'ready')
   await untilSignalled()
   tellPerson('\nStopping: what is under way is finished first. Ctrl-C again stops at once.\n')
+  const forced = untilSignalled().then(() => {
+    node.endNow()
+    process.exit(130)
+  })
   await counts.stop()
-  const forced = untilSignalled().then(() => process.exit(130))
   await Promise.race([node.stop(), forced])
   process.exit(0)
 }

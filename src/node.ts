@@ -51,6 +51,8 @@ export interface RunningNode {
   readonly counts: () => Promise<Map<string, QueueCounts>>
   /** Finishes what is under way, then stops everything it started. Calling twice is safe. */
   stop(): Promise<void>
+  /** For an exit right after it: kills local workers and what they run. All else ends with the process. */
+  endNow(): void
 }
 
 type Stop = () => Promise<unknown>
@@ -130,7 +132,10 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const metrics = await openMetrics({ settings, jobs, fleet, redis, log })
   stops.push(async () => metrics?.stop())
   metrics?.start()
-  return { url, app, needsKey: !access.isOpen, counts: () => jobs.counts() }
+  return {
+    ...{ url, app, needsKey: !access.isOpen, counts: () => jobs.counts() },
+    endNow: () => provider?.endNow?.(),
+  }
 }
 
 async function knownTypes(settings: Settings): Promise<KnownType[]> {

@@ -14,6 +14,7 @@ import { Checkpoints } from './checkpoints.ts'
 import { Claims } from './claims.ts'
 import { Completions } from './completions.ts'
 import { Control, type QueueCounts, type QueueLoad } from './control.ts'
+import { blobsOf, deleteBlobs } from './job-blobs.ts'
 import type { JobQueue } from './job-queue.ts'
 import { Leases } from './leases.ts'
 import { type JobPage, type ListQuery, listJobs } from './listing.ts'
@@ -59,11 +60,15 @@ export class Jobs {
   readonly retention: Retention
   readonly #parts = new Map<string, QueueParts>()
   readonly #bell: Bell
+  readonly #store: PayloadStore
+  readonly #log: Logger
   readonly #loops: Loop[]
   readonly #attemptLog: AttemptLog
 
   constructor({ settings, redis, writes, bell, store, log }: JobsOptions) {
     this.#bell = bell
+    this.#store = store
+    this.#log = log
     this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs, writes)
     this.#attemptLog = new AttemptLog(log)
     const context = { settings, bell, store, log, attemptLog: this.#attemptLog }
@@ -119,7 +124,10 @@ export class Jobs {
 
   async cancel(workId: string): Promise<CancelledJob> {
     const queue = this.queues.ofWorkId(workId)
-    return await queue.confirm(() => cancelJob(queue, this.#bell, workId))
+    const blobs = await blobsOf(queue, [workId])
+    const cancelled = await queue.confirm(() => cancelJob(queue, this.#bell, workId))
+    await deleteBlobs(this.#store, blobs.get(workId) ?? [], this.#log)
+    return cancelled
   }
 
   async retry(workId: string): Promise<void> {

@@ -1,11 +1,13 @@
 /**
- * Retention: forgets jobs whose time is over, with their payloads and results, and sweeps blobs that no job owns.
+ * Retention: forgets jobs whose time is over, with their payloads and results, and sweeps blobs that
+ * no job owns: those of uploads and attempts that came to nothing.
  * Collected results go after resultTtlMs, uncollected ones after uncollectedTtlMs, dead and cancelled ones after theirs.
  */
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import { Script } from '../redis/script.ts'
 import { dropCancelled } from './cancel.ts'
+import { blobsOf, deleteBlobs } from './job-blobs.ts'
 import type { JobQueue } from './job-queue.ts'
 import type { Queues } from './queues.ts'
 import { queueOfWorkId } from './work-id.ts'
@@ -119,12 +121,15 @@ export class Retention {
 
   async #forget(queue: JobQueue, workIds: readonly string[]): Promise<void> {
     if (workIds.length === 0) return
-    await Promise.all(workIds.map(workId => queue.backend.remove(workId, false)))
+    const blobs = await blobsOf(queue, workIds)
+    const removed = await Promise.all(workIds.map(workId => queue.backend.remove(workId, false)))
     const { uncollected, uncollectedDead, leased, leases } = queue.keys
     const pipeline = queue.redis.pipeline()
     for (const index of [uncollected, uncollectedDead, leased]) pipeline.zrem(index, ...workIds)
     pipeline.hdel(leases, ...workIds)
     await pipeline.exec()
+    const keys = workIds.flatMap((workId, index) => (removed[index] === 1 ? (blobs.get(workId) ?? []) : []))
+    await deleteBlobs(this.#store, keys, this.#log)
   }
 
   /** A queue that is not in the settings now may be there again tomorrow: its jobs count as existing. */

@@ -129,6 +129,14 @@ class LocalProvider implements Provider {
     this.#changes.removeAllListeners()
   }
 
+  /** Their slots end with them, by themselves: each looks whether its agent is there. */
+  endNow(): void {
+    this.#closed = true
+    for (const record of this.#byId.values()) {
+      if (this.#checkAlive(record)) this.#attempt('a worker could not be killed', () => this.#kill(record))
+    }
+  }
+
   async #stopAll(): Promise<void> {
     const running = (): InstanceRecord[] => [...this.#byId.values()].filter(record => this.#checkAlive(record))
     for (const record of running()) if (record.terminatingAt === undefined) this.#askToEnd(record)

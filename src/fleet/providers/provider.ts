@@ -113,4 +113,7 @@ export interface Provider {
    * @param options.stopInstances end all instances, and return when they are gone
    */
   close(options: { readonly stopInstances: boolean }): Promise<void>
+
+  /** For a node that exits at once: kills what ends with it before this returns. Absent where nothing does. */
+  endNow?(): void
 }

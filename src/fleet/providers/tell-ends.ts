@@ -51,5 +51,6 @@ export function tellEnds(provider: Provider, { onEnded, log }: TellEndsOptions):
     sweepLeftovers: now => provider.sweepLeftovers(now),
     onChange: listener => provider.onChange(listener),
     close: options => provider.close(options),
+    endNow: () => provider.endNow?.(),
   }
 }
