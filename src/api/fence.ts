@@ -19,7 +19,7 @@ export type MayClaim = 'yes' | 'unknown' | 'drain'
 
 /** What the fence needs: the flag, as Redis has it now, and a way to give leases back. */
 export interface FenceParts {
-  readonly fleet: { readonly registry: { mayClaim(workerId: string): Promise<MayClaim> } }
+  readonly fleet: { readonly registry: { mayClaim(workerId: string, keyId?: string): Promise<MayClaim> } }
   readonly jobs: Jobs
 }
 
@@ -30,13 +30,14 @@ export class Fence {
     this.#parts = parts
   }
 
-  async look(workerId: string): Promise<MayClaim> {
-    return await this.#parts.fleet.registry.mayClaim(workerId)
+  /** @param keyId the API key of the caller: it may only ask for workers that it introduced */
+  async look(workerId: string, keyId = ''): Promise<MayClaim> {
+    return await this.#parts.fleet.registry.mayClaim(workerId, keyId)
   }
 
-  /** @throws Problem worker_unknown, drained_worker */
-  async check(workerId: string): Promise<void> {
-    refuse(await this.look(workerId))
+  /** @throws Problem worker_unknown, drained_worker, forbidden */
+  async check(workerId: string, keyId = ''): Promise<void> {
+    refuse(await this.look(workerId, keyId))
   }
 
   /**

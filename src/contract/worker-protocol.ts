@@ -34,7 +34,7 @@ export type Content = Static<typeof Content>
 export const WorkerDescription = Type.Object({
   workerId: Type.String({ pattern: '^[A-Za-z0-9_-]{1,64}$' }),
   queue: Type.String(),
-  slots: Type.Integer({ minimum: 1, maximum: 4096 }),
+  slots: Type.Integer({ minimum: 1, maximum: 1024 }),
   types: Type.Array(Type.String({ maxLength: 128 }), { maxItems: 1000 }),
   instanceId: Type.Optional(
     Type.String({ maxLength: 128, description: 'The instance under the worker, from MUSTER_INSTANCE_ID' }),

@@ -6,8 +6,11 @@ export const keys = {
   workers: `${prefix}workers`,
   /** Hash: what one worker said of itself, and whether it is to drain. */
   worker: (workerId: string): string => `${prefix}worker:${workerId}`,
-  /** Set: all types that a worker ever registered. */
-  types: `${prefix}types`,
+  /** Sorted set: types that workers registered, by when they last did. */
+  types: `${prefix}types-seen`,
+  /** Sorted sets: what the workers with this API key made, by when it was last heard of: its ids of workers, its types. */
+  workersOfKey: (keyId: string): string => `${prefix}workers-of:${keyId}`,
+  typesOfKey: (keyId: string): string => `${prefix}types-of:${keyId}`,
   /** String: the node that holds the lease of the autoscaler. */
   leader: `${prefix}fleet:leader`,
   /** Counter: how often that lease changed hands. */

@@ -9,6 +9,7 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
+import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
 import type { RedisClient } from '../redis/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
@@ -45,6 +46,19 @@ export interface WorkerRecord {
   readonly interruption: Interruption | undefined
 }
 
+/** Types that no worker has declared for this long are unknown again. */
+const typesKnownMs = 30 * 86_400_000
+/** What the workers of one API key may make. A worker counts for as long as it may be alive. */
+const workersPerKey = 1000
+const typesPerKey = 1000
+
+const refusals: Readonly<Record<number, string>> = {
+  [-2]: 'This worker works for another queue: a worker that changes its queue takes a new workerId.',
+  [-3]: 'This worker came with another API key: a key speaks only for the workers that it introduced.',
+  [-4]: `This API key has ${workersPerKey} workers already: reuse their ids, or make another key.`,
+  [-5]: `The workers of this API key have declared ${typesPerKey} types already.`,
+}
+
 /** As a worker tells it; `at` is ISO 8601. */
 export interface InterruptionNotice {
   readonly kind: Interruption['kind']
@@ -52,9 +66,13 @@ export interface InterruptionNotice {
 }
 
 /**
- * KEYS: worker, workers, types, fence of its instance. ARGV: id, now, state, leases, description, kind and time of an
- * interruption (or empty), instance, whether the worker has to be of this instance (1) or not (empty), type…
- * A worker belongs to the instance that it first named; who may only speak for another one is refused: -1.
+ * KEYS: worker, workers, types, fence of its instance, workers and types of the API key. ARGV: id, now, state, leases,
+ * description, kind and time of an interruption (or empty), instance, whether the worker has to be of this instance (1) or
+ * not (empty), queue, API key (or empty), how many workers and types a key may have, since when both count, since when
+ * types are known, type…
+ * A worker belongs to the instance and the queue that it first named, and to the API key that it first came with: what does
+ * not fit is refused before anything is written: -1 another instance, -2 another queue, -3 another key, -4 too many workers
+ * of one key, -5 too many types of one key.
  * Records one sign of life; returns the reason to drain, or an empty string, and whether an interruption is news.
  * A rebalance may become an interruption, not the other way round.
  * A stopped worker has score 0: listed until it is forgotten, never alive.
@@ -62,7 +80,27 @@ export interface InterruptionNotice {
 const heartbeatScript = runsWhenFull(`
 local instance = redis.call('HGET', KEYS[1], 'instance')
 if ARGV[9] ~= '' and instance and instance ~= ARGV[8] then return {'', -1} end
+local queue = redis.call('HGET', KEYS[1], 'queue')
+if queue and queue ~= ARGV[10] then return {'', -2} end
+local isKnown = redis.call('EXISTS', KEYS[1]) == 1
+local owner = redis.call('HGET', KEYS[1], 'key')
+if ARGV[11] ~= '' then
+  if isKnown and owner ~= ARGV[11] then return {'', -3} end
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', ARGV[14])
+  if not isKnown and redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[12]) then return {'', -4} end
+  redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', ARGV[15])
+  local count = redis.call('ZCARD', KEYS[6])
+  for i = 16, #ARGV do
+    if not redis.call('ZSCORE', KEYS[6], ARGV[i]) then count = count + 1 end
+  end
+  if count > tonumber(ARGV[13]) then return {'', -5} end
+  redis.call('ZADD', KEYS[5], ARGV[2], ARGV[1])
+  for i = 16, #ARGV do redis.call('ZADD', KEYS[6], ARGV[2], ARGV[i]) end
+  for i = 5, 6 do redis.call('PEXPIRE', KEYS[i], ${typesKnownMs}) end
+  redis.call('HSETNX', KEYS[1], 'key', ARGV[11])
+end
 redis.call('HSETNX', KEYS[1], 'instance', ARGV[8])
+redis.call('HSETNX', KEYS[1], 'queue', ARGV[10])
 redis.call('HSETNX', KEYS[1], 'firstSeenAt', ARGV[2])
 redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', ARGV[3], 'leases', ARGV[4], 'description', ARGV[5])
 if ARGV[4] ~= '0' then redis.call('HSET', KEYS[1], 'workedAt', ARGV[2]) end
@@ -76,7 +114,8 @@ if fence then
   redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
 end
 redis.call('ZADD', KEYS[2], ARGV[3] == 'stopped' and 0 or ARGV[2], ARGV[1])
-for i = 10, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[15])
+for i = 16, #ARGV do redis.call('ZADD', KEYS[3], ARGV[2], ARGV[i]) end
 return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`)
 
 /** KEYS: worker. ARGV: reason, now. Marks a known worker; the first reason stays. Returns 1, or 0 when it is unknown. */
@@ -146,6 +185,8 @@ export class WorkerRegistry {
    * Records that a worker is there (registering it when it is new). One call to Redis, atomic.
    * @param interruption what it heard of the end of its host: from then on it is to drain, and the autoscaler is woken
    * @param isBound whoever says so may speak only for the instance that it names: not for a worker of another one
+   * @param keyId the API key that it came with; empty: none
+   * @throws Problem forbidden, and nothing is recorded, when it is of another queue or key, or the key has too many
    * @returns whether it is to drain; undefined, and nothing is recorded, when the worker belongs to another instance
    */
   async heartbeat(
@@ -154,16 +195,20 @@ export class WorkerRegistry {
     leaseCount: number,
     interruption?: InterruptionNotice,
     isBound = false,
+    keyId = '',
   ): Promise<{ drain: boolean } | undefined> {
     const { workerId, types, instanceId = workerId, queue } = worker
     const now = this.#clock()
     const notice = interruption === undefined ? ['', ''] : [interruption.kind, timeOf(interruption, now)]
     const owner = [instanceId, isBound ? '1' : '']
-    const names = [keys.worker(workerId), keys.workers, keys.types, keys.fence(instanceId)]
-    const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...owner, ...types]
+    const ofKey = [keys.workersOfKey(keyId), keys.typesOfKey(keyId)]
+    const names = [keys.worker(workerId), keys.workers, keys.types, keys.fence(instanceId), ...ofKey]
+    const limits = [queue, keyId, workersPerKey, typesPerKey, now - this.#aliveMs, now - typesKnownMs]
+    const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...owner, ...limits, ...types]
     const reply = await this.#redis.eval(heartbeatScript, names.length, ...names, ...args)
     const [drain, isNews] = reply as [string, number]
     if (isNews === -1) return undefined
+    if (isNews < -1) throw new Problem('forbidden', refusals[isNews])
     if (isNews === 1) {
       this.#log.warn({ queue, workerId, instanceId, ...interruption }, 'the host of a worker is being taken away')
       this.#bell.ring('backlog')
@@ -175,9 +220,10 @@ export class WorkerRegistry {
     return (await this.#redis.exists(keys.worker(workerId))) === 1
   }
 
-  /** The fence: whether a worker may take jobs now. One cheap call to Redis, since every claim asks. */
-  async mayClaim(workerId: string): Promise<'yes' | 'unknown' | 'drain'> {
-    const [state, drain] = await this.#redis.hmget(keys.worker(workerId), 'state', 'drain')
+  /** The fence: whether a worker may take jobs now. One cheap call to Redis, since every claim asks. @throws Problem forbidden */
+  async mayClaim(workerId: string, keyId = ''): Promise<'yes' | 'unknown' | 'drain'> {
+    const [state, drain, key] = await this.#redis.hmget(keys.worker(workerId), 'state', 'drain', 'key')
+    if (keyId !== '' && typeof state === 'string' && key !== keyId) throw new Problem('forbidden', refusals[-3])
     if (state === null || state === undefined) return 'unknown'
     return state !== 'ready' || typeof drain === 'string' ? 'drain' : 'yes'
   }
@@ -255,9 +301,9 @@ export class WorkerRegistry {
     await forget.run(this.#redis, [keys.worker(workerId), keys.workers], [workerId])
   }
 
-  /** All types that a worker ever registered: those of workers that were scaled to zero, too. */
+  /** All types that a worker registered within the last month: those of workers that were scaled to zero, too. */
   async knownTypes(): Promise<Set<string>> {
-    return new Set(await this.#redis.smembers(keys.types))
+    return new Set(await this.#redis.zrange(keys.types, this.#clock() - typesKnownMs, '+inf', 'BYSCORE'))
   }
 }
 

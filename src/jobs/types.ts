@@ -2,6 +2,7 @@
  * The types of jobs that may be submitted: those of the handlers at hand (with a schema for their payload, if they have
  * one) and those that workers elsewhere have said they handle.
  */
+import { distance } from 'fastest-levenshtein'
 import { Problem } from '../errors.ts'
 
 export interface KnownType {
@@ -14,6 +15,15 @@ export interface KnownType {
 export type RemoteTypes = () => Promise<readonly string[]>
 
 const rememberMs = 2000
+const mostNamed = 10
+
+function nearestOf(type: string, names: readonly string[]): string {
+  if (names.length <= mostNamed) return `there are: ${names.join(', ')}`
+  const wanted = type.slice(0, 128)
+  const ranked = names.map(name => ({ name, far: distance(wanted, name) })).sort((a, b) => a.far - b.far)
+  const nearest = ranked.slice(0, mostNamed).map(({ name }) => name)
+  return `the nearest of ${names.length} are: ${nearest.join(', ')}`
+}
 
 export class Types {
   readonly #known: ReadonlyMap<string, KnownType>
@@ -31,15 +41,18 @@ export class Types {
     return [...new Set([...this.#known.keys(), ...this.#remembered])].sort()
   }
 
-  /** @throws Problem type_unknown */
-  async require(type: string): Promise<KnownType> {
+  /**
+   * @param isBound the caller may use some queues only: it is not told which types there are for others
+   * @throws Problem type_unknown
+   */
+  async require(type: string, isBound = false): Promise<KnownType> {
     const known = this.#known.get(type)
     if (known !== undefined) return known
     if (!this.#remembered.has(type)) await this.#ask()
     if (this.#remembered.has(type)) return { type }
     throw new Problem(
       'type_unknown',
-      `No handler is known for the type "${type.slice(0, 128)}"; there are: ${(await this.names()).join(', ')}.`,
+      `No handler is known for the type "${type.slice(0, 128)}"; ${nearestOf(type, isBound ? [...this.#known.keys()] : await this.names())}.`,
     )
   }
 

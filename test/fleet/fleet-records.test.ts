@@ -68,9 +68,9 @@ t.test('registry', async t => {
   t.equal(await registry.mayClaim('w1'), 'drain')
   t.same(await registry.heartbeat(worker('w1'), 'ready', 0), { drain: true })
   t.equal((await registry.list())[0]?.drain?.reason, 'idle', 'the first reason stays')
-  await registry.heartbeat(worker('w2'), 'draining', 1)
+  await registry.heartbeat(worker('w2', { queue: 'other' }), 'draining', 1)
   t.equal(await registry.mayClaim('w2'), 'drain', 'one that drains by itself claims nothing either')
-  await registry.heartbeat(worker('w2'), 'stopped', 0)
+  await registry.heartbeat(worker('w2', { queue: 'other' }), 'stopped', 0)
   t.equal(await registry.countAlive(), 1)
   t.same(
     (await registry.list()).map(({ workerId }) => workerId),

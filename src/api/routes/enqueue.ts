@@ -164,7 +164,7 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
         iterations,
         durability,
       } = request.query
-      const type = await chooseType(request.query, types)
+      const type = await chooseType(request.query, types, request.caller.queues !== undefined)
       const parts = jobs.of(queue)
       const reached = checkDurability(durability, parts.submitter)
       parts.control.checkTakesJobs()
@@ -227,7 +227,11 @@ function checkDurability(asked: Durability | undefined, submitter: Submitter): D
   )
 }
 
-async function chooseType(query: { iterations?: number; type?: string }, types: Api['types']): Promise<KnownType> {
+async function chooseType(
+  query: { iterations?: number; type?: string },
+  types: Api['types'],
+  isBound: boolean,
+): Promise<KnownType> {
   if (query.iterations === undefined && query.type === undefined) throw new Problem('iterations_missing')
   if (query.iterations === undefined && query.type === 'sha512')
     throw new Problem('iterations_missing', 'The type sha512 needs iterations.')
@@ -237,7 +241,7 @@ async function chooseType(query: { iterations?: number; type?: string }, types: 
       `"iterations" belongs to the type sha512, not to "${query.type.slice(0, 128)}".`,
     )
   }
-  return await types.require(query.type ?? 'sha512')
+  return await types.require(query.type ?? 'sha512', isBound)
 }
 
 function checkPayload(type: KnownType, sent: StoredContent | undefined, needsData: boolean): void {

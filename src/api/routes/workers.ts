@@ -1,5 +1,6 @@
 /** /workers: the wire protocol (docs/worker-protocol.md). */
 import { setTimeout as delay } from 'node:timers/promises'
+import type { Caller } from '../../access/roles.ts'
 import {
   ClaimReply,
   ClaimRequest,
@@ -31,6 +32,9 @@ const leavingWaitMs = 200
 /** Ends the open claims of a worker that says itself that it goes; its heartbeat (`worker:`) is to stay open. */
 const claimsOf = (workerId: string): string => `claims:${workerId}`
 
+/** Worker tokens name their worker; of those who come with a key Redis knows whom they introduced. */
+const keyOf = ({ kind, id }: Caller): string => (kind === 'key' ? id : '')
+
 export function addWorkers(app: App, api: Api): void {
   const { settings, jobs, fleet, stopping } = api
   const fence = new Fence(api)
@@ -54,7 +58,7 @@ export function addWorkers(app: App, api: Api): void {
       const parts = jobs.of(worker.queue)
       const beat = async (): Promise<{ stop: LostLease[]; drain: boolean }> => {
         const isBound = caller.worker !== undefined
-        const registered = fleet.registry.heartbeat(worker, state, leases.length, interruption, isBound)
+        const registered = fleet.registry.heartbeat(worker, state, leases.length, interruption, isBound, keyOf(caller))
         // Only Redis knows whether a first token's worker is its own: nothing else is done for it before.
         if (isBound && caller.worker.workerId === undefined) requireOwnWorker(await registered)
         const [own, stop] = await Promise.all([
@@ -115,7 +119,7 @@ export function addWorkers(app: App, api: Api): void {
         await delay(Math.min(waitMs, leavingWaitMs))
         return { leaseMs: settings.leaseMs, jobs: [], drain: false }
       }
-      await fence.check(workerId).catch((error: unknown) => {
+      await fence.check(workerId, keyOf(request.caller)).catch((error: unknown) => {
         // One that may not claim asks for nothing; one whose question Redis leaves open does ask.
         if (!(error instanceof Problem)) claims.activity.asked()
         throw error
@@ -149,7 +153,7 @@ export function addWorkers(app: App, api: Api): void {
       const { completions } = jobs.of(queue)
       const exact = (request.exactBody as ExactCompletions | undefined)?.results
       const outcomes = results.map((result, index) => toOutcome(result, exact?.[index]))
-      const first = claim > 0 && !stopping.aborted ? await fence.look(workerId) : 'unknown'
+      const first = claim > 0 && !stopping.aborted ? await fence.look(workerId, keyOf(request.caller)) : 'unknown'
       const { kinds, leases } = await completions.complete(workerId, outcomes, first === 'yes' ? claim : 0)
       fleet.registry.worked(workerId)
       const may = first === 'yes' ? await fence.mayDeliver(workerId, queue, leases, reply.raw) : first
