@@ -16,6 +16,11 @@ export const catalogue = {
     action:
       'Send less, or raise MUSTER_MAX_BODY_BYTES (at most 64 MiB while payloads are kept in Redis: S3 and folders hold more). JSON and form bodies have a lower limit: send raw bytes instead.',
   },
+  body_too_slow: {
+    status: 408,
+    title: 'The body came too slowly',
+    action: 'Send it again, faster: 20 s without a byte, or less than 500 B/s after 30 s, ends a request.',
+  },
   content_encoding_unsupported: {
     status: 415,
     title: 'Bodies are taken as they are, not compressed',
@@ -228,6 +233,12 @@ export const catalogue = {
     status: 503,
     title: 'This node is stopping',
     action: 'Send it to the other node, or again after Retry-After.',
+  },
+  too_many_requests: {
+    status: 429,
+    title: 'This caller has too much under way',
+    action:
+      'Wait as long as Retry-After says, and send fewer at once. The limits: MUSTER_MAX_REQUESTS_PER_CALLER, MUSTER_MAX_PENDING_BYTES, MUSTER_MAX_FAILED_LOGINS.',
   },
   type_unknown: {
     status: 400,

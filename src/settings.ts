@@ -84,6 +84,28 @@ export const fields = {
     'Proxies before this node, as addresses or CIDRs separated by commas: they may say who calls',
   ),
 
+  maxConnections: field(integer(16, 1_000_000), 10_000, 'Connections that a node has open at once; more are hung up'),
+  maxRequestsPerCaller: field(
+    integer(1, 1_000_000),
+    8192,
+    'Requests of one key (or address) under way at once; workers and operators have no limit',
+  ),
+  maxPendingBytes: field(
+    integer(8 * mebibyte, 1024 * 1024 * mebibyte),
+    256 * mebibyte,
+    'Bytes of bodies and replies that a node holds at once; one caller may have half of them',
+  ),
+  maxJsonBytes: field(
+    integer(1024, 32 * mebibyte),
+    mebibyte,
+    'Largest JSON or form body of PUT /enqueue: those are held in memory, raw and multipart bodies are not',
+  ),
+  maxFailedLogins: field(
+    integer(1, 1_000_000),
+    100,
+    'Requests without a good key that one address may send in a minute; then they get 429',
+  ),
+
   inlineBytes: field(integer(0, mebibyte), 16_384, 'Payloads and results up to this size stay in Redis'),
   payloadStore: field(
     payloadStore,

@@ -6,12 +6,17 @@ import { Problem } from '../errors.ts'
 import type { Api, App } from './api.ts'
 import { parseJson } from './json-text.ts'
 import { addFarewell } from './leaving.ts'
+import { LoginGuard } from './login-guard.ts'
 import { addAccess } from './plugins/access.ts'
-import { addDocsPage, addOpenapi } from './plugins/openapi.ts'
+import { addAdmission } from './plugins/admission.ts'
+import { addOpenapi } from './plugins/openapi.ts'
 import { addProblems, sendProblem, toProblem } from './plugins/problems.ts'
+import { addReplyHeaders } from './plugins/reply-headers.ts'
 import { addStrictHttp } from './plugins/strict-http.ts'
 import { addValidation } from './plugins/validation.ts'
+import { requestIds } from './request-id.ts'
 import { addAudit } from './routes/audit.ts'
+import { addDocs } from './routes/docs.ts'
 import { addEnqueue } from './routes/enqueue.ts'
 import { addFleet } from './routes/fleet.ts'
 import { addHealth } from './routes/health.ts'
@@ -36,9 +41,6 @@ declare module 'fastify' {
   }
 }
 
-/** Longest time for a request to arrive whole: a large payload over a slow line. */
-const requestTimeoutMs = 3_600_000
-
 /**
  * Builds the server; it does not listen yet.
  * @param tls the certificate and key to serve with; left out: plain HTTP
@@ -54,7 +56,10 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
     logController: new LogController({ disableRequestLogging: true }),
     // A child logger for every request costs more than most requests ever log; the id of the request is added to what is.
     childLoggerFactory: logger => logger,
-    requestTimeout: requestTimeoutMs,
+    // How long a body may take is a question of its pace (pace.ts).
+    requestTimeout: 0,
+    genReqId: requestIds(),
+    requestIdHeader: false,
     // Longer than the idle timeout of load balancers, so that it is they who close.
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 256, ignoreTrailingSlash: true },
@@ -72,9 +77,14 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
     },
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
 
-  addProblems(app as never, () => api.jobs.room.diskFault())
+  addReplyHeaders(app as never, tls !== undefined)
+  addProblems(app as never, {
+    explainOutage: () => api.jobs.room.diskFault(),
+    loginGuard: new LoginGuard(api.settings.maxFailedLogins, log),
+  })
   addStrictHttp(app as never)
   addAccess(app as never, api)
+  addAdmission(app as never, api.settings)
   addValidation(app as never)
   addBodies(app)
   addFarewell(app, api.stopping)
@@ -98,7 +108,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   addKeys(app, api)
   addAudit(app, api)
   addHealth(app, api)
-  await addDocsPage(app as never)
+  addDocs(app)
   return app
 }
 

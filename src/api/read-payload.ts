@@ -16,6 +16,8 @@ import { readMultipart } from './read-multipart.ts'
 export interface PayloadLimits {
   readonly inlineBytes: number
   readonly maxBytes: number
+  /** JSON and form bodies are held in memory, so they have a limit of their own. */
+  readonly maxJsonBytes: number
 }
 
 /** Where a payload goes that is over the inline limit. */
@@ -23,9 +25,6 @@ export interface PayloadTarget extends PayloadLimits {
   readonly store: PayloadStore
   readonly key: string
 }
-
-/** JSON and form bodies are held in memory, so they have a limit of their own. */
-export const maxBufferedBytes = 32 * 1024 * 1024
 
 /**
  * @returns what was sent; undefined when the request has no body
@@ -98,16 +97,18 @@ async function store(source: AsyncIterable<Uint8Array>, target: PayloadTarget): 
 const tooLarge = (maxBytes: number): Problem => new Problem('body_too_large', `The limit here is ${maxBytes} bytes.`)
 
 async function readBuffered(request: IncomingMessage, target: PayloadTarget): Promise<Buffer> {
-  const limit = Math.min(maxBufferedBytes, Math.ceil((target.maxBytes * 4) / 3) + multipartOverhead)
+  const limit = Math.min(target.maxJsonBytes, Math.ceil((target.maxBytes * 4) / 3) + multipartOverhead)
+  const over = new Problem(
+    'body_too_large',
+    `The limit for a JSON or form body is ${limit} bytes; raw bytes and multipart files may be larger.`,
+  )
+  if (Number(request.headers['content-length'] ?? 0) > limit) throw over
   const chunks: Buffer[] = []
   let bytes = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  // The request must stay open for its reply.
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     bytes += chunk.length
-    if (bytes > limit)
-      throw new Problem(
-        'body_too_large',
-        `The limit for a JSON or form body is ${limit} bytes; raw bytes and multipart files may be larger.`,
-      )
+    if (bytes > limit) throw over
     chunks.push(chunk)
   }
   return Buffer.concat(chunks)

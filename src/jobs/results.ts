@@ -23,11 +23,19 @@ export interface PullOptions {
   readonly leaseMs: number
   /** How long to wait for the first one. */
   readonly waitMs: number
-  /** No more than about this much of inline values; the first result comes whatever its size. */
-  readonly maxBytes: number
+  /** How much of inline values there is room for; the first result comes whatever its size. */
+  readonly room: Room
   readonly includeFailed: boolean
   /** Ends the wait: the client is gone. */
   readonly signal: AbortSignal
+}
+
+/** Room for what is pulled: bounded over all who pull. */
+export interface Room {
+  /** Asked before each look. @throws Problem too_many_requests */
+  reserve(): number
+  /** The look found nothing. */
+  release(): void
 }
 
 export interface PulledResult {
@@ -73,6 +81,7 @@ export class Results {
         rung.cancel()
         throw error
       })
+      if (results.length === 0) options.room.release()
       if (results.length > 0 || Date.now() >= deadline || options.signal.aborted) {
         rung.cancel()
         return results
@@ -116,6 +125,7 @@ export class Results {
 
   async #take(options: PullOptions): Promise<PulledResult[]> {
     const results: PulledResult[] = []
+    const maxBytes = options.room.reserve()
     let bytes = 0
     while (results.length < options.top) {
       const now = Date.now()
@@ -127,7 +137,7 @@ export class Results {
         now + options.leaseMs,
         options.leaseId,
         options.includeFailed ? '1' : '0',
-        options.maxBytes,
+        maxBytes,
         bytes,
         this.#runOutUntil(now),
       ])

@@ -15,7 +15,11 @@ import { until } from '../support/until.ts'
 t.setTimeout(300_000)
 const operatorKey = `operator-${'k'.repeat(32)}`
 const joinSecret = `join-${'s'.repeat(32)}`
-const api = await startTestApi(t, { MUSTER_OPERATOR_KEY: operatorKey, MUSTER_WORKER_JOIN_SECRET: joinSecret })
+const api = await startTestApi(t, {
+  MUSTER_OPERATOR_KEY: operatorKey,
+  MUSTER_WORKER_JOIN_SECRET: joinSecret,
+  MUSTER_MAX_FAILED_LOGINS: '1000000',
+})
 const document = (api.app as unknown as { swagger(): { paths: Record<string, Record<string, unknown>> } }).swagger()
 const routes = Object.entries(document.paths).flatMap(([path, methods]) =>
   Object.keys(methods).map(method => ({

@@ -172,7 +172,13 @@ t.test('a pull that is carried out after it was given up leases nothing', async 
   await workOff(api, 1)
   const { results } = api.jobs.of('default')
   await results.abandon(['default/late'])
-  const options = { top: 10, waitMs: 0, maxBytes: 1000, includeFailed: false, signal: new AbortController().signal }
+  const options = {
+    top: 10,
+    waitMs: 0,
+    room: { reserve: () => 1000, release: () => undefined },
+    includeFailed: false,
+    signal: new AbortController().signal,
+  }
   t.strictSame(await results.pull({ ...options, leaseId: 'default/late', leaseMs: 60_000 }), [])
   t.equal((await results.pull({ ...options, leaseId: 'default/new', leaseMs: 60_000 })).length, 1)
 })
@@ -182,7 +188,13 @@ t.test('what was being sent when its node was lost is not handed out again, and 
   for (let count = 0; count < 2; count += 1) await put(api)
   const done = await workOff(api, 2)
   const { results } = api.jobs.of('default')
-  const options = { top: 1, waitMs: 0, maxBytes: 1000, includeFailed: false, signal: new AbortController().signal }
+  const options = {
+    top: 1,
+    waitMs: 0,
+    room: { reserve: () => 1000, release: () => undefined },
+    includeFailed: false,
+    signal: new AbortController().signal,
+  }
   const runOut = async (): Promise<unknown> =>
     await pair.onPrimary.zadd('{muster:default}:leased', 1, done[0] as string)
 

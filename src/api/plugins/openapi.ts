@@ -1,8 +1,6 @@
-/** The OpenAPI document, made from the schemas of the routes, and its page at /docs (all of it served from here). */
+/** The OpenAPI document, made from the schemas of the routes; its page is routes/docs.ts. */
 import swagger from '@fastify/swagger'
-import scalar from '@scalar/fastify-api-reference'
 import type { FastifyInstance } from 'fastify'
-import { errorsPage } from '../../errors.ts'
 import { version } from '../../version.ts'
 import { enqueueRequestBody } from '../routes/enqueue.ts'
 import { ProblemBody } from '../schemas.ts'
@@ -61,25 +59,5 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
         },
       },
     },
-  })
-}
-
-/** Serves the page, and beside it the list of errors that problems refer to; call it after the routes. */
-export async function addDocsPage(app: FastifyInstance): Promise<void> {
-  app.get('/docs/errors', { schema: { hide: true } as object }, (_request, reply) =>
-    reply.type('text/markdown; charset=utf-8').send(errorsPage()),
-  )
-  await app.register(scalar, {
-    routePrefix: '/docs',
-    configuration: {
-      title: 'Muster API',
-      withDefaultFonts: false,
-      telemetry: false,
-      showDeveloperTools: 'never',
-      showToolbar: 'never',
-      mcp: { disabled: true },
-      hideClientButton: true,
-      agent: { disabled: true },
-    } as never,
   })
 }

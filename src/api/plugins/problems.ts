@@ -2,6 +2,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
+import type { LoginGuard } from '../login-guard.ts'
 
 interface ValidationFault {
   readonly keyword: string
@@ -19,16 +20,30 @@ const byFastifyCode: Readonly<Record<string, ProblemCode>> = {
 
 const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'] as const
 
-/** @param explainOutage says why Redis may be away, when this node knows a reason */
-export function addProblems(app: FastifyInstance, explainOutage: () => string | undefined = () => undefined): void {
+export interface ProblemsOptions {
+  /** Says why Redis may be away, when this node knows a reason. */
+  readonly explainOutage: () => string | undefined
+  readonly loginGuard: LoginGuard
+}
+
+export function addProblems(app: FastifyInstance, { explainOutage, loginGuard }: ProblemsOptions): void {
   const routes: { method: string; path: RegExp }[] = []
   app.addHook('onRoute', route => {
     const path = new RegExp(`^${route.url.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[A-Za-z]+/g, '[^/]+')}/?$`)
     for (const method of [route.method].flat()) routes.push({ method, path })
   })
   app.setErrorHandler((error: FastifyError, request, reply) =>
-    sendProblem(toProblem(error, request, explainOutage), request, reply),
+    sendProblem(guarded(toProblem(error, request, explainOutage), request), request, reply),
   )
+  function guarded(problem: Problem, { ip }: FastifyRequest): Problem {
+    if (problem.code !== 'unauthenticated') return problem
+    const retryAfterMs = loginGuard.failed(ip)
+    return retryAfterMs === undefined
+      ? problem
+      : new Problem('too_many_requests', 'Too many requests without a good key came from this address.', {
+          retryAfterMs,
+        })
+  }
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split('?')[0] as string
     const allowed = methods.filter(method => routes.some(route => route.method === method && route.path.test(path)))
@@ -82,7 +97,11 @@ export function toProblem(
   // Without the query: it may hold the token of a lease.
   const path = request.url.split('?')[0]
   request.log.error({ err: error, requestId: request.id, method: request.method, path }, 'unexpected error')
-  return new Problem('internal_error', undefined, { cause: error })
+  return new Problem(
+    'internal_error',
+    `Something broke that should not; the log of the node tells of it under the request id ${request.id}.`,
+    { cause: error },
+  )
 }
 
 function fromValidation(faults: readonly ValidationFault[], context: string): Problem {

@@ -149,7 +149,13 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
               'idempotency_key_reused',
               'queue_draining',
             ] as const),
-            ...(['body_too_large', 'content_type_missing', 'content_type_unsupported', 'overloaded'] as const),
+            ...([
+              'body_too_slow',
+              'body_too_large',
+              'content_type_missing',
+              'content_type_unsupported',
+              'overloaded',
+            ] as const),
           ),
         },
       },
@@ -174,6 +180,7 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
       const target = {
         inlineBytes: settings.inlineBytes,
         maxBytes: settings.maxBodyBytes,
+        maxJsonBytes: settings.maxJsonBytes,
         store,
         key: payloadKey(workId),
       }

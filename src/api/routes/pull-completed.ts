@@ -38,7 +38,8 @@ const Query = Type.Object({
       minimum: 1,
       maximum: 256 * mebibyte,
       default: 16 * mebibyte,
-      description: 'About this much of values at most; the first one comes whatever its size',
+      description:
+        'About this much of values at most, less when many replies wait to be read; the first one comes whatever its size',
     }),
   ),
   failed: Type.Optional(
@@ -114,7 +115,8 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
       const leaseId = `${queue}/${nanoid()}`
       const includeFailed = failed === 'include'
       const lease = { leaseId, leaseMs: leaseMs ?? replyLeaseMs }
-      const pulled = await results.pull({ ...lease, top, waitMs, maxBytes, includeFailed, signal }).catch(error => {
+      const room = { reserve: () => request.stay.reserve(maxBytes), release: () => request.stay.hold(0) }
+      const pulled = await results.pull({ ...lease, top, waitMs, room, includeFailed, signal }).catch(error => {
         // Nobody will ever hold that lease.
         if (mayHold(error)) acks.abandon(results, leaseId)
         throw error
