@@ -146,11 +146,22 @@ const viewCancelled = (queue: JobQueue, record: CancelledJob): JobView => ({
   finishedAt: iso(record.cancelledAt),
 })
 
-/** Views of cancelled jobs, in the order given. */
+/**
+ * Views of cancelled jobs, in the order given. A record is written before its job is removed: when the node dies between
+ * the two, the job goes on, and its record says nothing.
+ */
 export async function viewCancelledJobs(queue: JobQueue, workIds: readonly string[]): Promise<JobView[]> {
   if (workIds.length === 0) return []
-  const texts = await queue.redis.hmget(queue.keys.cancelledData, ...workIds)
-  return texts.filter(text => text !== null).map(text => viewCancelled(queue, JSON.parse(text) as CancelledJob))
+  const pipeline = queue.redis.pipeline()
+  for (const workId of workIds) pipeline.exists(queue.jobKey(workId))
+  const [texts, replies] = await Promise.all([queue.redis.hmget(queue.keys.cancelledData, ...workIds), pipeline.exec()])
+  const views: JobView[] = []
+  for (const [index, text] of texts.entries()) {
+    const [error, exists] = replies?.[index] ?? [null, 0]
+    if (error !== null) throw error
+    if (text !== null && exists === 0) views.push(viewCancelled(queue, JSON.parse(text) as CancelledJob))
+  }
+  return views
 }
 
 /**

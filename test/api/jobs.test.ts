@@ -180,6 +180,24 @@ t.test('the life of a job', async t => {
     await api.call('POST', '/pullCompleted?top=9')
   })
 
+  await t.test('a cancel that broke off before the job was removed: the job is listed once, as what it is', async t => {
+    const gone = await put(api, 'type=noop')
+    await api.call('DELETE', `/jobs/${gone}`)
+    const kept = await put(api, 'type=noop')
+    const { keys } = api.jobs.of('default').queue
+    const record = JSON.parse((await api.redis.hget(keys.cancelledData, gone)) as string)
+    await api.redis.zadd(keys.cancelled, Date.now(), kept)
+    await api.redis.hset(keys.cancelledData, kept, JSON.stringify({ ...record, workId: kept }))
+    const { jobs } = (await api.call('GET', '/jobs?limit=1000')).body
+    const states = jobs.filter((job: { workId: string }) => job.workId === kept)
+    t.match(states, [{ state: 'waiting' }])
+    t.equal(states.length, 1)
+    await worker.complete(await one(worker), { value: { json: 1 } })
+    await api.call('POST', '/pullCompleted?top=9')
+    await api.redis.zrem(keys.cancelled, gone, kept)
+    await api.redis.hdel(keys.cancelledData, gone, kept)
+  })
+
   await t.test('the same Idempotency-Key is the same job; another request under it is refused', async t => {
     const call = async (query: string, payload: unknown) =>
       await api.call('PUT', `/enqueue?${query}`, { headers: { 'idempotency-key': 'order-17' }, ...json(payload) })
