@@ -50,6 +50,9 @@ export class Deployment {
   readonly #members: Member[] = []
   readonly #watch = new ProcessWatch()
   #isOver = false
+  /** Until all were ready once, a process that ends is no surprise but a deployment that cannot be made. */
+  #isStarted = false
+  #startFault: string | undefined
 
   private constructor(options: DeploymentOptions, folder: string, urls: readonly string[]) {
     this.#options = options
@@ -120,6 +123,7 @@ export class Deployment {
         } catch (error) {
           last = String((error as Error).cause ?? error)
         }
+        if (this.#startFault !== undefined) throw new Error(this.#startFault)
         if (Date.now() > deadline)
           throw new Error(`${url} is not ready after ${startsWithinMs} ms: ${last}\n${await this.logs()}`)
         await delay(100)
@@ -164,6 +168,8 @@ export class Deployment {
     const configFile = join(this.folder, 'muster.yaml')
     await writeFile(configFile, 'queues:\n  second: { maxWorkers: 1, slots: 1 }\n  foreign: { maxWorkers: 0 }\n')
     const redis = twoNodes ? await this.#makeReplicas(cli) : {}
+    const payloads = join(this.folder, 'payloads')
+    await mkdir(payloads, { recursive: true })
     const handlers = join(root, 'test/drive/handlers.mjs')
     for (const [index, port] of ports.entries()) {
       const dataDir = join(this.folder, `data-${index + 1}`)
@@ -185,11 +191,12 @@ export class Deployment {
           MUSTER_WORKER_SLOTS: '2',
           MUSTER_WORKER_HEAP_MB: '128',
           MUSTER_WORKER_DRAIN_MS: '5000',
-          ...(twoNodes && { MUSTER_PAYLOAD_STORE: `folder:${join(this.folder, 'payloads')}` }),
+          ...(twoNodes && { MUSTER_PAYLOAD_STORE: `folder:${payloads}` }),
         },
       })
     }
     await this.untilReady()
+    this.#isStarted = true
     this.#launch({
       ...{ name: 'worker-foreign', command: ['python3', '-u', join(root, 'examples/worker.py')] },
       ...{ child: undefined, isEnding: false },
@@ -242,7 +249,16 @@ export class Deployment {
 
   async #ended(member: Member, how: number | string): Promise<void> {
     if (member.isEnding || this.#isOver) return
+    // A worker that was told to go has gone in good order: an operator would start another one.
+    if (member.name.startsWith('worker') && how === 0) {
+      this.#launch(member)
+      return
+    }
     const log = await readFile(join(this.folder, `${member.name}.log`), 'utf8').catch(() => '')
+    if (!this.#isStarted) {
+      this.#startFault = `${member.name} ended while it was started (${how}):\n${log.slice(-2000)}`
+      return
+    }
     this.#options.onSurprise(`${member.name} ended by itself (${how}):\n${log.slice(-2000)}`)
     if (!this.#isOver) this.#launch(member)
   }

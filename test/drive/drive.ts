@@ -55,7 +55,8 @@ export async function drive(options: DriveOptions, root: string, say: (line: str
     over.abort()
     await watching
     model.settled(Date.now())
-    if (deployment !== undefined) await whatIsLeft(stage, deployment, slackMs)
+    if (deployment !== undefined)
+      await whatIsLeft(stage, deployment, slackMs, !options.without.includes('payload files'))
     return { faults: model.faults, model, counts, peakNodeBytes: oracle.peakNodeBytes }
   } finally {
     const left = (await deployment?.stop()) ?? []

@@ -30,7 +30,7 @@ model. The seed determines which moves are made, and with what; real time does t
   --url <url>        a deployment that runs already: nothing is killed there, and its queues "second" and "foreign" must
                      exist as well as the handlers of test/drive/handlers.mjs. Its key: MUSTER_API_KEY
   --only <names>     only these groups or names of moves and kinds of jobs, separated by commas
-  --without <names>  not these
+  --without <names>  not these; "payload files": does not count the files that are left at the end
   --max-faults <n>   ends early after so many (20)
   --keep             leaves the data directory and the logs
   --help             this text, and the names

@@ -8,13 +8,18 @@ import { payloadFiles } from './oracle.ts'
 
 const forgetting = { MUSTER_RESULT_TTL_MS: '1000', MUSTER_UNCOLLECTED_TTL_MS: '1000', MUSTER_DEAD_TTL_MS: '1000' }
 
-/** Keys that a deployment has without any job. */
+/** Keys that a deployment has without any job, or that Redis lets go by itself. */
 const constantKeys = [
-  ...[/^\{muster\}:/, /^\{muster:[^}]*\}:(sequence|stats|control|watchdog|mark)$/],
+  ...[/^\{muster\}:/, /^\{muster:[^}]*\}:(sequence|stats|control|watchdog|mark|abandoned|lost-by:.*)$/],
   /^\{muster:[^}]*\}:[^:]*:(meta|id|events|marker|metrics:.*|stalled-check|pc)$/,
 ]
 
-export async function whatIsLeft(stage: Stage, deployment: Deployment, slackMs: number): Promise<void> {
+export async function whatIsLeft(
+  stage: Stage,
+  deployment: Deployment,
+  slackMs: number,
+  checksFiles: boolean,
+): Promise<void> {
   const { model } = stage
   // What was held in doubt is collected by its time; until then it may stay.
   if (model.faults.length > 0 || deployment.isTwoNodes) return
@@ -33,6 +38,7 @@ export async function whatIsLeft(stage: Stage, deployment: Deployment, slackMs: 
   for (const deadline = Date.now() + slackMs + 60_000; now.length > 0 && Date.now() < deadline; now = await left())
     await delay(1000)
   if (now.length > 0) model.fault('leaked', Date.now(), `${now.length} are left: ${now.slice(0, 12).join(', ')}`)
+  if (!checksFiles) return
   const files = (await Promise.all(deployment.dataDirs.map(payloadFiles))).flat()
   // What was on its way when a process was killed belongs to no job, and is swept when it is an hour old.
   const ownerless = 10 + model.doubtfulSubmissions + 8 * model.disturbanceCount

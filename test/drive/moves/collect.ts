@@ -144,7 +144,7 @@ export async function ack(stage: Stage, lease: Stage['leases'][number]): Promise
     )
   for (const workId of known) {
     const answer = notHeld === undefined ? undefined : notHeld.has(workId) ? 'not held' : 'acked'
-    model.ackAnswered(workId, answer, leaseId, askedAt)
+    model.ackAnswered(workId, answer, leaseId, reply.at)
   }
 }
 

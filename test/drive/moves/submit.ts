@@ -1,11 +1,11 @@
 /** Moves that submit jobs: in every body form, one at a time and in bursts, with keys and without. */
-import { setTimeout as delay } from 'node:timers/promises'
 import { NoAnswer, type Reply } from '../http.ts'
 import type { Draw } from '../kinds.ts'
 import { describeEnding } from '../model.ts'
 import type { Move, Stage } from '../move.ts'
 import type { Random } from '../random.ts'
 import { hashChain, jsonValue } from '../values.ts'
+import { pull, queueNames } from './collect.ts'
 
 export interface Request {
   readonly path: string
@@ -14,13 +14,14 @@ export interface Request {
 }
 
 const queues = ['default', 'default', 'default', 'second']
-/** So many jobs may be open before users wait for some to finish. */
+/** So many jobs may be open before users collect instead of submitting more. */
 const maxOpen = 600
 
 export const submitMoves: readonly Move[] = [
   {
     ...{ name: 'submit', group: 'submit', weight: 30, stream: 'users' },
     async run(stage, random) {
+      if (await collectsInstead(stage)) return
       await submit(stage, random, drawJob(stage, random))
     },
   },
@@ -29,7 +30,7 @@ export const submitMoves: readonly Move[] = [
     /** Small ones behind large ones, of one type, in one queue. */
     async run(stage, random) {
       const plain = stage.kinds.filter(({ group }) => group === 'plain')
-      if (plain.length === 0) return
+      if (plain.length === 0 || (await collectsInstead(stage))) return
       const kind = random.pick(plain)
       const queue = random.pick(queues)
       const each = Array.from({ length: random.int(20, 120) }, (_, index) => random.fork(index))
@@ -39,6 +40,7 @@ export const submitMoves: readonly Move[] = [
   {
     ...{ name: 'mixture of sizes', group: 'submit', weight: 1.5, stream: 'users' },
     async run(stage, random) {
+      if (await collectsInstead(stage)) return
       const each = Array.from({ length: random.int(40, 150) }, (_, index) => random.fork(index))
       for (let at = 0; at < each.length; at += 20)
         await Promise.all(
@@ -93,7 +95,6 @@ export async function submit(
   draw: Draw & { queue: string },
 ): Promise<string | undefined> {
   const { model, http } = stage
-  while (openCount(stage) > maxOpen) await delay(200)
   const { queue, type, timeoutMs, ending, killsWorkers } = draw
   const key = random.chance(0.5) ? `key-${random.int(0, 2 ** 31)}-${random.int(0, 2 ** 31)}` : undefined
   const options = {
@@ -135,6 +136,12 @@ export async function submit(
 }
 
 export const withBody = (body: Request['body']): { body?: Uint8Array | string } => (body === undefined ? {} : { body })
+
+async function collectsInstead(stage: Stage): Promise<boolean> {
+  if (openCount(stage) <= maxOpen) return false
+  for (const queue of queueNames) await pull(stage, queue, { top: 200, failed: 'include' })
+  return true
+}
 
 const openCount = ({ model }: Stage): number => [...model.jobs.values()].filter(({ end }) => end === undefined).length
 
