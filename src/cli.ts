@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The `muster` command: every subcommand, listed once. */
+import { writeFile } from 'node:fs/promises'
 import { Command, Option } from 'commander'
 import type { KeysRequest } from './access/keys-command.ts'
 import { countsLine } from './cli/counts-line.ts'
@@ -24,7 +25,9 @@ const program = new Command('muster').description('A job server that musters its
 /** Of `doctor`, whose 1 means that something is wrong with the deployment. */
 const usageExitCode = 2
 
-const handlers = new Option('--handlers <file>', 'JavaScript file with your own handlers').env('MUSTER_HANDLERS')
+const handlers = new Option('--handlers <file>', 'JavaScript or TypeScript file with your own handlers').env(
+  'MUSTER_HANDLERS',
+)
 
 program
   .command('node')
@@ -46,6 +49,24 @@ program
     const settings = settingsWith({ ...options, ...(slots !== undefined && { workerSlots: slots }) })
     const { runWorker } = await import('./worker/run-worker.ts')
     process.exitCode = await runWorker({ settings, queue: queue ?? 'default', log: makeLog(settings) })
+  })
+
+program
+  .command('handlers')
+  .description('your own handlers')
+  .command('bundle')
+  .description(
+    'make one module of a file and all that it imports, for machines that have only the module; prints its types',
+  )
+  .argument('<file>', 'JavaScript or TypeScript file with your own handlers')
+  .requiredOption('--out <file>', 'where to write the module')
+  .action(async (file: string, { out }: { out: string }) => {
+    const { bundleHandlers } = await import('./handlers/bundle-handlers.ts')
+    const { describeBundle } = await import('./worker/load-bundle.ts')
+    const bundle = await bundleHandlers(file)
+    const types = await describeBundle(bundle, file)
+    await writeFile(out, bundle.code)
+    print(`${bundle.digest} ${types.map(({ type }) => type).join(' ')}`)
   })
 
 program

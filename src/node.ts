@@ -20,6 +20,7 @@ import type { Provider } from './fleet/providers/provider.ts'
 import { tellEnds } from './fleet/providers/tell-ends.ts'
 import { workerEnvironment } from './fleet/providers/worker-environment.ts'
 import { findWorkerUser, refuseReadableKey } from './fleet/providers/worker-user.ts'
+import { bundleHandlers, type HandlersBundle } from './handlers/bundle-handlers.ts'
 import { builtInHandlers } from './handlers/catalogue.ts'
 import { compilePayloadCheck } from './handlers/payload-schema.ts'
 import { Acks } from './jobs/acks.ts'
@@ -39,7 +40,7 @@ import { EmbeddedRedis } from './redis/embedded.ts'
 import { globalKey } from './redis/keys.ts'
 import { openWrites } from './redis/open-writes.ts'
 import type { Settings } from './settings.ts'
-import { describeHandlers } from './worker/describe-handlers.ts'
+import { describeBundle } from './worker/load-bundle.ts'
 
 export interface RunningNode {
   /** Where it can be reached from this machine, like http://127.0.0.1:5000. */
@@ -85,7 +86,8 @@ export async function startNode(settings: Settings, log: Logger): Promise<Runnin
 }
 
 async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promise<Omit<RunningNode, 'stop'>> {
-  const known = await knownTypes(settings)
+  const handlers = settings.handlers === '' ? undefined : await bundleHandlers(settings.handlers)
+  const known = await knownTypes(handlers, settings.handlers)
   const address = await findRedis(settings, log, stops)
   const redis = await connectRedis({ ...address, role: 'commands', log })
   stops.push(() => closeRedis(redis))
@@ -114,7 +116,19 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider })
   const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
   const app = await createApp(
-    { access, settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
+    {
+      access,
+      settings,
+      jobs,
+      acks,
+      types,
+      handlers,
+      store,
+      fleet,
+      bell,
+      ping: () => redis.ping(),
+      stopping: stopping.signal,
+    },
     log,
     pair,
   )
@@ -138,9 +152,10 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   }
 }
 
-async function knownTypes(settings: Settings): Promise<KnownType[]> {
+/** The handlers are loaded here once: what is wrong with them ends the start, and their types are known without a worker. */
+async function knownTypes(handlers: HandlersBundle | undefined, source: string): Promise<KnownType[]> {
   const described: { type: string; payload?: object }[] =
-    settings.handlers === '' ? [...builtInHandlers] : await describeHandlers(settings.handlers)
+    handlers === undefined ? [...builtInHandlers] : await describeBundle(handlers, source)
   return described.map(({ type, payload }) =>
     payload === undefined ? { type } : { type, check: compilePayloadCheck({ type, payload }) },
   )

@@ -71,7 +71,7 @@ export const fields = {
     'info',
     'Least level that is logged',
   ),
-  handlers: field(text, '', 'JavaScript file with your own handlers'),
+  handlers: field(text, '', 'JavaScript or TypeScript file with your own handlers'),
   configFile: field(text, 'muster.yaml', 'File with queues and pools; need not exist'),
 
   operatorKey: field(text, '', 'A key with every role but work, given by settings', { secret: true }),

@@ -68,6 +68,7 @@ export const routeRoles: Readonly<Record<string, RouteRule | OpenRoute>> = {
   'PUT /workers/checkpoints/:workId': rule('workId', 'work'),
   'PUT /workers/results/:workId': rule('workId', 'work'),
   'GET /workers/bundle.tgz': rule('route', 'work'),
+  'GET /workers/handlers': rule('route', 'work'),
   'POST /workers/join': { open: 'asks for the join secret itself' },
 
   'POST /keys': audited('key.create', 'all', 'operate'),

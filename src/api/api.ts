@@ -10,6 +10,7 @@ import type {
 } from 'fastify'
 import type { Access } from '../access/access.ts'
 import type { Fleet } from '../fleet/fleet.ts'
+import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
 import type { Acks } from '../jobs/acks.ts'
 import type { Jobs } from '../jobs/jobs.ts'
 import type { Types } from '../jobs/types.ts'
@@ -31,6 +32,8 @@ export interface Api {
   readonly jobs: Jobs
   readonly acks: Acks
   readonly types: Types
+  /** The user's own, for workers; undefined: there are none but the built-in ones. */
+  readonly handlers?: HandlersBundle | undefined
   readonly store: PayloadStore
   readonly fleet: Fleet
   readonly bell: Bell

@@ -27,6 +27,7 @@ import { addPullCompleted } from './routes/pull-completed.ts'
 import { addQueues } from './routes/queues.ts'
 import { addStatus } from './routes/status.ts'
 import { addWorkerBundle } from './routes/worker-bundle.ts'
+import { addWorkerHandlers } from './routes/worker-handlers.ts'
 import { addWorkers } from './routes/workers.ts'
 import { minVersion, type TlsPair } from './tls-files.ts'
 
@@ -104,6 +105,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   addFleet(app, api)
   addWorkers(app, api)
   addWorkerBundle(app)
+  addWorkerHandlers(app, api)
   addJoin(app, api)
   addKeys(app, api)
   addAudit(app, api)

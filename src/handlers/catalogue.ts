@@ -51,7 +51,7 @@ async function importModule(path: string): Promise<object> {
   try {
     return await Promise.race([import(pathToFileURL(path).href), timeout])
   } catch (error) {
-    const place = error instanceof SyntaxError ? await syntaxPlace(path) : ''
+    const place = error instanceof SyntaxError ? await syntaxPlace(path) : placeOf(error)
     const message = place + (error instanceof Error ? `${error.name}: ${error.message}` : String(error))
     throw new StartupError(
       `${path}: cannot be loaded (${message}). It must be a JavaScript module whose imports are installed.`,
@@ -62,6 +62,13 @@ async function importModule(path: string): Promise<object> {
   } finally {
     cancel()
   }
+}
+
+/** Where in the user's files it happened, as far as the stack says; to stand before the message. */
+function placeOf(error: unknown): string {
+  const stack = error instanceof Error ? (error.stack ?? '') : ''
+  const frame = /^\s+at (?:.*\()?(?:file:\/\/)?(\/[^()]*:\d+:\d+)\)?$/m.exec(stack)
+  return frame === null ? '' : `${frame[1]}: `
 }
 
 function rejectAfter(ms: number): { promise: Promise<never>; cancel: () => void } {

@@ -148,6 +148,17 @@ export class NodeClient {
   }
 
   /**
+   * The handlers of the nodes; undefined when they have none but the built-in ones.
+   * @throws NodeError
+   */
+  async handlers(options: CallOptions = {}): Promise<{ code: Buffer; digest: string } | undefined> {
+    const response = await this.#request({ ...options, method: 'GET', path: '/workers/handlers' })
+    const code = Buffer.from(await response.body.arrayBuffer())
+    if (response.statusCode === 204) return undefined
+    return { code, digest: String(response.headers['muster-digest']) }
+  }
+
+  /**
    * Opens a blob. The caller reads the body to its end or destroys it.
    * @param url as in a Content: relative to the node
    * @throws NodeError

@@ -1,7 +1,10 @@
 /** What `muster worker` does: runs one worker until it is told to go, by a signal or by a node. */
 import type { Logger } from 'pino'
+import { bundleHandlers, canBundle } from '../handlers/bundle-handlers.ts'
 import type { Settings } from '../settings.ts'
 import { type StopReason, Worker } from './agent.ts'
+import { fetchHandlers } from './fetch-handlers.ts'
+import { type BundleFile, describeBundle, writeBundle } from './load-bundle.ts'
 
 export interface RunWorkerOptions {
   readonly settings: Settings
@@ -25,8 +28,9 @@ const ec2InstancePattern = /^i-[0-9a-f]{8,17}$/
  */
 export async function runWorker({ settings, queue, instanceId, log }: RunWorkerOptions): Promise<number> {
   const id = instanceId ?? process.env.MUSTER_INSTANCE_ID
+  const file = await findHandlers(settings, log)
   const worker = new Worker({
-    settings,
+    settings: { ...settings, handlers: file?.path ?? '' },
     queue,
     log,
     ...(id === undefined || id === '' ? {} : { instanceId: id }),
@@ -49,5 +53,19 @@ export async function runWorker({ settings, queue, instanceId, log }: RunWorkerO
   } finally {
     process.off('SIGTERM', onSignal)
     process.off('SIGINT', onSignal)
+    await file?.remove()
   }
+}
+
+/** Its own file, else what the nodes have; undefined: the built-in ones alone. */
+async function findHandlers(settings: Settings, log: Logger): Promise<BundleFile | undefined> {
+  if (settings.handlers === '') {
+    const found = await fetchHandlers(settings, log)
+    return found === undefined ? undefined : await writeBundle(found)
+  }
+  // A file beside the bare code of a worker, in an image say: it is loaded as it is.
+  if (!canBundle()) return { path: settings.handlers, remove: async () => undefined }
+  const bundle = await bundleHandlers(settings.handlers)
+  await describeBundle(bundle, settings.handlers)
+  return await writeBundle(bundle)
 }

@@ -12,6 +12,8 @@ import type { FromSlot, ToSlot } from './slot-protocol.ts'
 import { SlotRunner } from './slot-runner.ts'
 
 const [, , agentPid, handlersFile] = process.argv
+// Stacks name the user's own files and lines, not those of the bundle.
+process.setSourceMapsEnabled(true)
 
 const watchdog = new Worker(
   new URL(`./slot-watchdog${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url),

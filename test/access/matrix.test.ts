@@ -138,7 +138,8 @@ t.test('a key that is bound to queues acts only there', async t => {
     const { queue } = ruleOf(route.route)
     const [outside, inside] = [await call(route, other), await call(route, own)]
     const passes =
-      queue === 'filtered' || ['GET /workers/bundle.tgz', 'GET /fleet/decisions/:decisionId'].includes(route.route)
+      queue === 'filtered' ||
+      ['GET /workers/bundle.tgz', 'GET /workers/handlers', 'GET /fleet/decisions/:decisionId'].includes(route.route)
     if (passes) t.not(outside.status, 403, `${route.route} shows what is its own`)
     else t.match(outside, { status: 403, body: { code: 'forbidden' } }, `${route.route} of another queue`)
     t.equal(inside.status === 403, queue === 'all', `${route.route} of its queue (${inside.status})`)

@@ -6,7 +6,6 @@ import { childEnvironment } from '../../settings/child-environment.ts'
 import { type Settings, variableName } from '../../settings.ts'
 
 const passedOn = [
-  'handlers',
   'logLevel',
   'caFile',
   'maxBodyBytes',
