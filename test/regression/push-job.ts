@@ -68,7 +68,7 @@ async function outcomeOf(client: DeploymentClient, workId: string, first: number
   }
 }
 
-function compare({ value, bytes, dead }: RecordedJob, reply: Reply): string | undefined {
+function compare({ value, atLeast, bytes, dead }: RecordedJob, reply: Reply): string | undefined {
   if (dead !== undefined) {
     const { code, detail } = toJson(reply)
     const isAsRecorded = code === 'job_dead' && String(detail).includes(` is dead: ${dead}: `)
@@ -80,6 +80,13 @@ function compare({ value, bytes, dead }: RecordedJob, reply: Reply): string | un
     return reply.body.length === bytes.length && sha256 === bytes.sha256
       ? undefined
       : `should be ${bytes.length} bytes with SHA-256 ${bytes.sha256}, got ${reply.body.length} with ${sha256}`
+  }
+  if (atLeast !== undefined) {
+    const found = Object(toJson(reply).value) as Record<string, unknown>
+    const isEnough = ([name, least]: [string, number]): boolean => Number(found[name]) >= least
+    return isDeepStrictEqual(Object.keys(found), Object.keys(atLeast)) && Object.entries(atLeast).every(isEnough)
+      ? undefined
+      : `should be at least ${JSON.stringify(atLeast)}, got ${show(reply)}`
   }
   return isDeepStrictEqual(toJson(reply).value, value)
     ? undefined

@@ -5,7 +5,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-/** Exactly one of `value`, `bytes`, `dead` and `refused` is there. */
+/** Exactly one of `value`, `atLeast`, `bytes`, `dead` and `refused` is there. */
 export interface RecordedJob {
   readonly name: string
   /** As in PUT /enqueue: type, iterations, attempts, timeoutMs, … */
@@ -15,6 +15,8 @@ export interface RecordedJob {
   readonly payload?: unknown
   /** The value, compared as JSON. */
   readonly value?: unknown
+  /** The fields of the value, each a number that is not less: for what was measured. */
+  readonly atLeast?: Readonly<Record<string, number>>
   /** The value as bytes: their length and SHA-256 in hex. */
   readonly bytes?: { readonly length: number; readonly sha256: string }
   /** The code under which the job is dead. */
@@ -23,7 +25,7 @@ export interface RecordedJob {
   readonly refused?: string
 }
 
-const outcomes = ['value', 'bytes', 'dead', 'refused'] as const
+const outcomes = ['value', 'atLeast', 'bytes', 'dead', 'refused'] as const
 
 /** @throws Error that names file and line of what is no recorded job */
 export async function readRecordedJobs(folder: string): Promise<RecordedJob[]> {

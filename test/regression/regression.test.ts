@@ -22,6 +22,8 @@ t.test('every recorded job leads to what was recorded', async t => {
   const wrong = [
     { name: 'value', query: { iterations: 1 }, base64: '', value: 'cf83' },
     { name: 'value of another type', query: { type: 'countToThree' }, value: '3' },
+    { name: 'less', query: { type: 'sleep' }, payload: { ms: 1 }, atLeast: { sleptMs: 60_000 } },
+    { name: 'no number', query: { type: 'countToThree' }, atLeast: { sleptMs: 0 } },
     { name: 'bytes', query: { type: 'countToThree' }, bytes: { length: 1, sha256: '' } },
     { name: 'dead', query: { type: 'noop' }, dead: 'timeout' },
     { name: 'refused', query: { type: 'noop' }, refused: 'type_unknown' },
