@@ -2,15 +2,14 @@
  * Every command that the documents name is run: here, in a copy of the tree as a reader has it after his first start, or by the
  * test that is named beside it. What cannot be run by a test says why.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { freePort } from '../support/node-process.ts'
-import { until } from '../support/until.ts'
+import { startNodeProcess } from '../support/node-process.ts'
 import { commandsOf, documents } from './documented-commands.ts'
 
 t.setTimeout(600_000)
@@ -30,7 +29,10 @@ const root = fileURLToPath(new URL('../../', import.meta.url))
 const realMachines = 'it acts on a stack in an AWS account'
 
 const rules: readonly Rule[] = [
-  { command: /^\.\/scripts\/start\.sh( --handlers \S+)?$/, here: true },
+  {
+    command: /^\.\/scripts\/start\.sh( --handlers \S+)?$/,
+    because: 'it installs and builds as scripts/test.sh does, and then is "muster node"',
+  },
   { command: /^\.\/scripts\/test\.sh\b/, by: ['.ci/run', 'exec ./scripts/test.sh'] },
   { command: /^(echo -n \w+ \| )?curl /, here: true },
   { command: /^npm run (build|openapi|build:kernel)\b/, here: true },
@@ -42,9 +44,18 @@ const rules: readonly Rule[] = [
   { command: /^npx tap /, because: 'it runs one file of these tests' },
   { command: /^muster node$/, by: ['test/support/node-process.ts', "[cli, 'node', ...args]"] },
   { command: /^muster worker$/, by: ['test/e2e/node-versions.test.ts', "[cli, 'worker']"] },
-  { command: /^muster (settings|fleet explain|doctor)( |$)/, here: true },
-  { command: /^muster keys (create|list|rotate|revoke)( |$)/, here: true },
-  { command: /^muster redis (init|secrets)( |$)/, here: true },
+  { command: /^muster settings$/, by: ['test/access/secrets.test.ts', "run(['settings'])"] },
+  { command: /^muster fleet explain$/, by: ['test/access/node.test.ts', "muster(['fleet', 'explain']"] },
+  { command: /^muster doctor( |$)/, by: ['test/doctor/doctor.test.ts', "[cli, 'doctor', ...args]"] },
+  { command: /^muster keys create /, by: ['test/access/node.test.ts', "['keys', 'create', '--name', 'ci'"] },
+  { command: /^muster keys list$/, by: ['test/access/node.test.ts', "muster(['keys', 'list']"] },
+  {
+    command: /^muster keys rotate /,
+    by: ['test/access/node.test.ts', "muster(['keys', 'rotate', 'workers', '--grace', '1h']"],
+  },
+  { command: /^muster keys revoke /, by: ['test/access/node.test.ts', "muster(['keys', 'revoke'"] },
+  { command: /^muster redis init( |$)/, here: true },
+  { command: /^muster redis secrets( |$)/, here: true },
   { command: /^set -a; \. copies\/node\.env; set \+a$/, here: true },
   { command: /^muster redis( run( |$)|$)/, by: ['test/support/redis-copies.ts', "'redis', 'run'"] },
   { command: /^muster redis status\b/, by: ['test/redis/copies.test.ts', "'redis', 'status'"] },
@@ -52,7 +63,7 @@ const rules: readonly Rule[] = [
   { command: /^muster redis backup --to /, by: ['test/deploy/backup.long.ts', "'backup', '--to'"] },
   { command: /^muster redis backups --from /, by: ['test/deploy/backup.long.ts', "'backups', '--from'"] },
   { command: /^muster redis restore --from /, by: ['test/deploy/backup.long.ts', "'restore', '--from'"] },
-  { command: /^redis-cli -s /, here: true },
+  { command: /^redis-cli -s /, because: 'it opens a prompt for somebody who looks around' },
   { command: /^redis-cli -h .* --askpass$/, because: 'it asks for a password at a terminal' },
   { command: /^\.\/setup\.sh --status/, by: ['test/deploy/setup.test.ts', "['--status'"] },
   { command: /^\.\/setup\.sh --delete/, by: ['test/deploy/setup.test.ts', "['--delete'"] },
@@ -135,7 +146,7 @@ t.test('every command of a document is run somewhere, or says why not', async t 
   }
 })
 
-t.test('what npm runs', async t => {
+t.test('what is built and written', async t => {
   const built = await sh('npm run build')
   t.equal(built.code, 0, built.said)
   // Built once is enough: the others begin with it.
@@ -152,6 +163,10 @@ t.test('what npm runs', async t => {
     ['npm run faults -- --list', /primary-sigkill/],
     ['npm run drive -- --help', /--seed/],
     ['npm run regression -- --help', /--url/],
+    ['node dist/cli.js redis init --hosts a=10.0.1.10,b=10.0.2.10,c=10.0.3.10 --out copies', /^/],
+    ['set -a; . copies/node.env; set +a; echo "$MUSTER_REDIS_URL"', /sentinel/],
+    ['node dist/cli.js redis secrets --out secrets.json', /^/],
+    ['node dist/cli.js redis secrets --out secrets.json --renew-certificate', /^/],
   ] as const) {
     const outcome = await sh(line)
     t.equal(outcome.code, 0, `${line}\n${outcome.said}`)
@@ -160,93 +175,18 @@ t.test('what npm runs', async t => {
   await writeFile(join(copy, 'package.json'), manifest)
 })
 
-t.test('the README, from the start of a node to its keys', async t => {
+t.test('what the README asks of a node with curl', async t => {
   const [, handlers = ''] =
     /```js\n(\/\/ my-handlers\.js\n[\s\S]*?)```/.exec(await readFile(join(root, 'README.md'), 'utf8')) ?? []
-  await writeFile(join(copy, 'my-handlers.js'), handlers)
-  const port = await freePort()
-  const url = `http://127.0.0.1:${port}`
-  const env = { MUSTER_PORT: String(port), MUSTER_MAX_WORKERS: '1', MUSTER_NODE_URLS: url }
-  const start = documented.find(({ text }) => /^\.\/scripts\/start\.sh --handlers/.test(text))
-  const node: ChildProcess = spawn('env', [...bash, `exec ${start?.text}`], {
-    cwd: copy,
-    env: { ...environment, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const gone = once(node, 'exit')
-  t.teardown(async () => {
-    node.kill('SIGTERM')
-    await gone
-  })
-  let said = ''
-  for (const stream of [node.stdout, node.stderr]) stream?.on('data', (chunk: Buffer) => (said += chunk))
-  await until(() => said.includes('Muster is ready') || node.exitCode !== null, 60_000)
-  t.match(said, `Muster is ready at ${url}`)
-
+  const file = join(copy, 'my-handlers.js')
+  await writeFile(file, handlers)
+  const node = await startNodeProcess(t, { MUSTER_MAX_WORKERS: '1' }, ['--handlers', file])
   /** curl, but a status of 400 or more is a failure and is shown. */
-  const curl = 'curl() { command curl -sS --fail-with-body --max-time 90 "$@"; }; '
-  const here = (text: string): string => text.replaceAll(/http:\/\/(127\.0\.0\.1|the-node):5000/g, url)
+  const curl = 'set -o pipefail; curl() { command curl -sS --fail-with-body --max-time 90 "$@"; }; '
+  const there = /http:\/\/(127\.0\.0\.1|the-node):5000/g
   for (const { where, text } of documented) {
-    if (!/\bcurl /.test(text) || text.includes('Authorization')) continue
-    const outcome = await sh(`set -o pipefail; ${curl}${here(text)}`, env)
+    if (!/\bcurl /.test(text)) continue
+    const outcome = await sh(curl + text.replaceAll(there, node.url), { MUSTER_API_KEY: 'none-is-asked-for' })
     t.equal(outcome.code, 0, `${where}: ${text}\n${outcome.said}`)
-  }
-  const pulled = await sh(`${curl} curl -X POST '${url}/pullCompleted?top=10&waitMs=60000'`, env)
-  t.match(pulled.said, /"Value"/)
-
-  const muster = (line: string, more = {}): Promise<Outcome> => sh(`node dist/cli.js ${line}`, { ...env, ...more })
-  const well = async (line: string, expected: RegExp | string, more = {}): Promise<string> => {
-    const outcome = await muster(line, more)
-    t.equal(outcome.code, 0, `${line}\n${outcome.said}`)
-    t.match(outcome.said, expected, line)
-    return outcome.said
-  }
-  await well('settings', /MUSTER_PORT/)
-  await well('fleet explain', /./)
-  const ping = await sh(
-    'redis-cli -s "$(find .muster /tmp -maxdepth 3 -name redis.sock -path "*$MUSTER_SOCKET*" 2>/dev/null | head -n 1)" PING',
-    {
-      MUSTER_SOCKET: 'muster',
-    },
-  )
-  t.match(ping.said, /PONG/)
-  for (const { where, text } of documented) {
-    if (!/^(node dist\/cli\.js|muster) keys create /.test(text)) continue
-    const outcome = await muster(plain(text).replace(/^muster /, ''))
-    t.equal(outcome.code, 0, `${where}: ${text}\n${outcome.said}`)
-  }
-  const created = await well(
-    'keys create --name everything --role submit --role collect --role read --role operate',
-    /muster_\S+/,
-  )
-  const [key = ''] = /muster_\S+/.exec(created) ?? []
-  const withKey = documented.filter(({ text }) => text.startsWith('curl ') && text.includes('$MUSTER_API_KEY'))
-  for (const { where, text } of withKey) {
-    const outcome = await sh(`${curl}${here(text)}`, { ...env, MUSTER_API_KEY: key })
-    t.equal(outcome.code, 0, `${where}: ${text}\n${outcome.said}`)
-  }
-  const list = await well('keys list', /everything/)
-  const [id = ''] =
-    list
-      .split('\n')
-      .find(line => line.includes('everything'))
-      ?.match(/^\S+/) ?? []
-  await well(`keys rotate ${id} --grace 24h`, /muster_\S+/)
-  await well(`keys revoke ${id}`, /./)
-  const doctor = await muster(`doctor --url ${url} --json`, { MUSTER_API_KEY: key })
-  t.ok(JSON.parse(/\{[\s\S]*\}/.exec(doctor.said)?.[0] ?? '{}').checks, doctor.said)
-  t.match((await muster('doctor', { MUSTER_API_KEY: key })).said, /nodes-live/)
-})
-
-t.test('what two nodes by hand begin with', async t => {
-  for (const line of [
-    'node dist/cli.js redis init --hosts a=10.0.1.10,b=10.0.2.10,c=10.0.3.10 --out copies',
-    'set -a; . copies/node.env; set +a; test -n "$MUSTER_REDIS_URL"',
-    'node dist/cli.js redis secrets --out secrets.json',
-    'node dist/cli.js redis secrets --out secrets.json --renew-certificate',
-    'node dist/cli.js redis init --secrets secrets.json --only a --hosts a=10.0.1.10,b=10.0.2.10,c=10.0.3.10 --out etc',
-  ]) {
-    const outcome = await sh(line)
-    t.equal(outcome.code, 0, `${line}\n${outcome.said}`)
   }
 })
