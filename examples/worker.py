@@ -55,6 +55,9 @@ def read(content):
 
 def run(job):
     started, result = time.monotonic(), {key: job[key] for key in ("workId", "token", "type")}
+    if job["type"] not in me["types"]:  # a node gives only these; the job goes back, no attempt spent
+        result["error"] = {"code": "type_unsupported", "message": job["type"]}
+        return {**result, "durationMs": 0}
     try:
         result["value"] = {"json": collections.Counter(read(job["payload"]).split())}
     except Exception as error:

@@ -113,8 +113,8 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const pair = await tls?.read()
   const url = reachableUrl(settings.host, port, tls !== undefined)
   const provider = await openProvider(settings, url, access, log)
-  const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider })
-  const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
+  const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider, ownTypes: () => types.own() })
+  const types: Types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
   const app = await createApp(
     {
       access,

@@ -7,22 +7,24 @@ import { within } from '../fleet/within.ts'
 import type { Settings } from '../settings.ts'
 import { version } from '../version.ts'
 import type { Api } from './api.ts'
+import { typesWithoutWorker } from './why-waiting.ts'
 
 /** Longest time that one part may take: whoever asks has a time limit, too. */
 const partWithinMs = 2000
 
-type Parts = Pick<Api, 'jobs' | 'settings' | 'fleet' | 'ping' | 'stopping'>
+type Parts = Pick<Api, 'settings' | 'fleet' | 'jobs' | 'types' | 'ping' | 'stopping'>
 
 /** @returns what makes the report; each call gives a fresh one, and never fails */
 export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
   const nodeId = randomUUID()
   return async () => {
     const { settings, stopping } = parts
-    const [redis, disk, workers, failures] = await Promise.all([
+    const [redis, disk, workers, failures, withoutWorker] = await Promise.all([
       askRedis(parts),
       readDisk(settings.dataDir),
       countWorkers(parts),
       readFailures(parts),
+      within(partWithinMs, 'Redis', typesWithoutWorker(parts)).catch(() => undefined),
     ])
     const overloaded = parts.jobs.room.overload()
     const maxWorkers = Object.values(settings.pools).reduce((sum, pool) => sum + pool.maxWorkers, 0)
@@ -38,6 +40,7 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
       ...(overloaded !== undefined && { overloaded }),
       redis: { kind: kindOfRedis(settings), ...redis },
       fleet: { provider: settings.fleet, maxWorkers, failures },
+      ...(withoutWorker && { withoutWorker }),
       ...(workers && { workers }),
     }
   }

@@ -68,6 +68,15 @@ export const JobSchema = Type.Object(
       ),
     ),
     createdAt: Time,
+    waitsFor: Type.Optional(
+      Type.Object(
+        {
+          reason: Type.Enum(['queue_paused', 'no_worker', 'no_worker_for_type']),
+          explanation: Type.String(),
+        },
+        { description: 'Of one job that is looked at, while nobody can take it' },
+      ),
+    ),
     dueAt: Type.Optional(Time),
     startedAt: Type.Optional(Type.String({ description: 'Start of the latest attempt' })),
     finishedAt: Type.Optional(Time),

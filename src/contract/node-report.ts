@@ -34,6 +34,11 @@ export const NodeReport = Type.Object(
         }),
       ),
     }),
+    withoutWorker: Type.Optional(
+      Type.Array(Type.Object({ queue: Type.String(), type: Type.String(), waitingCount: Type.Integer() }), {
+        description: 'Types of which jobs wait that no living worker runs; absent when Redis does not answer',
+      }),
+    ),
     workers: Type.Optional(
       Type.Object(
         {

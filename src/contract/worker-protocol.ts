@@ -153,9 +153,17 @@ export const Lease = Type.Object({
 })
 export type Lease = Static<typeof Lease>
 
+const ClaimedTypes = Type.Optional(
+  Type.Array(Type.String({ maxLength: 128 }), {
+    maxItems: 1000,
+    description: 'Only jobs of these types; left out: those that the latest heartbeat declared',
+  }),
+)
+
 export const ClaimRequest = Type.Object({
   workerId: Type.String(),
   queue: Type.String(),
+  types: ClaimedTypes,
   max: Type.Integer({ minimum: 1, maximum: 1000 }),
   waitMs: Type.Optional(
     Type.Integer({ minimum: 0, maximum: 30_000, description: 'How long the reply may wait for the first job' }),
@@ -196,6 +204,7 @@ export const CompleteRequest = Type.Object({
   workerId: Type.String(),
   queue: Type.String(),
   results: Type.Array(Completion, { minItems: 1, maxItems: 1000 }),
+  types: ClaimedTypes,
   claim: Type.Optional(
     Type.Integer({ minimum: 0, maximum: 1000, description: 'Also claim up to this many, without waiting' }),
   ),
@@ -207,8 +216,9 @@ export const CompleteReply = Type.Object({
   results: Type.Array(
     Type.Object({
       workId: WorkId,
-      outcome: Type.Enum(['succeeded', 'retrying', 'dead', 'stale'], {
-        description: 'stale: the lease was gone, nothing was recorded',
+      outcome: Type.Enum(['succeeded', 'retrying', 'dead', 'requeued', 'stale'], {
+        description:
+          'stale: the lease was gone, nothing was recorded; requeued: after type_unsupported, no attempt was spent',
       }),
     }),
   ),

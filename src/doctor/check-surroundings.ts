@@ -48,11 +48,25 @@ export function checkDisks(disks: readonly { where: string; freeBytes: number; t
   )
 }
 
+/** Types named in one finding. */
+const shownTypes = 5
+
 /** As one node sees them: all see the same. */
 export function checkWorkers(views: readonly NodeView[]): Finding {
   const report = views.find(view => view.report?.workers !== undefined)?.report
   if (report?.workers === undefined) return skipped('workers', 'no node tells of workers')
   const { aliveCount, silentCount, longestSilenceMs = 0 } = report.workers
+  const without = views.find(view => view.report?.withoutWorker !== undefined)?.report?.withoutWorker ?? []
+  if (aliveCount > 0 && without.length > 0)
+    return warn(
+      'workers',
+      without
+        .slice(0, shownTypes)
+        .map(({ queue, type, waitingCount }) => `${waitingCount} jobs of type "${type}" wait in queue "${queue}"`)
+        .join(', ')
+        .concat(', and no living worker has declared that type'),
+      'Start workers with a handler for it (--handlers), in that queue, or cancel these jobs. They lose no attempt meanwhile.',
+    )
   if (silentCount > 0)
     return warn(
       'workers',

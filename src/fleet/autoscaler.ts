@@ -17,6 +17,7 @@ import type { FleetQueues } from './fleet-queues.ts'
 import type { Journal } from './journal.ts'
 import type { LatestDecisions } from './latest-decisions.ts'
 import type { LaunchTicket, LaunchTickets } from './launch-tickets.ts'
+import { launchableTypes, onlyUseful } from './launchable-types.ts'
 import type { LeaderLease } from './leader-lease.ts'
 import { Loop } from './loop.ts'
 import { PoolMeasures } from './pool-measures.ts'
@@ -32,6 +33,8 @@ export interface AutoscalerOptions {
   /** A worker that was not heard of for this long is lost. */
   readonly silentAfterMs: number
   readonly provider: Provider
+  /** Types of the handlers that launched workers get; left out: not known. */
+  readonly ownTypes?: () => readonly string[]
   readonly registry: WorkerRegistry
   readonly queues: FleetQueues
   readonly lease: Pick<LeaderLease, 'hold'>
@@ -214,15 +217,33 @@ export class Autoscaler {
     now: number,
   ): Promise<PoolSnapshot> {
     const { queues, silentAfterMs, contact, provider } = this.#options
-    const load = await within(redisTimeoutMs, 'Redis (load)', queues.load(queue, settings.targetWaitMs))
+    const types = await this.#launchableTypes(queue, reading, now)
+    const all = await within(redisTimeoutMs, 'Redis (load)', queues.load(queue, settings.targetWaitMs, types))
     // Read after the workers: whoever was seen to drain then takes no lease that this would miss.
     const leases = await within(redisTimeoutMs, 'Redis (leases)', queues.leasesByWorker(queue))
     const isShown = provider.endsWithNode || this.#executor.launchedLast(queue, ticket)
     const instances = isShown ? reading.instances : withUnlisted(reading.instances, ticket, now)
-    const views = viewInstances(queue, instances, reading.workers, leases, now - silentAfterMs)
+    const seen = viewInstances(queue, instances, reading.workers, leases, now - silentAfterMs)
+    const { load, views } = onlyUseful(all, seen, reading.workers)
     const ours = instances.filter(({ pool }) => pool === queue)
     const measured = this.#measuresOf(queue).observe(load, ours, views, now)
     return { queue, settings, ...measured, instances: views, silentAfterMs, hearingSince: contact.since(now) }
+  }
+
+  /** Undefined, so that all counts, when nobody knows what those run that would be launched. */
+  async #launchableTypes(queue: string, { instances, workers }: Reading, now: number): Promise<string[] | undefined> {
+    const { registry, ownTypes, silentAfterMs } = this.#options
+    const ids = new Set(instances.filter(({ pool }) => pool === queue).map(({ id }) => id))
+    const launched = workers.filter(
+      ({ instanceId, state, lastSeenAt }) =>
+        instanceId !== undefined && ids.has(instanceId) && state !== 'stopped' && lastSeenAt >= now - silentAfterMs,
+    )
+    const remembered = await within(redisTimeoutMs, 'Redis (types)', registry.launchedTypes(queue))
+    const declared = launchableTypes([], launched, remembered)
+    if (launched.length > 0 && declared.join() !== [...remembered].join())
+      await within(redisTimeoutMs, 'Redis (types)', registry.rememberLaunchedTypes(queue, declared))
+    const types = launchableTypes(ownTypes?.() ?? [], launched, remembered)
+    return types.length === 0 ? undefined : types
   }
 
   #measuresOf(queue: string): PoolMeasures {

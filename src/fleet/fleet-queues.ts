@@ -1,8 +1,10 @@
 /** What the fleet needs of the jobs: loads to decide by, and a way to hand back what a lost worker held. */
 
 export interface QueueLoad {
-  /** Ready to run now, prioritised ones included. */
+  /** Ready to run now, prioritised ones included, and of the types asked for. */
   readonly waiting: number
+  /** Of which types; absent: nobody tells. */
+  readonly waitingTypes?: readonly string[]
   /** Delayed, and due within the time that was asked about. */
   readonly dueDelayed: number
   /** Held by workers. */
@@ -15,8 +17,8 @@ export interface QueueLoad {
 }
 
 export interface FleetQueues {
-  /** Reads what one queue holds; a queue that was never used is empty. */
-  load(queue: string, dueWithinMs: number): Promise<QueueLoad>
+  /** Reads what one queue holds of these types (left out: of all); a queue that was never used is empty. */
+  load(queue: string, dueWithinMs: number, types?: readonly string[]): Promise<QueueLoad>
   /** How many jobs each worker holds; a worker that holds none is absent. */
   leasesByWorker(queue: string): Promise<Map<string, number>>
   /**

@@ -34,6 +34,8 @@ export interface FleetOptions {
   readonly bell: Bell
   readonly log: FastifyBaseLogger
   readonly provider: Provider | undefined
+  /** Types of the handlers that launched workers get; left out: not known. */
+  readonly ownTypes?: () => readonly string[]
   readonly clock?: () => number
 }
 
@@ -119,7 +121,11 @@ class LiveFleet implements Fleet {
     const records = { journal: this.#journal, latest: this.#latest }
     this.#reaper = new Reaper({ ...shared, queueNames: Object.keys(pools), provider })
     this.#autoscaler =
-      provider && new Autoscaler({ ...shared, ...records, pools, provider, tickets: new LaunchTickets(redis, writes) })
+      provider &&
+      new Autoscaler({
+        ...{ ...shared, ...records, pools, provider, tickets: new LaunchTickets(redis, writes) },
+        ...(options.ownTypes && { ownTypes: options.ownTypes }),
+      })
     this.#sweeper =
       provider && new Sweeper({ provider, lease: this.#lease, journal: this.#journal, log, clock: this.#clock })
     const expectEnd = (queue: string, id: string): void => this.#autoscaler?.expectEnd(queue, id)

@@ -11,6 +11,8 @@ export const keys = {
   /** Sorted sets: what the workers with this API key made, by when it was last heard of: its ids of workers, its types. */
   workersOfKey: (keyId: string): string => `${prefix}workers-of:${keyId}`,
   typesOfKey: (keyId: string): string => `${prefix}types-of:${keyId}`,
+  /** Hash: by queue, the types that the workers on instances of its pool declared last (JSON). */
+  launchedTypes: `${prefix}fleet:launched-types`,
   /** String: the node that holds the lease of the autoscaler. */
   leader: `${prefix}fleet:leader`,
   /** Counter: how often that lease changed hands. */

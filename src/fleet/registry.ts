@@ -25,6 +25,7 @@ export interface WorkerRecord {
   readonly workerId: string
   readonly queue: string
   readonly slots: number
+  /** What it may be given: what it declared, without what it turned out not to run. */
   readonly types: readonly string[]
   readonly instanceId: string | undefined
   readonly host: string | undefined
@@ -149,6 +150,17 @@ const forget = new Script<number>(
 return redis.call('DEL', KEYS[1])`,
 )
 
+/** KEYS: worker. ARGV: type. Adds it to what a known worker does not run. */
+const unsupported = new Script<unknown>(
+  'note_unsupported_type',
+  `if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local known = cjson.decode(redis.call('HGET', KEYS[1], 'unsupported') or '[]')
+for _, type in ipairs(known) do if type == ARGV[1] then return 0 end end
+known[#known + 1] = ARGV[1]
+redis.call('HSET', KEYS[1], 'unsupported', cjson.encode(known))
+return 1`,
+)
+
 /** A fence outlives the instance behind it by far. */
 const fenceMs = 3_600_000
 
@@ -228,6 +240,18 @@ export class WorkerRegistry {
     return state !== 'ready' || typeof drain === 'string' ? 'drain' : 'yes'
   }
 
+  /** The types of jobs that a worker may be given: what it declared, without what it turned out not to run. */
+  async typesOf(workerId: string): Promise<readonly string[]> {
+    const [description, unsupported] = await this.#redis.hmget(keys.worker(workerId), 'description', 'unsupported')
+    return typeof description !== 'string' ? [] : runnable(JSON.parse(description) as WorkerDescription, unsupported)
+  }
+
+  /** A worker has no handler for a type that it declared: it is not given that type again. Unknown workers are left out. */
+  async noteUnsupported(workerId: string, type: string): Promise<void> {
+    await unsupported.run(this.#redis, [keys.worker(workerId)], [type])
+    this.#log.warn({ workerId, type }, 'a worker declares a type that it has no handler for; it is not given it again')
+  }
+
   /**
    * Notes that a worker took or finished jobs, so that it does not look idle between two heartbeats. Returns at once and
    * never fails: a lost note only lets the worker look idle for longer. Writes at most once a second for each worker.
@@ -301,10 +325,25 @@ export class WorkerRegistry {
     await forget.run(this.#redis, [keys.worker(workerId), keys.workers], [workerId])
   }
 
+  /** What workers on instances of this pool declared last. */
+  async launchedTypes(queue: string): Promise<readonly string[]> {
+    return JSON.parse((await this.#redis.hget(keys.launchedTypes, queue)) ?? '[]') as string[]
+  }
+
+  async rememberLaunchedTypes(queue: string, types: readonly string[]): Promise<void> {
+    await this.#redis.hset(keys.launchedTypes, queue, JSON.stringify(types))
+  }
+
   /** All types that a worker registered within the last month: those of workers that were scaled to zero, too. */
   async knownTypes(): Promise<Set<string>> {
     return new Set(await this.#redis.zrange(keys.types, this.#clock() - typesKnownMs, '+inf', 'BYSCORE'))
   }
+}
+
+function runnable({ types }: WorkerDescription, unsupported: string | null | undefined): readonly string[] {
+  if (unsupported === null || unsupported === undefined) return types
+  const excluded = new Set(JSON.parse(unsupported) as string[])
+  return types.filter(type => !excluded.has(type))
 }
 
 /** A time that nobody can read is taken to be now. */
@@ -318,7 +357,7 @@ function toRecord(fields: Record<string, string>): WorkerRecord[] {
   const { description, state, drain } = fields
   if (description === undefined || state === undefined) return []
   const worker = JSON.parse(description) as WorkerDescription
-  const { workerId, queue, slots, types, instanceId, host, pid, version } = worker
+  const { workerId, queue, slots, instanceId, host, pid, version } = worker
   const leases = Number(fields.leases)
   const firstSeenAt = Number(fields.firstSeenAt)
   const since = fields.drainSince
@@ -329,7 +368,7 @@ function toRecord(fields: Record<string, string>): WorkerRecord[] {
       workerId,
       queue,
       slots,
-      types,
+      types: runnable(worker, fields.unsupported),
       instanceId,
       host,
       pid,

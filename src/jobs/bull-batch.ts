@@ -6,6 +6,8 @@
 import type { RedisClient } from '../redis/connection.ts'
 import type { DurableWrites } from '../redis/durable-writes.ts'
 import { Script } from '../redis/script.ts'
+import type { JobQueue } from './job-queue.ts'
+import { ownPrefix, sortedAtOnce, sortLua } from './lanes.ts'
 
 /** What a script gets: BullMQ's methods put it together and hand it to a client. */
 export interface BullCall {
@@ -36,20 +38,20 @@ export class BullRecorder {
 const scripts = new Map<string, Script<unknown[]>>()
 
 /**
- * Runs the calls, which must be of one command, in their order, and acknowledges them as `writes` does.
- * @param redis the client that BullMQ has loaded its scripts into
+ * Runs calls that add jobs and must be of one command, in their order, sorts what is ready into its lanes, and
+ * acknowledges all of it as `writes` does.
  * @returns what the script returned for each
  */
 export async function runBullBatch(
-  redis: RedisClient,
+  queue: JobQueue,
   writes: DurableWrites,
   calls: readonly BullCall[],
 ): Promise<unknown[]> {
   const [first] = calls
   if (first === undefined) return []
-  const flat: Argument[] = []
+  const flat: (Argument | number)[] = [queue.bullPrefix, ownPrefix(queue), Date.now()]
   for (const { args } of calls) for (const argument of args) flat.push(argument)
-  return await writes.run(scriptOf(redis, first), first.keys, flat)
+  return await writes.run(scriptOf(queue.redis, first), first.keys, flat)
 }
 
 function scriptOf(redis: RedisClient, { command, args }: BullCall): Script<unknown[]> {
@@ -57,11 +59,13 @@ function scriptOf(redis: RedisClient, { command, args }: BullCall): Script<unkno
   if (known !== undefined) return known
   const script = new Script<unknown[]>(
     `batch_${command}`,
-    `local function call(KEYS, ARGV)
+    `${sortLua}
+local function call(KEYS, ARGV)
 ${bullScript(redis, command)}
 end
 local out = {}
-for i = 1, #ARGV, ${args.length} do out[#out + 1] = call(KEYS, { unpack(ARGV, i, i + ${args.length - 1}) }) end
+for i = 4, #ARGV, ${args.length} do out[#out + 1] = call(KEYS, { unpack(ARGV, i, i + ${args.length - 1}) }) end
+sort(ARGV[1], ARGV[2], ARGV[3], ${sortedAtOnce})
 return out`,
   )
   scripts.set(command, script)

@@ -37,10 +37,11 @@ const dropRecords = new Script<number>(
 return redis.call('HDEL', KEYS[2], unpack(ARGV))`,
 )
 
-/** KEYS: three indexes, leases. ARGV: Work ID. */
+/** KEYS: three indexes, leases, lane. ARGV: Work ID. */
 const dropIndexes = new Script<number>(
   'drop_from_indexes',
   `for i = 1, 3 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+redis.call('ZREM', KEYS[5], ARGV[1])
 return redis.call('HDEL', KEYS[4], ARGV[1])`,
 )
 
@@ -78,7 +79,7 @@ export async function cancelJob(queue: JobQueue, bell: Bell, workId: string): Pr
       !succeeded &&
       (token === null ? (await queue.backend.remove(workId, false)) === 1 : await endLease(queue, job, token))
     if (removed) {
-      await dropFromIndexes(queue, workId)
+      await dropFromIndexes(queue, workId, job.name)
       if (token !== null) bell.ring(`worker:${workerOfToken(token)}`)
       return record
     }
@@ -121,7 +122,7 @@ export async function dropCancelled(queue: JobQueue, workIds: readonly string[])
   await dropRecords.run(queue.redis, [queue.keys.cancelled, queue.keys.cancelledData], workIds)
 }
 
-async function dropFromIndexes(queue: JobQueue, workId: string): Promise<void> {
+async function dropFromIndexes(queue: JobQueue, workId: string, type: string): Promise<void> {
   const { uncollected, uncollectedDead, leased, leases } = queue.keys
-  await dropIndexes.run(queue.redis, [uncollected, uncollectedDead, leased, leases], [workId])
+  await dropIndexes.run(queue.redis, [uncollected, uncollectedDead, leased, leases, queue.keys.lane(type)], [workId])
 }

@@ -1,5 +1,6 @@
 /**
- * Claims of one queue: takes jobs for workers, and keeps those who may wait in line until there is one.
+ * Claims of one queue: takes jobs for workers, of the types that each declares, and keeps those who may wait in line
+ * until there is one.
  *
  *   claim ──▶ jobs there? ──yes──▶ leased to the worker
  *               │ no, may wait
@@ -14,10 +15,9 @@ import { ClaimActivity } from './claim-activity.ts'
 import { type JobData, jsonOf, type StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import { aloneAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
-import { maxTaken, takeMany } from './take-many.ts'
+import { type Claimant, maxTaken, takeMany } from './take-many.ts'
 
-export interface ClaimOptions {
-  readonly workerId: string
+export interface ClaimOptions extends Claimant {
   /** At most this many jobs. */
   readonly max: number
   /** How long to wait for the first one. */
@@ -27,6 +27,8 @@ export interface ClaimOptions {
 }
 
 interface Waiter extends ClaimOptions {
+  /** Of all who declare the same types. */
+  readonly kind: string
   readonly settle: (leases: Lease[]) => void
   readonly fail: (error: unknown) => void
 }
@@ -64,7 +66,7 @@ export class Claims {
 
   /** Leases up to `max` jobs; an empty list when none came in time. */
   async claim(options: ClaimOptions): Promise<Lease[]> {
-    return await this.activity.during(() => this.#claim(options))
+    return await this.activity.during(options.types, () => this.#claim(options))
   }
 
   /** A fresh fencing token: no two attempts ever share one. */
@@ -134,8 +136,9 @@ export class Claims {
   }
 
   async #claim(options: ClaimOptions): Promise<Lease[]> {
-    if (this.#waiters.length === 0) {
-      const { leases } = await this.#take(options.workerId, options.max)
+    const kind = kindOf(options.types)
+    if (!this.#waiters.some(waiter => waiter.kind === kind)) {
+      const { leases } = await this.#take(options, options.max)
       if (leases.length > 0 || options.waitMs === 0) return leases
     } else if (options.waitMs === 0) {
       return []
@@ -165,6 +168,7 @@ export class Claims {
       }
       const waiter: Waiter = {
         ...options,
+        kind: kindOf(options.types),
         settle: leases => finish(() => resolve(leases)),
         fail: error => finish(() => reject(error as Error)),
       }
@@ -186,16 +190,20 @@ export class Claims {
     clearTimeout(this.#timer)
     let nextLookMs = lookAgainMs
     try {
-      for (let waiter = this.#waiters[0]; waiter !== undefined; waiter = this.#waiters[0]) {
+      // Of those who run the same types one look is enough to know that there is nothing for any of them.
+      const missed = new Set<string>()
+      const next = (): Waiter | undefined => this.#waiters.find(({ kind }) => !missed.has(kind))
+      for (let waiter = next(); waiter !== undefined; waiter = next()) {
         this.#rungWhileServing = false
-        const { leases, nextDelayedAt } = await this.#take(waiter.workerId, waiter.max)
+        const { leases, nextDelayedAt } = await this.#take(waiter, waiter.max)
         if (leases.length > 0) {
           if (this.#waiters.includes(waiter)) waiter.settle(leases)
           else await this.giveBack(leases)
-        } else if (!this.#rungWhileServing) {
-          if (nextDelayedAt !== undefined) nextLookMs = Math.min(lookAgainMs, Math.max(1, nextDelayedAt - Date.now()))
-          break
+          continue
         }
+        if (nextDelayedAt !== undefined) nextLookMs = Math.min(nextLookMs, Math.max(1, nextDelayedAt - Date.now()))
+        if (this.#rungWhileServing) missed.clear()
+        else missed.add(waiter.kind)
       }
     } catch (error) {
       // Redis is away: tell them now, they come again with a delay of their own.
@@ -207,12 +215,12 @@ export class Claims {
   }
 
   /** Takes up to `max` jobs, as many as there are. */
-  async #take(workerId: string, max: number): Promise<{ leases: Lease[]; nextDelayedAt?: number }> {
+  async #take({ workerId, types }: Claimant, max: number): Promise<{ leases: Lease[]; nextDelayedAt?: number }> {
     const leases: Lease[] = []
     for (let missed = false; !missed && leases.length < max; ) {
       const wanted = Math.min(maxTaken, max - leases.length)
       const tokens = Array.from({ length: wanted }, () => this.newToken(workerId))
-      const { jobs, nextDelayedAt } = await takeMany(this.#queue, workerId, tokens)
+      const { jobs, nextDelayedAt } = await takeMany(this.#queue, { workerId, types }, tokens)
       for (const { job, token } of jobs) {
         const lease = await this.toLease(job, token)
         if (lease !== undefined) leases.push(lease)
@@ -223,6 +231,8 @@ export class Claims {
     return { leases: await this.apart(leases) }
   }
 }
+
+const kindOf = (types: readonly string[]): string => JSON.stringify([...types].sort())
 
 function toContent(stored: StoredContent, place: 'payloads' | 'checkpoints', workId: string, token: string): Content {
   if (stored.blob !== undefined) {

@@ -14,6 +14,7 @@ import type { Bell } from '../redis/bell.ts'
 import { isRedisFull } from '../redis/redis-errors.ts'
 import { Script } from '../redis/script.ts'
 import type { AttemptLog } from './attempt-log.ts'
+import { bullFields, lockSuffix } from './bull-layout.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import type { Claims } from './claims.ts'
 import { finishMany } from './finish-many.ts'
@@ -21,6 +22,7 @@ import type { StoredContent } from './job-data.ts'
 import { isStale, type JobQueue } from './job-queue.ts'
 import type { LeaseRef } from './leases.ts'
 import { describeLostWorkers, type LostWorker } from './lost-workers.ts'
+import type { Claimant } from './take-many.ts'
 
 export interface Outcome {
   readonly workId: string
@@ -41,7 +43,11 @@ export interface AttemptFailure {
   readonly retryable?: boolean
 }
 
-export type OutcomeKind = 'succeeded' | 'retrying' | 'dead' | 'stale'
+/** requeued: the worker does not run this type; no attempt was spent. */
+export type OutcomeKind = 'succeeded' | 'retrying' | 'dead' | 'requeued' | 'stale'
+
+/** A worker that finds that it has no handler for a job. */
+export const typeUnsupported = 'type_unsupported'
 
 /** Between two attempts: of a thousand attempts the last ones should still be this year's. */
 const longestBackoffMs = 3_600_000
@@ -90,7 +96,7 @@ export class Completions {
    * @throws whatever Redis says when it is away: the worker sends all of it again, and what was recorded is then stale
    */
   async complete(
-    workerId: string,
+    claimant: Claimant,
     outcomes: readonly Outcome[],
     claim: number,
   ): Promise<{ kinds: OutcomeKind[]; leases: Lease[] }> {
@@ -100,7 +106,7 @@ export class Completions {
     const failures = outcomes.filter(outcome => outcome.error !== undefined)
     await this.#addLogs(outcomes)
     // The next job inherits the token: one that succeeded is never leased again, so no two attempts share it.
-    const finishing = finishMany(this.#queue, successes, workerId, claim)
+    const finishing = finishMany(this.#queue, successes, claimant, claim)
     await Promise.all([
       this.#failAll(failures).then(ends => {
         for (const [index, kind] of ends.entries()) kinds.set(failures[index] as Outcome, kind)
@@ -118,13 +124,13 @@ export class Completions {
         ),
       ),
     ])
-    await this.#count(failures.filter(outcome => kinds.get(outcome) !== 'stale'))
+    await this.#count(failures.filter(outcome => ['retrying', 'dead'].includes(kinds.get(outcome) ?? '')))
     this.#bell.ring(`results:${this.#queue.name}`)
     const wanted = claim - leases.length
     // Failures and stale ones fetch nothing; a success that fetched nothing found the queue empty.
     if (wanted > 0 && successes.length < claim) {
       leases.push(
-        ...(await this.#claims.claim({ workerId, max: wanted, waitMs: 0, signal: new AbortController().signal })),
+        ...(await this.#claims.claim({ ...claimant, max: wanted, waitMs: 0, signal: new AbortController().signal })),
       )
     }
     return {
@@ -141,6 +147,7 @@ export class Completions {
   /** Ends an attempt that failed: back to the queue after a delay, or dead. Kept by the primary only. */
   async fail(outcome: Outcome): Promise<OutcomeKind> {
     const failure = outcome.error as AttemptFailure
+    if (failure.code === typeUnsupported) return (await this.#claims.giveBack([outcome])) === 1 ? 'requeued' : 'stale'
     const job = await this.#queue.job(outcome.workId)
     if (job === undefined) return 'stale'
     const retry = failure.retryable !== false && job.attemptsMade + 1 < (job.opts.attempts ?? 1)
@@ -178,6 +185,16 @@ export class Completions {
     const error = { code: 'workers_lost', message: describeLostWorkers(lost), retryable: false }
     await this.fail({ workId, token, durationMs: 0, error })
     this.#bell.ring(`results:${this.#queue.name}`)
+  }
+
+  /** The type of a job that this token holds. */
+  async typeOfHeld({ workId, token }: LeaseRef): Promise<string | undefined> {
+    const job = this.#queue.jobKey(workId)
+    const [lock, type] = await Promise.all([
+      this.#queue.redis.get(`${job}${lockSuffix}`),
+      this.#queue.redis.hget(job, bullFields.type),
+    ])
+    return lock === token ? (type ?? undefined) : undefined
   }
 
   /** Puts a job that is about to be dead into its index, if the token holds it. */

@@ -3,7 +3,9 @@
 import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
+import { bullFields, bullKeys, delayedUnit } from './bull-layout.ts'
 import type { JobQueue } from './job-queue.ts'
+import { countByType, sortWaiting } from './lanes.ts'
 import { Loop } from './loop.ts'
 
 export interface QueueCounts {
@@ -24,7 +26,12 @@ export type QueueState = 'running' | 'paused' | 'draining'
 
 /** What the autoscaler sees of a queue. */
 export interface QueueLoad {
+  /** Ready to be claimed, and of the types asked for. */
   readonly waiting: number
+  /** Of which types those are. */
+  readonly waitingTypes: readonly string[]
+  /** Ready, but of other types. */
+  readonly unrunnable: number
   /** Delayed, and due within the time asked for. */
   readonly dueDelayed: number
   readonly running: number
@@ -33,6 +40,11 @@ export interface QueueLoad {
   readonly busyMs: number
   readonly paused: boolean
 }
+
+/** Delayed jobs that are asked for their type at once. */
+const dueSample = 500
+
+const sum = (counts: Iterable<number>): number => [...counts].reduce((all, one) => all + one, 0)
 
 export class Control {
   readonly #queue: JobQueue
@@ -94,13 +106,14 @@ export class Control {
   async counts(): Promise<QueueCounts> {
     const { redis, keys, bull } = this.#queue
     const counts = await bull.getJobCounts('wait', 'prioritized', 'delayed', 'active', 'completed', 'failed')
-    const [cancelled, uncollected, leased] = await Promise.all([
+    const [ready, cancelled, uncollected, leased] = await Promise.all([
+      countByType(this.#queue),
       redis.zcard(keys.cancelled),
       redis.zcard(keys.uncollected),
       redis.zcard(keys.leased),
     ])
     return {
-      waiting: (counts.wait ?? 0) + (counts.prioritized ?? 0),
+      waiting: (counts.wait ?? 0) + (counts.prioritized ?? 0) + sum(ready.values()),
       delayed: counts.delayed ?? 0,
       running: counts.active ?? 0,
       succeeded: counts.completed ?? 0,
@@ -111,23 +124,48 @@ export class Control {
     }
   }
 
-  async load(dueWithinMs: number): Promise<QueueLoad> {
+  /** @param types what is to be counted: what waits for other types is `unrunnable`; left out: all count */
+  async load(dueWithinMs: number, types?: readonly string[]): Promise<QueueLoad> {
     const { redis, keys, bull } = this.#queue
-    const [counts, due, stats, paused] = await Promise.all([
-      bull.getJobCounts('wait', 'prioritized', 'active'),
-      // BullMQ scores a delayed job with its time in ms × 4096.
-      redis.zcount(bull.toKey('delayed'), '-inf', (Date.now() + dueWithinMs) * 4096),
+    await sortWaiting(this.#queue)
+    const [counts, ready, due, stats, paused] = await Promise.all([
+      bull.getJobCounts('active'),
+      countByType(this.#queue),
+      this.#dueByType(dueWithinMs),
       redis.hmget(keys.stats, 'finished', 'busyUs'),
       bull.isPaused(),
     ])
+    const isCounted = ([type]: readonly [string, number]): boolean => types === undefined || types.includes(type)
+    const counted = [...ready].filter(isCounted)
+    const waiting = sum(counted.map(([, count]) => count))
     return {
-      waiting: (counts.wait ?? 0) + (counts.prioritized ?? 0),
-      dueDelayed: due,
+      waiting,
+      waitingTypes: counted.map(([type]) => type),
+      unrunnable: sum(ready.values()) - waiting,
+      dueDelayed: sum([...due].filter(isCounted).map(([, count]) => count)),
       running: counts.active ?? 0,
       finishedCount: Number(stats[0] ?? 0),
       busyMs: Number(stats[1] ?? 0) / 1000,
       paused,
     }
+  }
+
+  /** Of very many only some are asked for their type, and stand for all. */
+  async #dueByType(withinMs: number): Promise<Map<string, number>> {
+    const { redis, bull } = this.#queue
+    const delayed = bull.toKey(bullKeys.delayed)
+    const until = (Date.now() + withinMs) * delayedUnit
+    const [count, some] = await Promise.all([
+      redis.zcount(delayed, '-inf', until),
+      redis.zrangebyscore(delayed, '-inf', until, 'LIMIT', 0, dueSample),
+    ])
+    const byType = new Map<string, number>()
+    if (some.length === 0) return byType
+    const pipeline = redis.pipeline()
+    for (const workId of some) pipeline.hget(this.#queue.jobKey(workId), bullFields.type)
+    for (const [, type] of (await pipeline.exec()) ?? [])
+      if (typeof type === 'string') byType.set(type, (byType.get(type) ?? 0) + count / some.length)
+    return new Map([...byType].map(([type, share]) => [type, Math.round(share)]))
   }
 
   #changed(): void {

@@ -1,7 +1,7 @@
 /**
  * Finishes jobs that succeeded, many in one call to Redis: for each, one atomic step looks whether the token holds the
- * lease, adds the job to the index of uncollected results, and runs BullMQ's own moveToFinished, which may hand out the
- * next job in line. The order within the step is the one that would be right without it: an entry of the index whose job
+ * lease, adds the job to the index of uncollected results, runs BullMQ's own moveToFinished, and may lease the next job of
+ * the worker's types. The order within the step is the one that would be right without it: an entry of the index whose job
  * is not finished is passed over, a finished job without an entry would be lost.
  */
 import { type JobJson, raw2NextJobData } from 'bullmq'
@@ -10,7 +10,8 @@ import { Script } from '../redis/script.ts'
 import { bullScript } from './bull-batch.ts'
 import type { StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
-import { withId } from './take-many.ts'
+import { ownPrefix, sortedAtOnce, sortLua, takerLua } from './lanes.ts'
+import { type Claimant, withId } from './take-many.ts'
 
 export interface Success {
   readonly workId: string
@@ -29,18 +30,18 @@ const keyCount = 14
 const argCount = 8
 
 /**
- * @param nextCount how many next jobs to lease to this worker, at most one for each job that succeeded
+ * @param nextCount how many next jobs to lease to the claimant, at most one for each job that succeeded
  * @returns one for each success, in order
  */
 export async function finishMany(
   queue: JobQueue,
   successes: readonly Success[],
-  workerId: string,
+  claimant: Claimant,
   nextCount: number,
 ): Promise<Finished[]> {
   const parts: Promise<Finished[]>[] = []
   for (let at = 0; at < successes.length; at += chunk) {
-    parts.push(finishChunk(queue, successes.slice(at, at + chunk), workerId, nextCount - at))
+    parts.push(finishChunk(queue, successes.slice(at, at + chunk), claimant, nextCount - at))
   }
   return (await Promise.all(parts)).flat()
 }
@@ -48,17 +49,17 @@ export async function finishMany(
 async function finishChunk(
   queue: JobQueue,
   successes: readonly Success[],
-  workerId: string,
+  claimant: Claimant,
   nextCount: number,
 ): Promise<Finished[]> {
-  // BullMQ takes the name for `pb` (processed by) from the options here, and reads them at once.
-  ;(queue.bull.opts as { name?: string }).name = workerId
   const busyUs = Math.round(successes.reduce((sum, { durationMs }) => sum + durationMs * 1000, 0))
-  const flat: (string | number | Buffer)[] = [busyUs]
+  const { workerId, types } = claimant
+  const flat: (string | number | Buffer)[] = [busyUs, queue.bullPrefix, ownPrefix(queue), Date.now(), queue.leaseMs]
+  flat.push(workerId, Math.max(0, nextCount), types.length, ...types)
   let bullKeys: string[] = []
-  for (const [index, { workId, token, value }] of successes.entries()) {
+  for (const { workId, token, value } of successes) {
     const job = { id: workId, opts: {} } as never
-    const all = queue.backend.moveToCompletedArgs(job, JSON.stringify(value), false, token, index < nextCount)
+    const all = queue.backend.moveToCompletedArgs(job, JSON.stringify(value), false, token, false)
     bullKeys = all.slice(0, keyCount) as string[]
     flat.push(token, queue.jobKey(workId), ...(all.slice(keyCount, keyCount + argCount) as (string | Buffer)[]))
   }
@@ -78,15 +79,21 @@ type Reply = [held: number, hadCheckpoint?: number, result?: number | unknown[]]
 
 let script: Script<Reply[]> | undefined
 
-/** KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: run time in µs, then for each: token, key of the job, BullMQ's. */
+/**
+ * KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: run time in µs, prefixes of BullMQ's keys and of
+ * ours, now, lease in ms, worker, how many next jobs, number of types, types, then for each: token, key of the job, BullMQ's.
+ */
 function scriptFor(redis: RedisClient): Script<Reply[]> {
   script ??= new Script<Reply[]>(
     'finish_many',
-    `local function finish(KEYS, ARGV)
+    `${sortLua}
+${takerLua(bullScript(redis, 'moveToActive'))}
+local function finish(KEYS, ARGV)
 ${bullScript(redis, 'moveToFinished')}
 end
-local out, done = {}, 0
-for i = 2, #ARGV, ${argCount + 2} do
+local out, done, take, missing = {}, 0, nil, tonumber(ARGV[7])
+local firstSuccess = 9 + tonumber(ARGV[8])
+for i = firstSuccess, #ARGV, ${argCount + 2} do
   local job = ARGV[i + 1]
   if redis.call('GET', job .. ':lock') == ARGV[i] then
     redis.call('ZADD', KEYS[15], redis.call('INCR', KEYS[17]), ARGV[i + 2])
@@ -94,7 +101,17 @@ for i = 2, #ARGV, ${argCount + 2} do
     local checkpoint = redis.call('HEXISTS', job, 'checkpoint')
     local keys = { unpack(KEYS, 1, ${keyCount}) }
     keys[12] = job
-    out[#out + 1] = { 1, checkpoint, finish(keys, { unpack(ARGV, i + 2, i + ${argCount + 1}) }) or 0 }
+    local result = finish(keys, { unpack(ARGV, i + 2, i + ${argCount + 1}) })
+    if missing > 0 and (type(result) ~= 'number' or result >= 0) then
+      if not take then
+        sort(ARGV[2], ARGV[3], ARGV[4], ${sortedAtOnce})
+        take = taker(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], { unpack(ARGV, 9, firstSuccess - 1) })
+      end
+      local taken = take(ARGV[i])
+      missing = taken and missing - 1 or 0
+      result = taken or result
+    end
+    out[#out + 1] = { 1, checkpoint, result or 0 }
     done = done + 1
   else
     out[#out + 1] = { 0 }

@@ -1,5 +1,6 @@
 /** One job as its owner sees it: state, attempts, times; its log; its result. */
 import { Problem } from '../errors.ts'
+import { dueTimeOf } from './bull-layout.ts'
 import { type CancelledJob, readCancelled } from './cancel.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
@@ -118,7 +119,7 @@ function toView(
       lostWorkers: lost.map(({ workerId, at, reason }) => ({ workerId, at: iso(at), reason })),
     }),
     createdAt: iso(Number(hash.timestamp)),
-    ...(delayed !== null && { dueAt: iso(Math.floor(Number(delayed) / 4096)) }),
+    ...(delayed !== null && { dueAt: iso(dueTimeOf(Number(delayed))) }),
     ...(hash.processedOn !== undefined && { startedAt: iso(Number(hash.processedOn)) }),
     ...(hash.finishedOn !== undefined && { finishedAt: iso(Number(hash.finishedOn)) }),
     ...(hash.pb !== undefined && { workerId: hash.pb }),

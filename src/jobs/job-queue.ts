@@ -45,6 +45,10 @@ export class JobQueue {
     readonly stats: string
     /** hash: draining */
     readonly control: string
+    /** set: the types of which jobs stand ready, each in a lane */
+    readonly lanes: string
+    /** zset, score = place in line: Work IDs of one type that are ready to run */
+    readonly lane: (type: string) => string
     /** set, one a worker: Work IDs of jobs under which it was thought to be lost */
     readonly lostBy: (workerId: string) => string
   }
@@ -80,6 +84,8 @@ export class JobQueue {
       cancelledData: key('cancelled-data'),
       stats: key('stats'),
       control: key('control'),
+      lanes: key('lanes'),
+      lane: type => key(`lane:${type}`),
       lostBy: workerId => key(`lost-by:${workerId}`),
     }
   }

@@ -16,6 +16,8 @@ import { Completions } from './completions.ts'
 import { Control, type QueueCounts, type QueueLoad } from './control.ts'
 import { blobsOf, deleteBlobs } from './job-blobs.ts'
 import type { JobQueue } from './job-queue.ts'
+import { sortWaiting } from './lanes.ts'
+import { LeaseLimit } from './lease-limit.ts'
 import { Leases } from './leases.ts'
 import { type JobPage, type ListQuery, listJobs } from './listing.ts'
 import { Loop } from './loop.ts'
@@ -78,6 +80,8 @@ export class Jobs {
     const recover = async (): Promise<void> => {
       for (const { queue, leases } of this.#parts.values()) {
         const workIds = await leases.recoverLost()
+        // Also what a node of an older version puts into BullMQ's lists.
+        await sortWaiting(queue)
         if (workIds.length > 0)
           log.warn({ queue: queue.name, count: workIds.length }, 'leases ran out; jobs are back in the queue')
       }
@@ -98,6 +102,7 @@ export class Jobs {
   async start(): Promise<void> {
     for (const { queue, control } of this.#parts.values()) {
       await queue.bull.waitUntilReady()
+      await sortWaiting(queue)
       await control.start()
     }
     for (const loop of this.#loops) loop.start()
@@ -152,8 +157,8 @@ export class Jobs {
 
   // What the fleet asks of the queues.
 
-  async load(queue: string, dueWithinMs: number): Promise<QueueLoad> {
-    return await this.of(queue).control.load(dueWithinMs)
+  async load(queue: string, dueWithinMs: number, types?: readonly string[]): Promise<QueueLoad> {
+    return await this.of(queue).control.load(dueWithinMs, types)
   }
 
   async leasesByWorker(queue: string): Promise<Map<string, number>> {
@@ -183,7 +188,7 @@ function makeParts(queue: JobQueue, { settings, bell, store, log, attemptLog }: 
     claims,
     completions,
     checkpoints,
-    leases: new Leases(queue, claims, bell),
+    leases: new Leases(queue, claims, bell, new LeaseLimit(queue, completions, settings.timeoutMs, log)),
     results: new Results(queue, bell),
     control: new Control(queue, bell, log),
   }

@@ -4,6 +4,7 @@ import { isRedisFull } from '../redis/redis-errors.ts'
 import { isCancelled } from './cancel.ts'
 import type { Claims } from './claims.ts'
 import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
+import type { LeaseLimit } from './lease-limit.ts'
 import { noteRunOut, noteWorkerLost, takeBackLosses } from './lost-workers.ts'
 
 export interface LeaseRef {
@@ -19,16 +20,28 @@ export class Leases {
   readonly #queue: JobQueue
   readonly #claims: Claims
   readonly #bell: Bell
+  readonly #limit: LeaseLimit
 
-  constructor(queue: JobQueue, claims: Claims, bell: Bell) {
+  constructor(queue: JobQueue, claims: Claims, bell: Bell, limit: LeaseLimit) {
     this.#queue = queue
     this.#claims = claims
     this.#bell = bell
+    this.#limit = limit
   }
 
-  /** Extends all of them from now. @returns those that do not hold any more, and why */
-  async extend(leases: readonly LeaseRef[]): Promise<LostLease[]> {
-    if (leases.length === 0) return []
+  /**
+   * Extends all of them from now, but none far beyond the run-time limit of its job: such an attempt ends as timed out.
+   * @returns those that do not hold any more, and why
+   */
+  async extend(given: readonly LeaseRef[]): Promise<LostLease[]> {
+    if (given.length === 0) return []
+    const overdue = new Set(await this.#limit.endOverdue(given))
+    const ended = [...overdue].map(lease => ({ ...lease, reason: 'lost' as const }))
+    const leases = given.filter(lease => !overdue.has(lease))
+    return leases.length === 0 ? ended : [...ended, ...(await this.#extend(leases))]
+  }
+
+  async #extend(leases: readonly LeaseRef[]): Promise<LostLease[]> {
     const failed = (await this.#queue.backend.extendLocks(
       leases.map(lease => lease.workId),
       leases.map(lease => lease.token),

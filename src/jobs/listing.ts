@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { Problem } from '../errors.ts'
 import { type JobState, type JobView, jobStates, viewCancelledJobs, viewJobs } from './inspect.ts'
 import type { JobQueue } from './job-queue.ts'
+import { sortWaiting } from './lanes.ts'
 
 export interface ListQuery {
   readonly state?: JobState
@@ -24,7 +25,7 @@ interface Segment {
   readonly queue: JobQueue
   readonly state: JobState
   readonly key: string
-  readonly order: 'list' | 'ascending' | 'newest-first'
+  readonly order: 'list' | 'ascending' | 'newest-first' | 'lanes'
 }
 
 /** Place within a segment: entries passed over, at or below a score when the order is newest-first. */
@@ -39,6 +40,8 @@ const maxLookedAt = 2000
 const batch = 200
 
 export async function listJobs(queues: readonly JobQueue[], query: ListQuery): Promise<JobPage> {
+  // Before anything is looked at, so that all that is ready stands in its lane.
+  await Promise.all(queues.map(sortWaiting))
   const segments = queues.flatMap(queue => segmentsOf(queue, query.state))
   const filters = createHash('sha256')
     .update(JSON.stringify([queues.map(queue => queue.name), query.state, query.type]))
@@ -51,7 +54,7 @@ export async function listJobs(queues: readonly JobQueue[], query: ListQuery): P
   for (let segment = segments[place.segment]; segment !== undefined; segment = segments[place.segment]) {
     if (jobs.length >= query.limit || lookedAt >= maxLookedAt) return { jobs, nextCursor: encodeCursor(place, filters) }
     const wanted = query.type === undefined ? query.limit - jobs.length : batch
-    const entries = await readSegment(segment, place, wanted)
+    const entries = await readSegment(segment, place, wanted, query.type)
     if (entries.length === 0) {
       place = { segment: place.segment + 1, skip: 0 }
       continue
@@ -78,8 +81,7 @@ function segmentsOf(queue: JobQueue, only: JobState | undefined): Segment[] {
   const key = (name: string): string => queue.bull.toKey(name)
   const all: Segment[] = [
     { queue, state: 'running', key: key('active'), order: 'list' },
-    { queue, state: 'waiting', key: key('wait'), order: 'list' },
-    { queue, state: 'waiting', key: key('prioritized'), order: 'ascending' },
+    { queue, state: 'waiting', key: queue.keys.lanes, order: 'lanes' },
     { queue, state: 'delayed', key: key('delayed'), order: 'ascending' },
     { queue, state: 'succeeded', key: key('completed'), order: 'newest-first' },
     { queue, state: 'dead', key: key('failed'), order: 'newest-first' },
@@ -92,8 +94,10 @@ async function readSegment(
   segment: Segment,
   place: Place,
   count: number,
+  type: string | undefined,
 ): Promise<{ workId: string; score?: number }[]> {
   const { redis } = segment.queue
+  if (segment.order === 'lanes') return await readLanes(segment.queue, place.skip, count, type)
   if (segment.order === 'list') {
     // BullMQ pushes on the left and takes from the right: the next one to run is the last.
     const ids = await redis.lrange(segment.key, -(place.skip + count), -(place.skip + 1))
@@ -109,6 +113,32 @@ async function readSegment(
     workId: flat[index * 2] as string,
     score: Number(flat[index * 2 + 1]),
   }))
+}
+
+/** In the order in which a worker that runs all of these types would get them. */
+async function readLanes(
+  { redis, keys }: JobQueue,
+  skip: number,
+  count: number,
+  type: string | undefined,
+): Promise<{ workId: string }[]> {
+  const types = type === undefined ? await redis.smembers(keys.lanes) : [type]
+  const [only] = types
+  if (types.length === 1 && only !== undefined)
+    return (await redis.zrange(keys.lane(only), String(skip), String(skip + count - 1))).map(workId => ({ workId }))
+  const lanes = await Promise.all(
+    types.map(one => redis.zrange(keys.lane(one), '0', String(skip + count - 1), 'WITHSCORES')),
+  )
+  return lanes
+    .flatMap(flat =>
+      Array.from({ length: flat.length / 2 }, (_, index) => ({
+        workId: flat[index * 2] as string,
+        score: Number(flat[index * 2 + 1]),
+      })),
+    )
+    .sort((a, b) => a.score - b.score)
+    .slice(skip, skip + count)
+    .map(({ workId }) => ({ workId }))
 }
 
 function advance(place: Place, segment: Segment, score: number | undefined): Place {

@@ -1,12 +1,13 @@
 /**
- * How long the job has waited that has waited longest, in a few cheap reads: the heads of the lines, not all that stand in
+ * How long the job has waited that has waited longest, in a few cheap reads: the heads of the lanes, not all that stand in
  * them. In order of priority the first is looked at, and the first of the last priority, which is the one that starves.
  */
+import { bullKeys, dueTimeOf, priorityUnit } from './bull-layout.ts'
 import type { JobQueue } from './job-queue.ts'
+import { sortWaiting } from './lanes.ts'
 
-/** BullMQ scores a prioritised job with its priority × 2³² and a counter, a delayed one with its time in ms × 4096. */
-const priorityUnit = 2 ** 32
-const delayedUnit = 4096
+/** Lanes that are looked at. */
+const maxLanes = 200
 
 /**
  * @param now in ms since the epoch
@@ -15,21 +16,29 @@ const delayedUnit = 4096
  */
 export async function oldestWaitingSince(queue: JobQueue, now: number): Promise<number | undefined> {
   const { redis, bull } = queue
-  const prioritized = bull.toKey('prioritized')
-  const [next, [, lastScore], [, dueScore], [first]] = await Promise.all([
-    redis.lindex(bull.toKey('wait'), -1),
-    redis.zrange(prioritized, '-1', '-1', 'WITHSCORES'),
-    redis.zrange(bull.toKey('delayed'), '0', '0', 'WITHSCORES'),
-    redis.zrange(prioritized, '0', '0'),
+  await sortWaiting(queue)
+  const [types, [, dueScore]] = await Promise.all([
+    redis.smembers(queue.keys.lanes),
+    redis.zrange(bull.toKey(bullKeys.delayed), '0', '0', 'WITHSCORES'),
   ])
-  const lowest = Math.floor(Number(lastScore ?? 0) / priorityUnit) * priorityUnit
-  const [starving] =
-    lastScore === undefined ? [] : await redis.zrangebyscore(prioritized, lowest, '+inf', 'LIMIT', 0, 1)
-  const workIds = [next, first, starving].filter(workId => typeof workId === 'string')
+  const workIds = (await Promise.all(types.slice(0, maxLanes).map(type => headsOf(queue, type)))).flat()
   const times = await Promise.all([...new Set(workIds)].map(workId => waitingSince(queue, workId)))
-  const dueAt = dueScore === undefined ? undefined : Math.floor(Number(dueScore) / delayedUnit)
+  const dueAt = dueScore === undefined ? undefined : dueTimeOf(Number(dueScore))
   const all = [...times, dueAt].filter(time => time !== undefined && time <= now) as number[]
   return all.length === 0 ? undefined : Math.min(...all)
+}
+
+async function headsOf({ redis, keys }: JobQueue, type: string): Promise<string[]> {
+  const lane = keys.lane(type)
+  const [[first], [, lastScore]] = await Promise.all([
+    redis.zrange(lane, '0', '0'),
+    redis.zrange(lane, '-1', '-1', 'WITHSCORES'),
+  ])
+  if (first === undefined || lastScore === undefined) return []
+  const lowest = Math.floor(Number(lastScore) / priorityUnit) * priorityUnit
+  if (lowest <= 0) return [first]
+  const [starving] = await redis.zrangebyscore(lane, lowest, '+inf', 'LIMIT', 0, 1)
+  return starving === undefined ? [first] : [first, starving]
 }
 
 /** Undefined when it was taken between the two reads. */

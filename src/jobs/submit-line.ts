@@ -101,7 +101,7 @@ export class SubmitLine {
   async #add(part: readonly Pending[]): Promise<boolean> {
     const calls = part.map(({ call }) => call)
     try {
-      await runBullBatch(this.#queue.redis, this.#writes, calls)
+      await runBullBatch(this.#queue, this.#writes, calls)
     } catch (error) {
       this.#fail(part, error)
       return false

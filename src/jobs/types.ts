@@ -36,6 +36,11 @@ export class Types {
     this.#remote = remote
   }
 
+  /** The types of the handlers at hand, which workers that are launched from here have as well. */
+  own(): string[] {
+    return [...this.#known.keys()]
+  }
+
   async names(): Promise<string[]> {
     await this.#ask()
     return [...new Set([...this.#known.keys(), ...this.#remembered])].sort()

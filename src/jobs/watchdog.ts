@@ -7,8 +7,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { RedisClient } from '../redis/connection.ts'
 import { queueKey } from '../redis/keys.ts'
+import { bullKeys } from './bull-layout.ts'
 import type { Claims } from './claims.ts'
 import type { JobQueue } from './job-queue.ts'
+import { countByType } from './lanes.ts'
 import { Loop } from './loop.ts'
 import { judge, noSuspicion, type QueueSight, type Sight, type Suspicion } from './stuck.ts'
 
@@ -86,23 +88,30 @@ export class Watchdog {
 
   async #seeOne({ queue, claims }: WatchdogOptions['queues'][number]): Promise<QueueSight> {
     const { activity } = claims
-    const replies = await this.#options.redis
-      .pipeline()
-      .set(queueKey(queue.name, 'watchdog'), this.#clock(), 'PX', markMs)
-      .llen(queue.bull.toKey('wait'))
-      .zcard(queue.bull.toKey('prioritized'))
-      .hexists(queue.bull.toKey('meta'), 'paused')
-      .exec()
+    // Less than a window: the last claim of a worker that is busy since is out of sight before the window is over.
+    const asked = activity.askedFor(performance.now() - askedShare * this.#options.windowMs)
+    const { redis } = this.#options
+    const [replies, lanes] = await Promise.all([
+      redis
+        .pipeline()
+        .set(queueKey(queue.name, 'watchdog'), this.#clock(), 'PX', markMs)
+        .llen(queue.bull.toKey(bullKeys.wait))
+        .zcard(queue.bull.toKey(bullKeys.prioritized))
+        .hexists(queue.bull.toKey(bullKeys.meta), 'paused')
+        .exec(),
+      countByType(queue, redis),
+    ])
     const values = (replies ?? []).map(([error, value]) => {
       if (error !== null) throw error
       return Number(value)
     })
-    const [, waiting = 0, prioritized = 0, isPaused = 0] = values
+    const [, unsorted = 0, unsortedPrioritized = 0, isPaused = 0] = values
+    // What nobody who asks can run has every right to wait. Whoever asks sorts first, so what is not sorted counts.
+    const ready = [...lanes].filter(([type]) => asked?.(type)).reduce((sum, [, count]) => sum + count, 0)
     return {
       queue: queue.name,
-      waiting: isPaused === 1 ? 0 : waiting + prioritized,
-      // Less than a window: the last claim of a worker that is busy since is out of sight before the window is over.
-      isAsked: activity.openCount > 0 || performance.now() - activity.askedAtMs < askedShare * this.#options.windowMs,
+      waiting: isPaused === 1 ? 0 : unsorted + unsortedPrioritized + ready,
+      isAsked: asked !== undefined,
       claimedCount: activity.claimedCount,
     }
   }

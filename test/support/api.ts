@@ -175,7 +175,7 @@ function makeWorker(call: TestApi['call'], workerId: string, queue: string): Tes
     heartbeat: async (leases = [], options = {}) =>
       must(
         await post('/workers/heartbeat', {
-          worker: { workerId, queue, slots: 2, types: ['sha512', 'remote'] },
+          worker: { workerId, queue, slots: 2, types: ['sha512', 'noop', 'sleep', 'primes', 'countToThree', 'remote'] },
           state: 'ready',
           leases: refs(leases),
           ...options,

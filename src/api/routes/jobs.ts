@@ -5,6 +5,7 @@ import { jobStates, readLogs, readResult, viewJob } from '../../jobs/inspect.ts'
 import type { Api, App } from '../api.ts'
 import { sendValue } from '../render-value.ts'
 import { JobSchema, problems, WorkIdParams } from '../schemas.ts'
+import { whyWaiting } from '../why-waiting.ts'
 
 const ListQuery = Type.Object({
   state: Type.Optional(Type.Enum([...jobStates])),
@@ -35,7 +36,8 @@ const Logs = Type.Object({
 const Cancelled = Type.Object({ workId: Type.String(), state: Type.Literal('cancelled') })
 const Retried = Type.Object({ workId: Type.String(), state: Type.Literal('waiting') })
 
-export function addJobs(app: App, { jobs, store }: Api): void {
+export function addJobs(app: App, api: Api): void {
+  const { jobs, store } = api
   app.get(
     '/jobs',
     {
@@ -68,7 +70,11 @@ export function addJobs(app: App, { jobs, store }: Api): void {
         response: { 200: JobSchema, ...problems('job_not_found') },
       },
     },
-    async ({ params: { workId } }) => await viewJob(jobs.ofWorkId(workId).queue, workId),
+    async ({ params: { workId } }) => {
+      const job = await viewJob(jobs.ofWorkId(workId).queue, workId)
+      const waitsFor = await whyWaiting(api, job)
+      return { ...job, ...(waitsFor !== undefined && { waitsFor }) }
+    },
   )
 
   app.get(

@@ -13,7 +13,7 @@ import {
   ReturnRequest,
 } from '../../contract/worker-protocol.ts'
 import { Problem } from '../../errors.ts'
-import type { Outcome } from '../../jobs/completions.ts'
+import { type Outcome, typeUnsupported } from '../../jobs/completions.ts'
 import { resultKey, type StoredContent } from '../../jobs/job-data.ts'
 import type { LostLease } from '../../jobs/leases.ts'
 import { unwrapRawJson } from '../../jobs/raw-json.ts'
@@ -119,14 +119,17 @@ export function addWorkers(app: App, api: Api): void {
         await delay(Math.min(waitMs, leavingWaitMs))
         return { leaseMs: settings.leaseMs, jobs: [], drain: false }
       }
-      await fence.check(workerId, keyOf(request.caller)).catch((error: unknown) => {
-        // One that may not claim asks for nothing; one whose question Redis leaves open does ask.
-        if (!(error instanceof Problem)) claims.activity.asked()
-        throw error
-      })
+      const types = await Promise.all([typesOf(request.body), fence.check(workerId, keyOf(request.caller))]).then(
+        ([own]) => own,
+        (error: unknown) => {
+          // One that may not claim asks for nothing; one whose question Redis leaves open does ask.
+          if (!(error instanceof Problem)) claims.activity.asked(request.body.types)
+          throw error
+        },
+      )
       const signal = signalOf(reply, stopping)
       const drained = AbortSignal.any([signal, abortOnDrain(workerId, signal)])
-      const leases = await claims.claim({ workerId, max, waitMs, signal: drained })
+      const leases = await claims.claim({ workerId, types, max, waitMs, signal: drained })
       refuse(await fence.mayDeliver(workerId, queue, leases, reply.raw))
       if (leases.length > 0) fleet.registry.worked(workerId)
       return { leaseMs: settings.leaseMs, jobs: leases, drain: false }
@@ -151,10 +154,20 @@ export function addWorkers(app: App, api: Api): void {
       const { workerId, queue, results, claim = 0 } = request.body
       requireWorker(request.caller, workerId, results)
       const { completions } = jobs.of(queue)
+      const noteUnsupported = async (outcome: Outcome): Promise<void> => {
+        const type = await completions.typeOfHeld(outcome)
+        if (type !== undefined) await fleet.registry.noteUnsupported(workerId, type)
+      }
       const exact = (request.exactBody as ExactCompletions | undefined)?.results
       const outcomes = results.map((result, index) => toOutcome(result, exact?.[index]))
-      const first = claim > 0 && !stopping.aborted ? await fence.look(workerId, keyOf(request.caller)) : 'unknown'
-      const { kinds, leases } = await completions.complete(workerId, outcomes, first === 'yes' ? claim : 0)
+      // Before they go back to the queue: the next claim of this worker is not to get them again.
+      for (const outcome of outcomes) if (outcome.error?.code === typeUnsupported) await noteUnsupported(outcome)
+      const mayClaim = claim > 0 && !stopping.aborted
+      const [first, types] = mayClaim
+        ? await Promise.all([fence.look(workerId, keyOf(request.caller)), typesOf(request.body)])
+        : (['unknown', []] as const)
+      const claimant = { workerId, types }
+      const { kinds, leases } = await completions.complete(claimant, outcomes, first === 'yes' ? claim : 0)
       fleet.registry.worked(workerId)
       const may = first === 'yes' ? await fence.mayDeliver(workerId, queue, leases, reply.raw) : first
       return {
@@ -191,6 +204,12 @@ export function addWorkers(app: App, api: Api): void {
     addWorkerBlobs(scope as unknown as App, api)
     registered()
   })
+
+  /** What this worker may be given now: what the call names, or else its latest heartbeat, if it runs that. */
+  async function typesOf(body: ClaimRequest | CompleteRequest): Promise<readonly string[]> {
+    const declared = await fleet.registry.typesOf(body.workerId)
+    return body.types === undefined ? declared : body.types.filter(type => declared.includes(type))
+  }
 
   /** A worker told to go while its claim waits is answered at once. */
   function abortOnDrain(workerId: string, end: AbortSignal): AbortSignal {
