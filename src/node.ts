@@ -22,7 +22,7 @@ import { workerEnvironment } from './fleet/providers/worker-environment.ts'
 import { findWorkerUser, refuseReadableKey } from './fleet/providers/worker-user.ts'
 import { bundleHandlers, type HandlersBundle } from './handlers/bundle-handlers.ts'
 import { builtInHandlers } from './handlers/catalogue.ts'
-import { compilePayloadCheck } from './handlers/payload-schema.ts'
+import { toKnownTypes } from './handlers/known-types.ts'
 import { Acks } from './jobs/acks.ts'
 import type { QueueCounts } from './jobs/control.ts'
 import { Jobs } from './jobs/jobs.ts'
@@ -154,11 +154,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
 
 /** The handlers are loaded here once: what is wrong with them ends the start, and their types are known without a worker. */
 async function knownTypes(handlers: HandlersBundle | undefined, source: string): Promise<KnownType[]> {
-  const described: { type: string; payload?: object }[] =
-    handlers === undefined ? [...builtInHandlers] : await describeBundle(handlers, source)
-  return described.map(({ type, payload }) =>
-    payload === undefined ? { type } : { type, check: compilePayloadCheck({ type, payload }) },
-  )
+  return toKnownTypes(handlers === undefined ? builtInHandlers : await describeBundle(handlers, source))
 }
 
 async function findRedis(settings: Settings, log: Logger, stops: Stop[]): Promise<RedisTarget> {

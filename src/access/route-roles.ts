@@ -34,9 +34,12 @@ const audited = (audit: string, queue: QueueOf, ...roles: Role[]): RouteRule => 
 
 export const routeRoles: Readonly<Record<string, RouteRule | OpenRoute>> = {
   'PUT /enqueue': rule('query', 'submit'),
+  'POST /enqueue': rule('query', 'submit'),
   'POST /pullCompleted': rule('query', 'collect'),
   'POST /pullCompleted/ack': rule('route', 'collect'),
   'GET /status': rule('filtered', 'submit', 'collect', 'read', 'operate'),
+
+  'GET /types': rule('filtered', 'submit', 'collect', 'read', 'operate'),
 
   'GET /jobs': rule('named', 'read', 'operate'),
   'GET /jobs/:workId': rule('workId', 'submit', 'collect', 'read', 'operate'),
@@ -80,6 +83,10 @@ export const routeRoles: Readonly<Record<string, RouteRule | OpenRoute>> = {
   'GET /health/checks': rule('all', 'read', 'operate'),
   'GET /health/live': { open: 'for load balancers and supervisors' },
   'GET /health/ready': { open: 'for load balancers and supervisors' },
+  'GET /livez': { open: 'as /health/live' },
+  'GET /healthz': { open: 'as /health/live' },
+  'GET /readyz': { open: 'as /health/ready' },
+  'GET /': { open: 'says where everything is, the same for every node of this version' },
   'GET /docs': { open: 'the same for every node of this version: it tells nothing of this one' },
 }
 

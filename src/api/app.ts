@@ -18,6 +18,7 @@ import { requestIds } from './request-id.ts'
 import { addAudit } from './routes/audit.ts'
 import { addDocs } from './routes/docs.ts'
 import { addEnqueue } from './routes/enqueue.ts'
+import { addEntrance } from './routes/entrance.ts'
 import { addFleet } from './routes/fleet.ts'
 import { addHealth } from './routes/health.ts'
 import { addJobs } from './routes/jobs.ts'
@@ -26,6 +27,7 @@ import { addKeys } from './routes/keys.ts'
 import { addPullCompleted } from './routes/pull-completed.ts'
 import { addQueues } from './routes/queues.ts'
 import { addStatus } from './routes/status.ts'
+import { addTypes } from './routes/types.ts'
 import { addWorkerBundle } from './routes/worker-bundle.ts'
 import { addWorkerHandlers } from './routes/worker-handlers.ts'
 import { addWorkers } from './routes/workers.ts'
@@ -100,6 +102,8 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   })
   addPullCompleted(app, api)
   addStatus(app, api)
+  addTypes(app, api)
+  addEntrance(app)
   addJobs(app, api)
   addQueues(app, api)
   addFleet(app, api)

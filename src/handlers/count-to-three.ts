@@ -7,6 +7,7 @@ const pauseMs = 100
 
 export const countToThree = defineHandler({
   type: 'countToThree',
+  description: 'A short chatty job: a log line and progress at each number.',
   async handle(_payload, context) {
     context.signal.throwIfAborted()
     for (const [index, number] of numbers.entries()) {

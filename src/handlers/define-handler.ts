@@ -53,6 +53,8 @@ export class AttemptAborted extends Error {
 
 export interface Handler<Payload = unknown> {
   readonly type: string
+  /** What it does, in a sentence, for `GET /types`. Examples of payloads stand in the schema, as `examples`. */
+  readonly description?: string
   /** JSON schema (TypeBox makes one, with its type) that a JSON payload must satisfy; checked when the job is submitted. */
   readonly payload?: TSchema
   /**
@@ -74,11 +76,13 @@ export const handlerTypePattern = /^[A-Za-z][A-Za-z0-9_.-]{0,127}$/
 
 export function defineHandler<const Schema extends TSchema>(definition: {
   type: string
+  description?: string
   payload: Schema
   handle: (payload: Static<Schema>, context: HandlerContext) => unknown
 }): Handler<Static<Schema>>
 export function defineHandler<Payload = unknown>(definition: {
   type: string
+  description?: string
   handle: (payload: Payload, context: HandlerContext) => unknown
 }): Handler<Payload>
 /**

@@ -18,11 +18,13 @@ interface Counted {
 
 export const primes = defineHandler({
   type: 'primes',
+  description: 'Counts the primes below a number.',
   payload: {
     type: 'object',
     required: ['below'],
     properties: { below: { type: 'integer', minimum: 2, maximum: 1_000_000_000 } },
     additionalProperties: false,
+    examples: [{ below: 1_000_000 }],
   },
   async handle({ below }, context) {
     const pacer = new Pacer(context)

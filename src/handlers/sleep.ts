@@ -7,11 +7,13 @@ const stepMs = 250
 
 export const sleep = defineHandler({
   type: 'sleep',
+  description: 'Does nothing for a while, as a long job that can be cancelled.',
   payload: {
     type: 'object',
     required: ['ms'],
     properties: { ms: { type: 'integer', minimum: 0, maximum: 86_400_000 } },
     additionalProperties: false,
+    examples: [{ ms: 1000 }],
   },
   async handle({ ms }, context) {
     context.signal.throwIfAborted()

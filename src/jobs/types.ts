@@ -7,9 +7,19 @@ import { Problem } from '../errors.ts'
 
 export interface KnownType {
   readonly type: string
+  readonly description?: string
+  /** JSON schema of its payload. */
+  readonly payload?: object
+  readonly isBuiltIn?: boolean
   /** Says what is wrong with a JSON payload; absent: takes anything. */
   readonly check?: (payload: unknown) => string | undefined
 }
+
+export interface ListedType extends KnownType {
+  readonly source: 'built-in' | 'handlers' | 'workers'
+}
+
+const sourceOf = ({ isBuiltIn }: KnownType): ListedType['source'] => (isBuiltIn === true ? 'built-in' : 'handlers')
 
 /** Types that workers registered, also those at zero now. Asked for at most once in a while. */
 export type RemoteTypes = () => Promise<readonly string[]>
@@ -44,6 +54,17 @@ export class Types {
   async names(): Promise<string[]> {
     await this.#ask()
     return [...new Set([...this.#known.keys(), ...this.#remembered])].sort()
+  }
+
+  /** All of them, by name; without `withRemote` those alone whose handlers are at hand. */
+  async list({ withRemote }: { withRemote: boolean }): Promise<ListedType[]> {
+    if (withRemote) await this.#ask()
+    const remote = withRemote ? [...this.#remembered].filter(type => !this.#known.has(type)) : []
+    const listed: ListedType[] = [
+      ...[...this.#known.values()].map(known => ({ ...known, source: sourceOf(known) })),
+      ...remote.map(type => ({ type, source: 'workers' as const })),
+    ]
+    return listed.sort((a, b) => (a.type < b.type ? -1 : 1))
   }
 
   /**

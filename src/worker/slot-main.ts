@@ -53,7 +53,11 @@ try {
   pipe.on('data', chunk => reader.push(chunk))
   output.send({
     k: 'ready',
-    types: [...handlers.values()].map(({ type, payload }) => (payload === undefined ? { type } : { type, payload })),
+    types: [...handlers.values()].map(({ type, description, payload }) => ({
+      type,
+      ...(description !== undefined && { description: String(description) }),
+      ...(payload !== undefined && { payload }),
+    })),
   })
 } catch (error) {
   const message =

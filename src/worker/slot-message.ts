@@ -28,7 +28,7 @@ const isError = isShape(
 )
 
 const checks: Record<FromSlot['k'], Check> = {
-  ready: isShape({ types: isArrayOf(isShape({ type: isText }, { payload: isFields })) }),
+  ready: isShape({ types: isArrayOf(isShape({ type: isText }, { description: isText, payload: isFields })) }),
   unready: isShape({ message: isText }),
   start: isShape({ id: isCount }),
   done: isShape({ id: isCount, ms: isDuration, kind: kind => kind === 'bytes' || kind === 'json' }, { next: isCount }),

@@ -5,6 +5,7 @@ import type { AbortWhy } from '../handlers/define-handler.ts'
 /** One type that a slot can run, with the JSON schema of its payload where it declares one. */
 export interface HandlerDescription {
   readonly type: string
+  readonly description?: string
   readonly payload?: object
 }
 

@@ -21,13 +21,20 @@ const api = await startTestApi(t, {
   MUSTER_MAX_FAILED_LOGINS: '1000000',
 })
 const document = (api.app as unknown as { swagger(): { paths: Record<string, Record<string, unknown>> } }).swagger()
-const routes = Object.entries(document.paths).flatMap(([path, methods]) =>
-  Object.keys(methods).map(method => ({
-    method: method.toUpperCase(),
-    route: `${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`,
-    path,
-  })),
-)
+/** Other names of documented ones. */
+const aliases = ['POST /enqueue', 'GET /livez', 'GET /healthz', 'GET /readyz'].map(route => {
+  const [method = '', path = ''] = route.split(' ')
+  return { method, route, path }
+})
+const routes = Object.entries(document.paths)
+  .flatMap(([path, methods]) =>
+    Object.keys(methods).map(method => ({
+      method: method.toUpperCase(),
+      route: `${method.toUpperCase()} ${path.replace(/\{(\w+)\}/g, ':$1')}`,
+      path,
+    })),
+  )
+  .concat(aliases)
 const guarded = routes.filter(({ route }) => !('open' in (routeRoles[route] ?? { open: '' })))
 const ruleOf = (route: string): RouteRule => routeRoles[route] as RouteRule
 
@@ -37,6 +44,7 @@ const leaseToken = 'w1/x'
 const values: Record<string, string> = { workId, queue: 'default', instanceId: 'i-1', decisionId: '1-1', keyId: 'A' }
 const queries: Record<string, string> = {
   'PUT /enqueue': '?type=noop',
+  'POST /enqueue': '?type=noop',
   'POST /pullCompleted': '?top=1',
   'GET /fleet/decisions': '?queue=default',
   'GET /jobs': '?queue=default',
@@ -59,13 +67,18 @@ const bodies: Record<string, unknown> = {
 
 const bearer = (key: string | undefined): Record<string, string> =>
   key === undefined ? {} : { authorization: `Bearer ${key}` }
-const call = async ({ method, route, path }: (typeof routes)[number], key: string | undefined): Promise<Reply> =>
+/** @param workerId a key speaks for workers that it introduced itself */
+const call = async (
+  { method, route, path }: (typeof routes)[number],
+  key: string | undefined,
+  workerId = who.workerId,
+): Promise<Reply> =>
   await api.call(method, path.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? name) + (queries[route] ?? ''), {
     headers: {
       ...bearer(key),
       ...(route.startsWith('PUT /workers') && { 'content-type': 'application/octet-stream' }),
     },
-    ...(route in bodies && { json: bodies[route] }),
+    ...(route in bodies && { json: JSON.parse(JSON.stringify(bodies[route]).replaceAll('"w1"', `"${workerId}"`)) }),
     ...(route.startsWith('PUT /workers') && { body: 'x' }),
   })
 
@@ -109,7 +122,16 @@ t.test('nobody gets in without a key that is good', async t => {
 })
 
 t.test('what is open is open to all', async t => {
-  for (const path of ['/health/live', '/health/ready', '/docs/', '/docs/openapi.json', '/docs/errors'])
+  for (const path of [
+    '/',
+    '/livez',
+    '/readyz',
+    '/health/live',
+    '/health/ready',
+    '/docs/',
+    '/docs/openapi.json',
+    '/docs/errors',
+  ])
     t.equal((await api.call('GET', path)).status, 200, path)
   t.equal((await api.call('GET', '/nothing')).status, 404)
   t.equal((await api.call('POST', '/status')).status, 405)
@@ -136,7 +158,7 @@ t.test('a key that is bound to queues acts only there', async t => {
   const own = (await api.access.keys.create({ name: 'own', roles, queues: ['default'] })).key
   for (const route of guarded) {
     const { queue } = ruleOf(route.route)
-    const [outside, inside] = [await call(route, other), await call(route, own)]
+    const [outside, inside] = [await call(route, other, 'w-other'), await call(route, own, 'w-own')]
     const passes =
       queue === 'filtered' ||
       ['GET /workers/bundle.tgz', 'GET /workers/handlers', 'GET /fleet/decisions/:decisionId'].includes(route.route)

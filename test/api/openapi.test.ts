@@ -3,6 +3,7 @@ import { Validator } from '@seriousme/openapi-schema-validator'
 import t from 'tap'
 import { parse } from 'yaml'
 import { openapiDocument } from '../../src/api/openapi-document.ts'
+import { operationDocs } from '../../src/api/operation-docs.ts'
 import { catalogue, errorsPage } from '../../src/errors.ts'
 import { startTestApi } from '../support/api.ts'
 
@@ -25,7 +26,15 @@ t.test('it is valid OpenAPI 3.1, and complete', async t => {
   )
   for (const { path, method, operation } of operations) {
     t.ok(operation.operationId && operation.summary, `${method} ${path} has a name and a summary`)
+    t.ok(operation.description, `${method} ${path} is described`)
+    const [sample] = (operation['x-codeSamples'] ?? []) as { source: string }[]
+    const [, called = ''] = /"\$MUSTER([^"?]*)/.exec(sample?.source ?? '') ?? []
+    const pattern = new RegExp(`^${path.replace(/[.]/g, '\\.').replace(/\{\w+\}/g, '[^/]+')}$`)
+    t.match(called, pattern, `${method} ${path} has an example that calls it`)
+    if (method !== 'get') t.match(sample?.source, `-X ${method.toUpperCase()} `)
   }
+  const names = new Set(operations.map(({ operation }) => operation.operationId))
+  for (const name of Object.keys(operationDocs)) t.ok(names.has(name), `${name} is an operation`)
   t.strictSame(operations.length, new Set(operations.map(({ operation }) => operation.operationId)).size)
   t.strictSame(Object.keys(document.paths['/enqueue'].put.requestBody.content).length, 4)
   for (const path of [

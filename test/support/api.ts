@@ -19,7 +19,7 @@ import type {
 } from '../../src/contract/worker-protocol.ts'
 import { createFleet, type Fleet } from '../../src/fleet/fleet.ts'
 import { builtInHandlers } from '../../src/handlers/catalogue.ts'
-import { compilePayloadCheck } from '../../src/handlers/payload-schema.ts'
+import { toKnownTypes } from '../../src/handlers/known-types.ts'
 import { Acks } from '../../src/jobs/acks.ts'
 import { Jobs } from '../../src/jobs/jobs.ts'
 import { Types } from '../../src/jobs/types.ts'
@@ -117,9 +117,7 @@ export async function startApiOn(
   acks.start()
   const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider: undefined })
   fleet.start()
-  const known = builtInHandlers.map(({ type, payload }) =>
-    payload === undefined ? { type } : { type, check: compilePayloadCheck({ type, payload }) },
-  )
+  const known = toKnownTypes(builtInHandlers)
   const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
   const stopping = new AbortController()
   const app = await createApp(

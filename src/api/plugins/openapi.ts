@@ -2,6 +2,7 @@
 import swagger from '@fastify/swagger'
 import type { FastifyInstance } from 'fastify'
 import { version } from '../../version.ts'
+import { documentOperations } from '../operation-docs.ts'
 import { enqueueRequestBody } from '../routes/enqueue.ts'
 import { ProblemBody } from '../schemas.ts'
 
@@ -33,6 +34,7 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
         const put = openapiObject.paths?.[path]?.put
         if (put !== undefined) put.requestBody = requestBody
       }
+      documentOperations(openapiObject.paths ?? {})
       return openapiObject as never
     },
     openapi: {

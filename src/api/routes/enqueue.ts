@@ -1,7 +1,7 @@
 /** PUT /enqueue: takes one job. */
 import { createHash } from 'node:crypto'
-import type { FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { type Static, Type } from 'typebox'
 import { Problem } from '../../errors.ts'
 import { payloadKey, type StoredContent } from '../../jobs/job-data.ts'
 import { arrivalOf } from '../../jobs/places.ts'
@@ -118,106 +118,107 @@ export const enqueueRequestBody = {
   },
 }
 
+type EnqueueRequest = FastifyRequest<{ Querystring: Static<typeof Query>; Headers: Static<typeof Headers> }>
+
 export function addEnqueue(app: App, { settings, jobs, types, store }: Api): void {
-  app.put(
-    '/enqueue',
-    {
-      schema: {
-        operationId: 'enqueue',
-        summary: 'Submit a job',
-        tags: ['work'],
-        querystring: Query,
-        headers: Headers,
-        response: {
-          200: Accepted,
-          ...problems(
-            ...([
-              'parameter_invalid',
-              'parameter_unknown',
-              'iterations_missing',
-              'type_unknown',
-              'payload_invalid',
-              'data_missing',
-              'data_invalid',
-            ] as const),
-            ...([
-              'json_invalid',
-              'json_too_deep',
-              'multipart_invalid',
-              'idempotency_key_invalid',
-              'queue_unknown',
-              'idempotency_key_reused',
-              'queue_draining',
-            ] as const),
-            ...([
-              'body_too_slow',
-              'body_too_large',
-              'content_type_missing',
-              'content_type_unsupported',
-              'overloaded',
-            ] as const),
-          ),
-        },
-      },
+  const schema = {
+    operationId: 'enqueue',
+    summary: 'Submit a job',
+    tags: ['work'],
+    querystring: Query,
+    headers: Headers,
+    response: {
+      200: Accepted,
+      ...problems(
+        ...([
+          'parameter_invalid',
+          'parameter_unknown',
+          'iterations_missing',
+          'type_unknown',
+          'payload_invalid',
+          'data_missing',
+          'data_invalid',
+        ] as const),
+        ...([
+          'json_invalid',
+          'json_too_deep',
+          'multipart_invalid',
+          'idempotency_key_invalid',
+          'queue_unknown',
+          'idempotency_key_reused',
+          'queue_draining',
+        ] as const),
+        ...([
+          'body_too_slow',
+          'body_too_large',
+          'content_type_missing',
+          'content_type_unsupported',
+          'overloaded',
+        ] as const),
+      ),
     },
-    async (request, reply) => {
-      const {
-        queue = 'default',
-        priority = 0,
-        delayMs = 0,
-        attempts = settings.attempts,
-        timeoutMs,
-        iterations,
-        durability,
-      } = request.query
-      const type = await chooseType(request.query, types, request.caller.queues !== undefined)
-      const parts = jobs.of(queue)
-      const reached = checkDurability(durability, parts.submitter)
-      parts.control.checkTakesJobs()
-      jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
-      const idempotencyKey = readIdempotencyKey(request)
-      const workId = reserveWorkId(queue, idempotencyKey)
-      const target = {
-        inlineBytes: settings.inlineBytes,
-        maxBytes: settings.maxBodyBytes,
-        maxJsonBytes: settings.maxJsonBytes,
-        store,
-        key: payloadKey(workId),
+  }
+
+  app.put('/enqueue', { schema }, submit)
+  // What most people try first.
+  app.post('/enqueue', { schema: { ...schema, hide: true } as typeof schema }, submit)
+
+  async function submit(request: EnqueueRequest, reply: FastifyReply): Promise<{ 'Work ID': string }> {
+    const {
+      queue = 'default',
+      priority = 0,
+      delayMs = 0,
+      attempts = settings.attempts,
+      timeoutMs,
+      iterations,
+      durability,
+    } = request.query
+    const type = await chooseType(request.query, types, request.caller.queues !== undefined)
+    const parts = jobs.of(queue)
+    const reached = checkDurability(durability, parts.submitter)
+    parts.control.checkTakesJobs()
+    jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
+    const idempotencyKey = readIdempotencyKey(request)
+    const workId = reserveWorkId(queue, idempotencyKey)
+    const target = {
+      inlineBytes: settings.inlineBytes,
+      maxBytes: settings.maxBodyBytes,
+      maxJsonBytes: settings.maxJsonBytes,
+      store,
+      key: payloadKey(workId),
+    }
+    const sent = await readPayload(request.raw, target)
+    try {
+      checkPayload(type, sent, iterations !== undefined)
+      const payload = sent ?? { json: null }
+      const options = {
+        type: type.type,
+        priority,
+        delayMs,
+        attempts,
+        ...(timeoutMs !== undefined && { timeoutMs }),
+        ...(iterations !== undefined && { params: { iterations } }),
       }
-      const sent = await readPayload(request.raw, target)
-      try {
-        checkPayload(type, sent, iterations !== undefined)
-        const payload = sent ?? { json: null }
-        const options = {
-          type: type.type,
-          priority,
-          delayMs,
-          attempts,
-          ...(timeoutMs !== undefined && { timeoutMs }),
-          ...(iterations !== undefined && { params: { iterations } }),
-        }
-        const submission: Submission = {
-          workId,
-          payload,
-          ...options,
-          ...(idempotencyKey !== undefined && { fingerprint: fingerprintOf(options, payload) }),
-        }
-        const added = await parts.submitter.submit(submission, {
-          ...(durability !== undefined && { durability }),
-          isGone: () => reply.raw.destroyed,
-        })
-        if (!added) await dropBlob(sent)
-      } catch (error) {
-        // Only when it is certain that no job refers to it: after a lost reply the job may well be there.
-        if (error instanceof Problem || (error instanceof NotDurableError && !error.mayHaveHappened))
-          await dropBlob(sent)
-        throw error
+      const submission: Submission = {
+        workId,
+        payload,
+        ...options,
+        ...(idempotencyKey !== undefined && { fingerprint: fingerprintOf(options, payload) }),
       }
-      void reply.header('location', `/jobs/${workId}`)
-      void reply.header('muster-durability', reached)
-      return { 'Work ID': workId }
-    },
-  )
+      const added = await parts.submitter.submit(submission, {
+        ...(durability !== undefined && { durability }),
+        isGone: () => reply.raw.destroyed,
+      })
+      if (!added) await dropBlob(sent)
+    } catch (error) {
+      // Only when it is certain that no job refers to it: after a lost reply the job may well be there.
+      if (error instanceof Problem || (error instanceof NotDurableError && !error.mayHaveHappened)) await dropBlob(sent)
+      throw error
+    }
+    void reply.header('location', `/jobs/${workId}`)
+    void reply.header('muster-durability', reached)
+    return { 'Work ID': workId }
+  }
 
   async function dropBlob(content: StoredContent | undefined): Promise<void> {
     if (content?.blob !== undefined) await store.delete([content.blob.key])

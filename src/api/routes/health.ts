@@ -17,6 +17,12 @@ const Ready = Type.Object({
 export function addHealth(app: App, api: Api): void {
   const { ping, stopping, jobs } = api
   const report = nodeReporter(api)
+  const isReady = async () => {
+    if (stopping.aborted) throw new Problem('shutting_down')
+    await ping()
+    const overloaded = jobs.room.overload()
+    return { status: 'ok' as const, ...(overloaded !== undefined && { overloaded }) }
+  }
   app.get(
     '/health/live',
     { schema: { operationId: 'live', summary: 'The process answers', tags: ['node'], response: { 200: Healthy } } },
@@ -33,13 +39,13 @@ export function addHealth(app: App, api: Api): void {
         response: { 200: Ready, ...problems('shutting_down') },
       },
     },
-    async () => {
-      if (stopping.aborted) throw new Problem('shutting_down')
-      await ping()
-      const overloaded = jobs.room.overload()
-      return { status: 'ok' as const, ...(overloaded !== undefined && { overloaded }) }
-    },
+    isReady,
   )
+
+  // The names that Kubernetes made usual.
+  const alias = { schema: { hide: true } as object }
+  for (const path of ['/livez', '/healthz']) app.get(path, alias, async () => ({ status: 'ok' as const }))
+  app.get('/readyz', alias, isReady)
 
   app.get(
     '/health/checks',

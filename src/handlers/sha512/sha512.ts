@@ -10,6 +10,7 @@ const stepIterations = 1000
 
 export const sha512 = defineHandler<unknown>({
   type: 'sha512',
+  description: 'SHA-512 of the data, applied `iterations` times; the value is the last digest in hex.',
   async handle(payload, context) {
     const data = bytesOf(payload)
     const iterations = iterationsOf(context)

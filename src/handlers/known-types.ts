@@ -1,0 +1,24 @@
+/** What a node knows of the types whose handlers are at hand. */
+import { builtInHandlers } from './catalogue.ts'
+import { compilePayloadCheck } from './payload-schema.ts'
+
+export interface DescribedHandler {
+  readonly type: string
+  readonly description?: string
+  readonly payload?: object
+}
+
+export interface HandledType extends DescribedHandler {
+  readonly isBuiltIn: boolean
+  /** Says what is wrong with a JSON payload; absent: takes anything. */
+  readonly check?: (payload: unknown) => string | undefined
+}
+
+/** @throws TypeError when a payload schema is not valid */
+export const toKnownTypes = (described: readonly DescribedHandler[]): HandledType[] =>
+  described.map(({ type, description, payload }) => ({
+    type,
+    isBuiltIn: builtInHandlers.some(handler => handler.type === type),
+    ...(description !== undefined && { description }),
+    ...(payload !== undefined && { payload, check: compilePayloadCheck({ type, payload }) }),
+  }))
