@@ -29,43 +29,50 @@ export const ownPrefix = (queue: JobQueue): string => queue.keys.lanes.slice(0, 
  */
 export const sortLua = `local function sort(bull, own, now, limit)
   local waitKey, prioritizedKey, delayedKey = bull .. '${bullKeys.wait}', bull .. '${bullKeys.prioritized}', bull .. '${bullKeys.delayed}'
-  local seen = {}
+  local ids = redis.call('LRANGE', waitKey, -limit, -1)
+  local prioritized = redis.call('ZRANGE', prioritizedKey, 0, limit - 1)
+  local due = redis.call('ZRANGEBYSCORE', delayedKey, '-inf', (tonumber(now) + 1) * ${delayedUnit} - 1, 'LIMIT', 0, limit)
+  local count = #ids + #prioritized + #due
+  if count == 0 then return 0 end
+  local placed = {}
+  local arrivals = redis.call('INCRBY', own .. 'lane-arrivals', count) - count
+  local function arrival()
+    arrivals = arrivals + 1
+    return arrivals
+  end
   local function place(id, mayBeFirst)
     local job = redis.call('HMGET', bull .. id, '${bullFields.type}', '${bullFields.priority}', '${bullFields.startedAt}', '${bullFields.starts}', '${bullFields.attempts}')
     local name, priority = job[1], tonumber(job[2]) or 0
     if not name then return end
     local isFirst = mayBeFirst and job[3] and (tonumber(job[4]) or 0) > (tonumber(job[5]) or 0)
-    if mayBeFirst == 'only' and not isFirst then return end
-    if mayBeFirst == 'not' and isFirst then return end
+    if mayBeFirst == 'later' and isFirst then return true end
     local score
     if isFirst then
       score = priority == 0 and -${firstPlace} - redis.call('INCR', own .. 'lane-firsts') or priority * ${priorityUnit}
     else
-      local arrival = redis.call('INCR', own .. 'lane-arrivals')
-      score = priority == 0 and arrival - ${firstPlace} or priority * ${priorityUnit} + arrival % ${priorityUnit}
+      score = priority == 0 and arrival() - ${firstPlace} or priority * ${priorityUnit} + arrival() % ${priorityUnit}
     end
-    redis.call('ZADD', own .. 'lane:' .. name, string.format('%.0f', score), id)
-    if not seen[name] then
-      seen[name] = true
-      redis.call('SADD', own .. 'lanes', name)
-    end
+    local lane = placed[name] or {}
+    placed[name] = lane
+    lane[#lane + 1] = string.format('%.0f', score)
+    lane[#lane + 1] = id
   end
   local function placeAll(ids, from, to, step)
     -- The next one is the last of BullMQ's list. Those that come first are placed one before the other.
-    for i = from, to, step do place(ids[i], 'not') end
-    for i = to, from, -step do place(ids[i], 'only') end
+    local firsts = {}
+    for i = from, to, step do
+      if place(ids[i], 'later') then firsts[#firsts + 1] = ids[i] end
+    end
+    for i = #firsts, 1, -1 do place(firsts[i], 'now') end
   end
-  local ids = redis.call('LRANGE', waitKey, -limit, -1)
   if #ids > 0 then
     redis.call('LTRIM', waitKey, 0, -#ids - 1)
     placeAll(ids, #ids, 1, -1)
   end
-  local prioritized = redis.call('ZRANGE', prioritizedKey, 0, limit - 1)
   if #prioritized > 0 then
     redis.call('ZREMRANGEBYRANK', prioritizedKey, 0, #prioritized - 1)
     placeAll(prioritized, 1, #prioritized, 1)
   end
-  local due = redis.call('ZRANGEBYSCORE', delayedKey, '-inf', (tonumber(now) + 1) * ${delayedUnit} - 1, 'LIMIT', 0, limit)
   if #due > 0 then
     redis.call('ZREMRANGEBYRANK', delayedKey, 0, #due - 1)
     for _, id in ipairs(due) do
@@ -75,7 +82,13 @@ export const sortLua = `local function sort(bull, own, now, limit)
       end
     end
   end
-  return #ids + #prioritized + #due
+  for name, lane in pairs(placed) do
+    redis.call('SADD', own .. 'lanes', name)
+    for from = 1, #lane, 1000 do
+      redis.call('ZADD', own .. 'lane:' .. name, unpack(lane, from, math.min(from + 999, #lane)))
+    end
+  end
+  return count
 end`
 
 /**
@@ -89,13 +102,17 @@ end
 local function taker(bull, own, now, leaseMs, worker, types)
   local declared, heads, none = {}, {}, own .. 'lane-none:'
   for _, name in ipairs(types) do declared[name] = true end
+  local laneCount = 0
   local function look(name)
     local head = redis.call('ZRANGE', own .. 'lane:' .. name, 0, 0, 'WITHSCORES')
     heads[name] = head[1] and tonumber(head[2]) or nil
     if not head[1] then redis.call('SREM', own .. 'lanes', name) end
   end
   for _, name in ipairs(redis.call('SMEMBERS', own .. 'lanes')) do
-    if declared[name] then look(name) end
+    if declared[name] then
+      look(name)
+      if heads[name] then laneCount = laneCount + 1 end
+    end
   end
   local function isJob(fields)
     for i = 1, #fields, 2 do if fields[i] == '${bullFields.type}' then return true end end
@@ -112,8 +129,10 @@ local function taker(bull, own, now, leaseMs, worker, types)
         bull .. 'limiter', none .. 'delayed', bull .. 'paused', bull .. 'meta', none .. 'pc', bull .. 'marker' }
       local options = { token = token, lockDuration = tonumber(leaseMs), name = worker }
       local taken = moveToActive(keys, { bull, now, cmsgpack.pack(options) })
-      if not taken or not taken[1] or taken[1] == 0 then return nil end
-      look(first)
+      local isTaken = taken and taken[1] and taken[1] ~= 0
+      -- The place of the next one matters only beside that of another lane.
+      if not isTaken or laneCount > 1 then look(first) end
+      if not isTaken then return nil end
       if isJob(taken[1]) then return taken end
       -- It was cancelled while it stood in the lane.
       redis.call('LREM', bull .. 'active', 1, taken[2])

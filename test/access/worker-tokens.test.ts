@@ -25,7 +25,7 @@ const start = async (t: Test) => {
     await api.call('POST', path, { ...as(token), json })
   const heartbeat = async (token: string, workerId: string, instanceId: string, leases: readonly Lease[] = []) =>
     await post('/workers/heartbeat', token, {
-      worker: { workerId, instanceId, queue: 'default', slots: 1, types: [] },
+      worker: { workerId, instanceId, queue: 'default', slots: 1, types: ['noop'] },
       state: 'ready',
       leases: leases.map(({ workId, token }) => ({ workId, token })),
     })
