@@ -12,6 +12,7 @@ import { openAccess } from './access/open-access.ts'
 import type { App } from './api/api.ts'
 import { createApp } from './api/app.ts'
 import { closeApp } from './api/leaving.ts'
+import { watchStandingStill } from './api/standing-still.ts'
 import { TlsFiles } from './api/tls-files.ts'
 import { StartupError } from './errors.ts'
 import { createFleet } from './fleet/fleet.ts'
@@ -143,6 +144,9 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
     await Promise.all([fleet.stop(), delay(settings.shutdownGraceMs)])
   })
   fleet.start()
+  const stillness = watchStandingStill({ jobs, fleet }, settings, log, queue => bell.ring(`jobs:${queue}`))
+  stops.push(() => stillness.stop())
+  stillness.start()
   const metrics = await openMetrics({ settings, jobs, fleet, redis, log })
   stops.push(async () => metrics?.stop())
   metrics?.start()

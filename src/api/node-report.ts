@@ -7,6 +7,7 @@ import { within } from '../fleet/within.ts'
 import type { Settings } from '../settings.ts'
 import { version } from '../version.ts'
 import type { Api } from './api.ts'
+import { findStandingStill, standsStillAfterMs } from './standing-still.ts'
 import { typesWithoutWorker } from './why-waiting.ts'
 
 /** Longest time that one part may take: whoever asks has a time limit, too. */
@@ -19,12 +20,13 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
   const nodeId = randomUUID()
   return async () => {
     const { settings, stopping } = parts
-    const [redis, disk, workers, failures, withoutWorker] = await Promise.all([
+    const [redis, disk, workers, failures, withoutWorker, standingStill] = await Promise.all([
       askRedis(parts),
       readDisk(settings.dataDir),
       countWorkers(parts),
       readFailures(parts),
       within(partWithinMs, 'Redis', typesWithoutWorker(parts)).catch(() => undefined),
+      within(partWithinMs, 'Redis', findStandingStill(parts, standsStillAfterMs(settings))).catch(() => undefined),
     ])
     const overloaded = parts.jobs.room.overload()
     const maxWorkers = Object.values(settings.pools).reduce((sum, pool) => sum + pool.maxWorkers, 0)
@@ -41,6 +43,7 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
       redis: { kind: kindOfRedis(settings), ...redis },
       fleet: { provider: settings.fleet, maxWorkers, failures },
       ...(withoutWorker && { withoutWorker }),
+      ...(standingStill && { standingStill }),
       ...(workers && { workers }),
     }
   }

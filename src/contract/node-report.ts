@@ -34,6 +34,11 @@ export const NodeReport = Type.Object(
         }),
       ),
     }),
+    standingStill: Type.Optional(
+      Type.Array(Type.Object({ queue: Type.String(), workerId: Type.String(), forMs: Type.Integer() }), {
+        description: 'Workers that are ready and have no job, while work that they can run has waited for long',
+      }),
+    ),
     withoutWorker: Type.Optional(
       Type.Array(Type.Object({ queue: Type.String(), type: Type.String(), waitingCount: Type.Integer() }), {
         description: 'Types of which jobs wait that no living worker runs; absent when Redis does not answer',

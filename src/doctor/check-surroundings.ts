@@ -56,6 +56,20 @@ export function checkWorkers(views: readonly NodeView[]): Finding {
   const report = views.find(view => view.report?.workers !== undefined)?.report
   if (report?.workers === undefined) return skipped('workers', 'no node tells of workers')
   const { aliveCount, silentCount, longestSilenceMs = 0 } = report.workers
+  const still = views.find(view => view.report?.standingStill !== undefined)?.report?.standingStill ?? []
+  if (still.length > 0)
+    return warn(
+      'workers',
+      still
+        .slice(0, shownTypes)
+        .map(
+          ({ queue, workerId, forMs }) =>
+            `${workerId} takes nothing from queue "${queue}" for ${Math.round(forMs / 1000)} s`,
+        )
+        .join(', ')
+        .concat(', although work that it can run waits'),
+      'They are told to go by themselves before long. If it comes again, look into the log of the worker: does it reach a node?',
+    )
   const without = views.find(view => view.report?.withoutWorker !== undefined)?.report?.withoutWorker ?? []
   if (aliveCount > 0 && without.length > 0)
     return warn(

@@ -28,6 +28,18 @@ export async function oldestWaitingSince(queue: JobQueue, now: number): Promise<
   return all.length === 0 ? undefined : Math.min(...all)
 }
 
+/** Since when the next job of each type has waited, in ms since the epoch. */
+export async function longestWaitingByType(queue: JobQueue): Promise<Map<string, number>> {
+  const types = (await queue.redis.smembers(queue.keys.lanes)).slice(0, maxLanes)
+  const since = await Promise.all(
+    types.map(async type => {
+      const [next] = await queue.redis.zrange(queue.keys.lane(type), '0', '0')
+      return next === undefined ? undefined : await waitingSince(queue, next)
+    }),
+  )
+  return new Map(types.flatMap((type, index) => (since[index] === undefined ? [] : [[type, since[index]]])))
+}
+
 async function headsOf({ redis, keys }: JobQueue, type: string): Promise<string[]> {
   const lane = keys.lane(type)
   const [[first], [, lastScore]] = await Promise.all([

@@ -104,7 +104,7 @@ t.test('nothing is acknowledged without a second copy, and what was acknowledged
   // Those are acknowledged after some tries: the replica comes back while they wait.
   pair.freezeReplica()
   const waiting = Array.from({ length: 20 }, () => put(api))
-  await until(async () => Number(await pair.onPrimary.llen('{muster:default}:default:wait')) >= acked.size + 20)
+  await until(async () => Number(await pair.onPrimary.zcard('{muster:default}:lane:noop')) >= acked.size + 20)
   await pair.thawReplica()
   const retried = await Promise.all(waiting)
   t.ok(retried.every(({ status }) => status === 200))
@@ -115,7 +115,7 @@ t.test('nothing is acknowledged without a second copy, and what was acknowledged
   await pair.primary.kill()
   process.kill(pair.replica.pid, 'SIGCONT')
   await pair.onReplica.replicaof('NO', 'ONE')
-  const waitingIds = await pair.onReplica.lrange('{muster:default}:default:wait', 0, -1)
+  const waitingIds = await pair.onReplica.zrange('{muster:default}:lane:noop', '0', '-1')
   const kept = new Set(waitingIds)
   t.equal(kept.size, waitingIds.length, 'each is one job, however often it was sent')
   t.strictSame(
@@ -131,7 +131,7 @@ t.test('a submitter that has gone is not tried for any longer', async t => {
   pair.freezeReplica()
   const gone = new AbortController()
   const call = api.call('PUT', '/enqueue?type=noop', { json: { payload: 1 }, signal: gone.signal })
-  await until(async () => Number(await pair.onPrimary.llen('{muster:default}:default:wait')) === 2)
+  await until(async () => Number(await pair.onPrimary.zcard('{muster:default}:lane:noop')) === 2)
   gone.abort()
   await t.rejects(call)
   await pair.onPrimary.config('RESETSTAT')

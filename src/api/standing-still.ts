@@ -1,0 +1,79 @@
+/**
+ * Workers that stand still: ready, without a job, while work that they can run has waited for long. Claims that hang are the
+ * watchdog's affair (jobs/watchdog.ts); here it is a worker that does not ask any more, or whose questions get lost.
+ */
+import type { Logger } from 'pino'
+import type { WorkerRecord } from '../fleet/registry.ts'
+import { Loop } from '../jobs/loop.ts'
+import { longestWaitingByType } from '../jobs/oldest-waiting.ts'
+import type { Settings } from '../settings.ts'
+import type { Api } from './api.ts'
+
+export interface StandingStill {
+  readonly queue: string
+  readonly workerId: string
+  /** For how long it has had no job although one waited. */
+  readonly forMs: number
+}
+
+const lookEveryMs = 15_000
+
+/** A worker has this long to ask: longer than an outage from which it comes back by itself. */
+export const standsStillAfterMs = ({ leaseMs }: Pick<Settings, 'leaseMs'>): number => Math.max(60_000, 4 * leaseMs)
+
+type Parts = Pick<Api, 'jobs' | 'fleet'>
+
+/** @param afterMs how long both must have lasted */
+export async function findStandingStill(
+  { jobs, fleet }: Parts,
+  afterMs: number,
+  now = Date.now(),
+): Promise<StandingStill[]> {
+  const workers = (await fleet.registry.list()).filter(({ state, drain }) => state === 'ready' && drain === undefined)
+  const found: StandingStill[] = []
+  for (const queue of jobs.queues.all()) {
+    const serving = workers.filter(worker => worker.queue === queue.name)
+    if (serving.length === 0 || (await jobs.of(queue.name).control.state()) === 'paused') continue
+    found.push(...judgeStandingStill(queue.name, serving, await longestWaitingByType(queue), afterMs, now))
+  }
+  return found
+}
+
+/**
+ * Says in the log which workers stand still, and wakes all claims of their queue: a lost ring is made good. A worker that
+ * stands still on two looks is told to go, so that the fleet replaces it, and the others get its work.
+ */
+export function watchStandingStill(
+  parts: Parts,
+  settings: Pick<Settings, 'leaseMs'>,
+  log: Logger,
+  wake: (queue: string) => void,
+): Loop {
+  let before = new Set<string>()
+  const look = async (): Promise<void> => {
+    const found = await findStandingStill(parts, standsStillAfterMs(settings))
+    for (const { queue, workerId, forMs } of found) {
+      log.error({ queue, workerId, forMs }, 'work waits, and a worker that can run it is ready, but takes nothing')
+      wake(queue)
+      if (before.has(workerId)) await parts.fleet.registry.requestDrain(workerId, 'stands still')
+    }
+    before = new Set(found.map(({ workerId }) => workerId))
+  }
+  return new Loop('workers that stand still', lookEveryMs, look, log)
+}
+
+/** @param waitingSince by type, in ms since the epoch */
+export function judgeStandingStill(
+  queue: string,
+  workers: readonly Pick<WorkerRecord, 'workerId' | 'types' | 'idleSince'>[],
+  waitingSince: ReadonlyMap<string, number>,
+  afterMs: number,
+  now: number,
+): StandingStill[] {
+  return workers.flatMap(({ workerId, types, idleSince }) => {
+    const since = types.flatMap(type => waitingSince.get(type) ?? [])
+    if (idleSince === undefined || since.length === 0) return []
+    const forMs = now - Math.max(idleSince, Math.min(...since))
+    return forMs >= afterMs ? [{ queue, workerId, forMs }] : []
+  })
+}
