@@ -1,5 +1,8 @@
 /** What users import from `muster`: enough to write handlers. */
+export type { AttemptError } from './contract/worker-protocol.ts'
 export {
+  type AbortWhy,
+  AttemptAborted,
   defineHandler,
   FinalError,
   type Handler,

@@ -16,7 +16,7 @@ const rooms: Record<string, readonly string[]> = {
   'trusted-authorities': [],
   settings: [],
   'log-errors': [],
-  index: ['handlers'],
+  index: ['handlers', 'contract'],
   cli: ['access', 'backup', 'handlers', 'jobs', 'log-errors', 'node', 'worker', 'fleet', 'doctor', 'redis'],
   backup: ['payloads', 'redis'],
   doctor: ['redis', 'fleet', 'contract'],

@@ -27,7 +27,8 @@ export function describeDeath({ code, signal, heapMb, stderrTail }: SlotEnd): { 
 }
 
 function describeEnd(code: number | null, signal: NodeJS.Signals | null): string {
-  if (signal === 'SIGKILL') return 'was killed by SIGKILL, from outside or for lack of memory on the machine'
+  if (signal === 'SIGKILL')
+    return 'was killed by SIGKILL, not by its worker: by the system for lack of memory, or by somebody on the machine'
   if (signal !== null) return `was killed by ${signal}`
   return `ended with exit code ${code ?? 'unknown'}`
 }

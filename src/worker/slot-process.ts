@@ -4,11 +4,13 @@
  * handler started.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import type { Duplex, Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { AttemptError } from '../contract/worker-protocol.ts'
 import { childEnvironment } from '../settings/child-environment.ts'
 import { describeDeath } from './describe-death.ts'
+import { endMarked, slotMark } from './end-marked.ts'
 import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
 import { toLogLines } from './log-lines.ts'
 import type { ToSlot } from './slot-protocol.ts'
@@ -46,6 +48,10 @@ export class SlotProcess {
   #ended = false
   /** Why the agent ended it, when that is more than an order. */
   #death: AttemptError | undefined
+  /** It said nonsense: nothing more of it is read. */
+  #isCorrupt = false
+  /** Inherited by whatever its handlers start. */
+  readonly #mark = randomUUID()
 
   constructor(options: SlotProcessOptions) {
     this.#options = options
@@ -58,7 +64,7 @@ export class SlotProcess {
     ]
     this.#child = spawn(process.execPath, args, {
       detached: true,
-      env: childEnvironment(process.env, options.passEnv),
+      env: { ...childEnvironment(process.env, options.passEnv), [slotMark]: this.#mark },
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     })
     this.#child.on('error', error => {
@@ -109,10 +115,11 @@ export class SlotProcess {
 
   /** The agent and the other slots live on, whatever this one says. */
   #read(reader: FrameReader<unknown>, chunk: Buffer): void {
-    if (this.#death !== undefined) return
+    if (this.#isCorrupt) return
     try {
       reader.push(chunk)
     } catch (error) {
+      this.#isCorrupt = true
       const message = `The slot said what it may not: ${(error as Error).message}`
       this.kill(
         error instanceof BodyTooLarge
@@ -135,6 +142,7 @@ export class SlotProcess {
 
   #onExit(code: number | null, signal: NodeJS.Signals | null): void {
     this.kill()
+    endMarked(this.#mark)
     const finish = (): void => {
       clearTimeout(timer)
       this.#end(

@@ -13,6 +13,7 @@ import type { Handler } from '../handlers/define-handler.ts'
 import { describeError } from './describe-error.ts'
 import { toJson } from './handler-value.ts'
 import { JobContext } from './job-context.ts'
+import { JobLeftovers } from './job-leftovers.ts'
 import type { SlotOutput } from './slot-output.ts'
 import type { BlobPart, FromSlot, SlotJob, ToSlot } from './slot-protocol.ts'
 
@@ -30,6 +31,7 @@ interface IncomingBlob {
 export class SlotRunner {
   readonly #handlers: ReadonlyMap<string, Handler>
   readonly #output: SlotOutput
+  readonly #leftovers = new JobLeftovers<JobContext>()
   #queue: SlotJob[] = []
   /** Parts that came ahead of their job; the last one begun is being filled. */
   readonly #incoming = new Map<BlobPart, IncomingBlob>()
@@ -82,17 +84,19 @@ export class SlotRunner {
     }
   }
 
-  /** Printed text, for the log of the job that runs. @returns false when none does */
+  /** Printed text, for the log of the job that printed it, if that is not over. @returns false when it is nobody's */
   print(text: string): boolean {
-    this.#current?.context.log(text)
-    return this.#current !== undefined
+    const owner = this.#leftovers.owner ?? this.#current?.context
+    owner?.log(text)
+    return owner !== undefined
   }
 
   /** What to tell the agent about an error that no handler caught. */
   fault(error: unknown, origin: string): FromSlot {
     const described = describeError(error)
     const fault = { k: 'fault', ms: 0, error: { ...described, message: `${origin}: ${described.message}` } } as const
-    if (this.#current === undefined) return fault
+    // What another job left behind, or nobody knows who, is not the fault of the one that runs.
+    if (this.#current === undefined || this.#leftovers.owner !== this.#current.context) return fault
     return { ...fault, id: this.#current.context.job.id, ms: elapsedMs(this.#current.startedMs) }
   }
 
@@ -129,7 +133,8 @@ export class SlotRunner {
         this.#finish({ k: 'failed', id: job.id, ms: 0, error: { message, code: 'type_unsupported' } })
         return undefined
       }
-      const value = handler.handle(this.#payloadOf(job), context)
+      const payload = this.#payloadOf(job)
+      const value = this.#leftovers.run(context, () => handler.handle(payload, context))
       if (isThenable(value)) return this.#settle(job, startedMs, value)
       this.#succeed(job, startedMs, value)
     } catch (error) {
@@ -179,7 +184,10 @@ export class SlotRunner {
   }
 
   #finish(message: Extract<FromSlot, { k: 'done' | 'failed' }>, body?: string | Uint8Array): void {
-    this.#current?.context.close()
+    if (this.#current !== undefined) {
+      this.#current.context.close()
+      this.#leftovers.undo(this.#current.context)
+    }
     this.#current = undefined
     // Announced with the result, so that the agent knows at any time which job a crash would hit.
     const next = performance.now() - this.#lastTurnMs > turnEveryMs ? undefined : this.#queue[0]

@@ -3,6 +3,7 @@
  * may be in an endless loop then and hear nothing.
  */
 import { workerData } from 'node:worker_threads'
+import { endMarked, slotMark } from './end-marked.ts'
 
 const lookEveryMs = 250
 
@@ -10,6 +11,7 @@ const { agentPid } = workerData as { agentPid: number }
 
 setInterval(() => {
   if (process.ppid === agentPid) return
+  endMarked(process.env[slotMark] ?? '')
   try {
     // The slot leads its group: what the handler started goes with it.
     process.kill(-process.pid, 'SIGKILL')

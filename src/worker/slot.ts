@@ -254,6 +254,7 @@ export class Slot {
         break
       case 'fault':
         this.#fault = message
+        if (message.id !== this.#current?.id) this.#sparesCurrent = true
         break
     }
   }
@@ -339,7 +340,11 @@ export class Slot {
   #abortCurrent(attempt: Attempt): void {
     this.#process.send({ k: 'abort', id: attempt.id, ...aborts[attempt.verdict ?? 'stopped'](attempt) })
     clearTimeout(this.#killTimer)
-    this.#killTimer = setTimeout(() => this.kill(), killGraceMs)
+    this.#killTimer = setTimeout(() => {
+      const { message } = aborts[attempt.verdict ?? 'stopped'](attempt)
+      const late = `and the handler had not ended ${killGraceMs / 1000} s after its signal aborted`
+      this.#process.kill({ code: 'crash', message: `The worker ended the slot. ${message}, ${late}` })
+    }, killGraceMs)
   }
 
   #reject(attempt: Attempt, error: unknown): void {

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process'
 import { appendFileSync, writeSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { defineHandler, FinalError } from 'muster'
+import { oddErrors, throwing } from './odd-errors.mjs'
 
 const spin = () => {
   for (;;);
@@ -207,48 +208,6 @@ export const throwOdd = defineHandler({
   },
 })
 
-const withField = (name, value) => () => Object.defineProperty(new Error('x'), name, { value, configurable: true })
-const withGetter = name => () =>
-  Object.defineProperty(new Error('x'), name, {
-    get: () => {
-      throw new Error('a getter that throws')
-    },
-  })
-const throwing = () => {
-  throw undefined
-}
-export const oddErrors = {
-  nothing: () => undefined,
-  null: () => null,
-  symbol: () => Symbol('odd'),
-  bigint: () => 1n,
-  silent: () => ({ toJSON: throwing, toString: throwing }),
-  proxy: () => new Proxy(new Error('x'), { get: throwing, getPrototypeOf: throwing, has: throwing, ownKeys: throwing }),
-  bare: () => Object.create(null),
-  longMessage: () => new Error('m'.repeat(2_000_000)),
-  longStack: withField('stack', 's'.repeat(2_000_000)),
-  cyclicCause: () => {
-    const error = new Error('x')
-    error.cause = error
-    return error
-  },
-  causeGetter: withGetter('cause'),
-  constructorNull: withField('constructor', null),
-  deepMessage: withField('message', JSON.parse(`${'['.repeat(50_000)}${']'.repeat(50_000)}`)),
-}
-for (const [kind, value] of Object.entries({
-  object: { code: 5 },
-  array: [{}],
-  number: 42,
-  null: null,
-  undefined: undefined,
-  function: () => 1,
-  symbol: Symbol('odd'),
-})) {
-  for (const name of ['message', 'stack', 'name', 'cause']) oddErrors[`${name} ${kind}`] = withField(name, value)
-}
-for (const name of ['message', 'stack', 'name', 'constructor']) oddErrors[`${name} getter`] = withGetter(name)
-
 /** Returns what JSON would drop or change. */
 export const lossy = defineHandler({
   type: 'lossy',
@@ -287,5 +246,44 @@ export const blockLater = defineHandler({
       appendFileSync(file, 'blocked\n')
       spin()
     }, 50)
+  },
+})
+
+/** Succeeds at once, and leaves something for later. */
+export const leaveBehind = defineHandler({
+  type: 'leaveBehind',
+  handle: ({ what, file }) => {
+    if (what === 'rejection') setTimeout(() => Promise.reject(new Error('left over')), 100)
+    if (what === 'exception')
+      setTimeout(() => {
+        throw new Error('left over')
+      }, 100)
+    if (what === 'print')
+      setTimeout(() => {
+        console.log('left over')
+        appendFileSync(file, 'printed')
+      }, 100)
+    if (what === 'environment') {
+      process.chdir('/')
+      process.env.LEFT_OVER = '1'
+      delete process.env.PATH
+    }
+    if (what === 'child' || what === 'detached') {
+      const child = spawn('sleep', ['600'], { stdio: 'ignore', detached: what === 'detached' })
+      appendFileSync(file, String(child.pid))
+    }
+    if (what === 'escaped') {
+      const child = spawn('sh', ['-c', `setsid sleep 600 & echo $! > ${file}`], { stdio: 'ignore' })
+      return new Promise(resolve => child.once('exit', resolve))
+    }
+    return 1
+  },
+})
+
+export const surroundings = defineHandler({
+  type: 'surroundings',
+  handle: async () => {
+    await delay(600)
+    return { folder: process.cwd(), leftOver: process.env.LEFT_OVER ?? null, path: process.env.PATH !== undefined }
   },
 })

@@ -1,8 +1,9 @@
 /** Whatever a handler throws or returns: its attempt fails with words, and nobody else notices. */
 import t from 'tap'
-import { badHandlers, startWorker } from '../support/agent.ts'
+import { startWorker } from '../support/agent.ts'
 
-const { oddErrors } = (await import(badHandlers)) as { oddErrors: Record<string, unknown> }
+const oddErrorsFile = new URL('../support/odd-errors.mjs', import.meta.url).href
+const { oddErrors } = (await import(oddErrorsFile)) as { oddErrors: Record<string, unknown> }
 
 t.test('thrown things that are no proper errors', async t => {
   const { node, worker } = await startWorker(t)

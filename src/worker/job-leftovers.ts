@@ -1,0 +1,65 @@
+/**
+ * What a job leaves in its slot when it is over: undone, as far as that can be done from inside. Changes of the environment and
+ * of the working directory are taken back, child processes end. What runs on as code stays, and is known by its owner.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { ChildProcess } from 'node:child_process'
+import { subscribe } from 'node:diagnostics_channel'
+
+export class JobLeftovers<Owner extends object> {
+  readonly #scope = new AsyncLocalStorage<Owner>()
+  readonly #children = new Map<ChildProcess, Owner>()
+  readonly #folder = process.cwd()
+  readonly #environment = { ...process.env }
+
+  constructor() {
+    subscribe('child_process', message => this.#note((message as { process: ChildProcess }).process))
+  }
+
+  /** Runs a handler; whatever it starts has this owner. */
+  run<Result>(owner: Owner, handle: () => Result): Result {
+    return this.#scope.run(owner, handle)
+  }
+
+  /** Whose code this is that runs now; undefined when nobody can tell, or it was started with the slot. */
+  get owner(): Owner | undefined {
+    return this.#scope.getStore()
+  }
+
+  /** The job is over. Never throws. */
+  undo(owner: Owner): void {
+    for (const [child, startedBy] of this.#children) if (startedBy === owner) endChild(child)
+    this.#restoreEnvironment()
+    try {
+      if (process.cwd() !== this.#folder) process.chdir(this.#folder)
+    } catch {
+      // The folder that it changed to, or the one to go back to, is gone: nobody can be in it.
+    }
+  }
+
+  #note(child: ChildProcess): void {
+    const { owner } = this
+    // One that the handlers' file starts as it is loaded is for all jobs.
+    if (owner === undefined) return
+    this.#children.set(child, owner)
+    const forget = (): void => void this.#children.delete(child)
+    child.once('exit', forget)
+    child.once('error', forget)
+  }
+
+  #restoreEnvironment(): void {
+    for (const name of Object.keys(process.env)) if (!(name in this.#environment)) delete process.env[name]
+    for (const [name, value] of Object.entries(this.#environment))
+      if (process.env[name] !== value) process.env[name] = value
+  }
+}
+
+function endChild(child: ChildProcess): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  try {
+    // One that was detached leads a group, and takes along what it started.
+    process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    child.kill('SIGKILL')
+  }
+}

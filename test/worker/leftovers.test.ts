@@ -1,0 +1,72 @@
+/** What one job leaves behind does not hit the next one in its slot. */
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { keptLog, startWorker } from '../support/agent.ts'
+import { isAlive } from '../support/is-alive.ts'
+import { until } from '../support/until.ts'
+
+t.test('leftovers of a job', async t => {
+  const { log, lines } = keptLog()
+  const { node, worker } = await startWorker(t, { MUSTER_WORKER_SLOTS: '1' }, log)
+  const folder = t.testdir({})
+  const leave = async (what: string): Promise<string> => {
+    const file = join(folder, what)
+    const [id] = node.add({ type: 'leaveBehind', payload: { json: { what, file } } }) as [string]
+    t.equal((await node.result(id)).error, undefined)
+    return file
+  }
+  const next = async () => await node.result(node.add({ type: 'surroundings' })[0] as string)
+
+  for (const what of ['rejection', 'exception'])
+    await t.test(`a late ${what} spends no attempt of the next one, which runs in a new slot`, async t => {
+      const [pid] = worker.slotPids
+      await leave(what)
+      t.equal((await next()).error, undefined)
+      t.not(worker.slotPids[0], pid)
+      t.ok(lines.some(({ msg, reason }) => msg === 'a slot ended' && /left over/.test(String(reason))))
+    })
+
+  await t.test('a late print is not in the log of the next one', async t => {
+    const file = await leave('print')
+    const { workId } = await next()
+    t.ok(existsSync(file), 'it was printed meanwhile')
+    t.equal(node.logs.get(workId), undefined)
+  })
+
+  await t.test('changes of folder and environment are undone', async t => {
+    await leave('environment')
+    t.match((await next()).value, { json: { folder: process.cwd(), leftOver: null, path: true } })
+  })
+
+  for (const what of ['child', 'detached'])
+    await t.test(`a process ends with its job: ${what}`, async () => {
+      const pid = Number(readFileSync(await leave(what), 'utf8'))
+      await until(() => !isAlive(pid), 60_000)
+    })
+
+  await t.test('one in a session of its own ends with the slot', async t => {
+    const file = await leave('escaped')
+    await until(() => existsSync(file) && readFileSync(file, 'utf8').endsWith('\n'), 60_000)
+    const pid = Number(readFileSync(file, 'utf8'))
+    t.ok(isAlive(pid))
+    process.kill(worker.slotPids[0] as number, 'SIGKILL')
+    await until(() => !isAlive(pid), 60_000)
+  })
+})
+
+t.test('the log says who ended a slot', async t => {
+  const { log, lines } = keptLog()
+  const { node } = await startWorker(t, {}, log)
+  const [late, cancelled] = node.add({ type: 'loop', timeoutMs: 200 }, { type: 'loop' }) as [string, string]
+  await node.when(() => node.leasedIds.length === 2, 'both leased')
+  node.cancel(cancelled)
+  await node.result(late)
+  const reasons = (): string =>
+    lines
+      .filter(({ msg }) => msg === 'a slot ended')
+      .map(({ reason }) => reason)
+      .join('\n')
+  await until(() => /run-time limit of 200 ms/.test(reasons()) && /was cancelled/.test(reasons()), 60_000)
+  t.notMatch(JSON.stringify(lines), /"token"/, 'no token is in the log')
+})
