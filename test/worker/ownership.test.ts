@@ -126,16 +126,18 @@ t.test('what nobody in the worker has goes back to the queue', async t => {
   await node.result(fine)
 
   await t.test('when it got lost on the way', async t => {
-    SlotPool.prototype.offer = () => undefined
+    SlotPool.prototype.offer = () => {
+      SlotPool.prototype.offer = offer
+    }
     const [lost] = node.add({ type: 'noop' }) as [string]
     await node.when(() => node.returned.includes(lost), 'its return')
     t.ok(lines.some(line => isLossReport(line) && String(line.workIds) === lost))
   })
 
   await t.test('when handing it over failed', async t => {
-    SlotPool.prototype.offer = function (this: SlotPool, attempts: readonly Attempt[]) {
-      if (attempts.some(({ lease }) => lease.type === 'boom')) throw new Error('no way in')
-      offer.call(this, attempts)
+    SlotPool.prototype.offer = () => {
+      SlotPool.prototype.offer = offer
+      throw new Error('no way in')
     }
     const [lost] = node.add({ type: 'boom' }) as [string]
     await node.when(() => node.returned.includes(lost), 'its return')
