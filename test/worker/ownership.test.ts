@@ -132,6 +132,7 @@ t.test('what nobody in the worker has goes back to the queue', async t => {
     const [lost] = node.add({ type: 'noop' }) as [string]
     await node.when(() => node.returned.includes(lost), 'its return')
     t.ok(lines.some(line => isLossReport(line) && String(line.workIds) === lost))
+    t.equal((await node.result(lost)).error, undefined, 'it runs when it comes again')
   })
 
   await t.test('when handing it over failed', async t => {
