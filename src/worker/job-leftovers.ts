@@ -11,8 +11,19 @@ export class JobLeftovers<Owner extends object> {
   readonly #children = new Map<ChildProcess, Owner>()
   readonly #folder = process.cwd()
   readonly #environment = { ...process.env }
+  #environmentChanged = false
 
   constructor() {
+    // Thousands of jobs a second: the environment is compared only after it was written to.
+    const noted = (hasChanged: boolean): boolean => {
+      this.#environmentChanged ||= hasChanged
+      return hasChanged
+    }
+    process.env = new Proxy(process.env, {
+      set: (target, name, value) => noted(Reflect.set(target, name, value)),
+      defineProperty: (target, name, descriptor) => noted(Reflect.defineProperty(target, name, descriptor)),
+      deleteProperty: (target, name) => noted(Reflect.deleteProperty(target, name)),
+    })
     subscribe('child_process', message => this.#note((message as { process: ChildProcess }).process))
   }
 
@@ -29,7 +40,7 @@ export class JobLeftovers<Owner extends object> {
   /** The job is over. Never throws. */
   undo(owner: Owner): void {
     for (const [child, startedBy] of this.#children) if (startedBy === owner) endChild(child)
-    this.#restoreEnvironment()
+    if (this.#environmentChanged) this.#restoreEnvironment()
     try {
       if (process.cwd() !== this.#folder) process.chdir(this.#folder)
     } catch {
@@ -51,6 +62,7 @@ export class JobLeftovers<Owner extends object> {
     for (const name of Object.keys(process.env)) if (!(name in this.#environment)) delete process.env[name]
     for (const [name, value] of Object.entries(this.#environment))
       if (process.env[name] !== value) process.env[name] = value
+    this.#environmentChanged = false
   }
 }
 

@@ -259,12 +259,6 @@ export class Slot {
     }
   }
 
-  /** What was said is not the fault of the job that runs now. */
-  #foul(what: string): never {
-    this.#sparesCurrent = true
-    throw new Error(what)
-  }
-
   #knows(id: number): boolean {
     return this.#held.has(id) || this.#disowned.has(id)
   }
@@ -292,7 +286,8 @@ export class Slot {
 
   #settle({ id, next }: { id: number; next?: number }, outcome: Outcome): void {
     const attempt = this.#running({ id })
-    if (attempt === undefined && !this.#disowned.delete(id)) this.#foul('it ended a job that did not run')
+    // The running job is blamed: one that is spared would come again and again.
+    if (attempt === undefined && !this.#disowned.delete(id)) throw new Error('it ended a job that did not run')
     if (next !== undefined && (next === id || !this.#knows(next)))
       throw new Error('it names a next job that it has not')
     this.#held.delete(id)
