@@ -179,9 +179,10 @@ t.test('what is built and written', async t => {
 })
 
 t.test('what the README asks of a node with curl', async t => {
-  const [, handlers = ''] =
-    /```js\n(\/\/ my-handlers\.js\n[\s\S]*?)```/.exec(await readFile(join(root, 'README.md'), 'utf8')) ?? []
-  const file = join(copy, 'my-handlers.js')
+  const readme = await readFile(join(root, 'README.md'), 'utf8')
+  const [, handlers, name] = /```\w+\n(\/\/ (my-handlers\.\w+)\b[\s\S]*?)```/.exec(readme) ?? []
+  if (handlers === undefined || name === undefined) throw new Error('the README has no handlers of its own')
+  const file = join(copy, name)
   await writeFile(file, handlers)
   const node = await startNodeProcess(t, { MUSTER_MAX_WORKERS: '1' }, ['--handlers', file])
   /** curl, but a status of 400 or more is a failure and is shown. */
