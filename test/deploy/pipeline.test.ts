@@ -90,6 +90,22 @@ t.test('the pipeline may read the secrets of the deployment by their tag, which 
   t.match(reading, [{ Condition: { StringEquals: { 'aws:ResourceTag/muster:deployment': { Ref: 'pDeployment' } } } }])
 })
 
+t.test('what a build may send, end and hand over belongs to the deployment', async t => {
+  const statements = [...walk(template.sections.Resources as Mapping)].flatMap(({ value, path }) =>
+    path.at(-2) === 'Statement' ? [value as Mapping] : [],
+  )
+  const of = (action: string): Mapping[] => statements.filter(({ Action }) => [Action].flat().includes(action))
+  t.equal(of('ssm:SendCommand').length, 2)
+  for (const { Resource } of [...of('ssm:SendCommand'), ...of('iam:PassRole'), ...of('ec2:TerminateInstances')])
+    t.not(Resource, '*')
+  t.match(of('iam:PassRole'), [{ Condition: { StringEquals: { 'iam:PassedToService': {} } } }])
+  for (const action of ['ec2:TerminateInstances'])
+    t.match(of(action), [
+      { Condition: { StringEquals: { 'aws:ResourceTag/muster:deployment': { Ref: 'pDeployment' } } } },
+    ])
+  t.match(of('ssm:SendCommand')[0], { Condition: { StringEquals: { 'ssm:resourceTag/muster:deployment': {} } } })
+})
+
 t.test('what goes wrong takes the deployment back', async t => {
   const [, pipeline] = resourcesOf(template).find(([name]) => name === 'pipeline') ?? []
   const stages = ((pipeline as { Properties: Mapping }).Properties.Stages as Mapping[]) ?? []

@@ -135,6 +135,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
       'm5.large',
       '--load-balancer',
       'internal',
+      '--plain-http',
       '--alarm-email',
       'ops@example.com',
     ]

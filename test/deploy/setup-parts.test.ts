@@ -176,3 +176,16 @@ t.test('what it costs counts every metric, and a worker with its disk and addres
   t.match(cost(''), /each worker with disk and address, c7g\.large +~ +0\.0786/)
   t.match(cost('vpc-1'), /each worker with disk and address, c7g\.large +~ +0\.0736/)
 })
+
+t.test('keys travel unencrypted only where that was said', async t => {
+  const settings = {
+    ...{ ...small, pLoadBalancer: 'internal', pCertificateArn: '', pDomainName: '', pHostedZoneId: '' },
+    ...{ pPublicAddresses: 'yes', pVpcId: '', pSpotPercent: '0', pMinWorkers: '0', pMaxWorkers: '4' },
+  }
+  const check = (before: string, more = {}) => part(t, `${before}; check_together`, '', { ...settings, ...more })
+  const refused = check('PLAIN_HTTP=no')
+  t.equal(refused.code, 2)
+  t.match(refused.output, /takes keys unencrypted: add --plain-http/)
+  t.equal(check('PLAIN_HTTP=yes').code, 0)
+  t.equal(check('PLAIN_HTTP=no', { pCertificateArn: 'arn:x' }).code, 0)
+})

@@ -44,7 +44,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.match(output, /CREATE_IN_PROGRESS {2}\d+ of \d+ parts/)
     t.match(output, `${node.url}: a job went in, its value came out`)
     t.match(output, /API +https:\/\/[\d.]+:5000\n/)
-    t.match(output, /--secret-id/, 'it says where the key is')
+    t.match(output, /keys +the operator key is in Secrets Manager:\n +\S/, 'it says where the key is')
     const reply = await fetch(`${node.url}/status`, { headers: { authorization: `Bearer ${operatorKey}` } })
     const { Uncollected } = (await reply.json()) as { Uncollected: number }
     t.equal(Uncollected, 0, 'nothing of the smoke test is left for others to collect')

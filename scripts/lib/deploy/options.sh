@@ -35,6 +35,7 @@ Network
   --private                no public addresses: for private subnets of yours that have a way out
   --client-cidr CIDR       who may reach the API, such as 203.0.113.7/32; "none" closes it to all but workers (none)
   --load-balancer KIND     internal, internet-facing or none (none)
+  --plain-http             let an internal load balancer without a certificate take keys unencrypted
   --certificate ARN        of the load balancer, in ACM of the same region
   --domain NAME            of the load balancer; with --hosted-zone. Without --certificate one is made
   --hosted-zone ID         of that domain, in Route 53
@@ -84,7 +85,7 @@ HELP
 # read_options "$@"
 read_options() {
   COMMAND=deploy YES=no WAIT=yes SMOKE=yes KEEP_DATA=no KEEP_FAILED=no BUNDLE='' TIMEOUT_MINUTES=90 SMOKE_MINUTES=15
-  NAME=muster REGION='' GIVEN='' SUBNETS='' VPC='' ZONES=''
+  PLAIN_HTTP=no NAME=muster REGION='' GIVEN='' SUBNETS='' VPC='' ZONES=''
   local option value
   while [ $# -gt 0 ]; do
     option=$1
@@ -99,6 +100,7 @@ read_options() {
     --keep-data) KEEP_DATA=yes ;;
     --keep-failed) KEEP_FAILED=yes ;;
     --private) give pPublicAddresses no ;;
+    --plain-http) PLAIN_HTTP=yes ;;
     --elasticache) give pRedis elasticache ;;
     --no-sessions) give pSessionManager no ;;
     --*=*)
@@ -233,7 +235,14 @@ check_together() {
   chosen_once pVpcCidr 'its network'
   chosen_once pSubnetIds 'its network'
   case "$(setting pLoadBalancer)" in
-  internal | none) ;;
+  none) ;;
+  internal)
+    # Once: what is deployed has been said yes to.
+    if [ -z "$(setting pCertificateArn)$(setting pDomainName)" ] && [ "$PLAIN_HTTP" = no ] &&
+      [ "$(awk -F '\t' '$1 == "pLoadBalancer" { print $2 }' "$WORK/deployed")" != internal ]; then
+      wrong 'an internal load balancer without --certificate, or --domain with --hosted-zone, takes keys unencrypted: add --plain-http where that is meant'
+    fi
+    ;;
   internet-facing)
     [ -n "$(setting pCertificateArn)$(setting pDomainName)" ] ||
       wrong 'an internet-facing load balancer needs --certificate, or --domain with --hosted-zone: keys do not travel in the clear'

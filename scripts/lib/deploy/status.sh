@@ -93,9 +93,12 @@ show_places() {
   say "  payloads    s3://$(output payloadBucket)"
   if [ -n "$(output backupBucket)" ]; then say "  backups     s3://$(output backupBucket)"; fi
   say "  logs        $(output nodeLogGroup), $(output redisLogGroup), $(output bootLogGroup)"
-  if [ -z "$(output operatorKeySecret)" ]; then return 0; fi
   say "  keys        the operator key is in Secrets Manager:"
-  say "              aws secretsmanager get-secret-value --region $REGION --secret-id $(output operatorKeySecret) --query SecretString --output text"
+  if [ -n "$(output operatorKeySecret)" ]; then
+    say "              aws secretsmanager get-secret-value --region $REGION --secret-id $(output operatorKeySecret) --query SecretString --output text"
+  else
+    say "              the stack does not tell its name: aws secretsmanager list-secrets --region $REGION --filters Key=tag-value,Values=$NAME"
+  fi
   if [ "$(setting pLoadBalancer)" = none ]; then
     say "  authority   of the nodes' certificates: caCertificate in the secret muster/$NAME/redis (MUSTER_CA_FILE of clients)"
   fi
