@@ -9,6 +9,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
+import { readDeploymentSecret } from './deployment-secret.ts'
 import { fromJson, type KeyRecord } from './key-record.ts'
 import { keys } from './keys.ts'
 import { ensureSigningSecret, parseSigningSecrets } from './signing-secrets.ts'
@@ -20,6 +22,8 @@ interface Known {
   readonly hasKeys: boolean
   readonly signing: readonly SigningSecret[]
   readonly ended: ReadonlySet<string>
+  /** Absent until it was read. */
+  readonly deployment?: Buffer
 }
 
 /** A ring of the bell can get lost: what is known is read anew behind requests when it is this old… */
@@ -33,6 +37,7 @@ const lookAgainMs = 50
 
 export class AccessRecords {
   readonly #redis: RedisClient
+  readonly #writes: DurableWrites
   readonly #clock: () => number
   #known: Known = { apiKeys: new Map(), hasKeys: false, signing: [], ended: new Set() }
   #isRead = false
@@ -46,8 +51,9 @@ export class AccessRecords {
   #changes = 0
 
   /** @param clock ms since the epoch */
-  constructor(redis: RedisClient, clock: () => number = Date.now) {
+  constructor(redis: RedisClient, writes: DurableWrites, clock: () => number = Date.now) {
     this.#redis = redis
+    this.#writes = writes
     this.#clock = clock
   }
 
@@ -99,10 +105,11 @@ export class AccessRecords {
   async #read(): Promise<void> {
     const changes = this.#changes
     try {
-      const [apiKeys, signing, ended] = await Promise.all([
+      const [apiKeys, signing, ended, deployment] = await Promise.all([
         this.#redis.hgetall(keys.apiKeys),
         this.#redis.get(keys.signing),
         this.#redis.zrange(keys.ended, '0', '-1'),
+        readDeploymentSecret(this.#redis, this.#writes),
       ])
       // Redis lost what it had: workers join anew.
       if (signing === null) await ensureSigningSecret(this.#redis)
@@ -115,6 +122,7 @@ export class AccessRecords {
         hasKeys: this.#known.hasKeys || Object.keys(apiKeys).length > 0,
         signing: parseSigningSecrets(secrets).filter(({ goodUntil }) => (goodUntil ?? this.#clock()) >= this.#clock()),
         ended: new Set(ended),
+        deployment,
       }
       this.#isRead = true
       this.#readAtMs = performance.now()

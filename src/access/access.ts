@@ -60,7 +60,7 @@ export class Access {
     const { redis, writes = new LocalWrites(redis), clock = Date.now } = options
     this.#clock = clock
     this.#writes = writes
-    this.#records = new AccessRecords(redis, clock)
+    this.#records = new AccessRecords(redis, writes, clock)
     this.keys = new KeyStore({ redis, writes, clock, announce: () => this.#announce() })
     this.audit = new AuditLog(redis)
   }
@@ -105,6 +105,13 @@ export class Access {
     if ('caller' in known) return known.caller
     // A key made a moment ago on another node, whose bell is still on its way.
     return known.mayBeNew ? this.#lookAgain(authorization) : this.#orRefuse(known)
+  }
+
+  /** What nobody outside of the deployment can compute with. @throws Problem redis_unavailable */
+  get deploymentSecret(): Buffer {
+    const { deployment } = this.#records.known
+    if (deployment === undefined) throw new Problem('redis_unavailable', 'The secret of the deployment is not known.')
+    return deployment
   }
 
   /** The first token of an instance. */

@@ -2,7 +2,7 @@
 import type { RedisClient } from '../redis/connection.ts'
 import type { DurableWrites } from '../redis/durable-writes.ts'
 import { Script } from '../redis/script.ts'
-import { hashOf, type KeyParts, keyText, newKey } from './api-key.ts'
+import { hashOf, type KeyParts, keyNamePattern, keyText, newKey } from './api-key.ts'
 import { fromJson, type KeyRecord, type KeyView, toJson, viewOf } from './key-record.ts'
 import { keys } from './keys.ts'
 import type { Role } from './roles.ts'
@@ -10,7 +10,7 @@ import type { Role } from './roles.ts'
 export interface NewKey {
   readonly name: string
   readonly roles: readonly Role[]
-  /** Left out or empty: all queues. */
+  /** Left out: all queues. */
   readonly queues?: readonly string[]
   /** From now; left out: it does not expire. */
   readonly expiresInMs?: number
@@ -50,14 +50,16 @@ export class KeyStore {
     this.#clock = options.clock ?? Date.now
   }
 
-  async create({ name, roles, queues = [], expiresInMs }: NewKey): Promise<IssuedKey> {
+  async create({ name, roles, queues, expiresInMs }: NewKey): Promise<IssuedKey> {
+    if (!keyNamePattern.test(name)) throw new TypeError('The name of a key is one line of visible text')
+    if (queues?.length === 0) throw new TypeError('A key is bound to some queues, or to none by leaving them out')
     const parts = newKey()
     const now = this.#clock()
     const record: KeyRecord = {
       id: parts.id,
       name,
       roles: [...new Set(roles)],
-      ...(queues.length > 0 && { queues: [...new Set(queues)] }),
+      ...(queues !== undefined && { queues: [...new Set(queues)] }),
       createdAt: now,
       ...(expiresInMs !== undefined && { expiresAt: now + expiresInMs }),
       hash: hashOf(parts.secret),

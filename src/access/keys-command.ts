@@ -4,6 +4,7 @@ import { StartupError } from '../errors.ts'
 import { isRedisAway } from '../redis/redis-errors.ts'
 import { durationMs } from '../settings/duration.ts'
 import { queueNamePattern, type Settings } from '../settings.ts'
+import { keyNamePattern } from './api-key.ts'
 import { type KeyAdmin, openKeyAdmin, type ShownKey } from './key-admin.ts'
 import { isRole, roles } from './roles.ts'
 import { workersKeyId } from './signing-secrets.ts'
@@ -72,10 +73,18 @@ function plan(request: KeysRequest, { json, print, tell }: KeysOptions): (admin:
         )
       const odd = queues.filter(queue => !queueNamePattern.test(queue))
       if (odd.length > 0) throw new StartupError(`--queue must be the name of a queue, not "${odd.join('", "')}".`)
-      if (name.trim() === '' || name.length > 100) throw new StartupError('--name must have 1 to 100 characters.')
+      if (name.trim() === '' || !keyNamePattern.test(name))
+        throw new StartupError('--name must be 1 to 100 visible characters.')
       const expiresInMs = expiresIn === undefined ? undefined : readDuration(expiresIn, '--expires-in')
       return async admin =>
-        show(await admin.create({ name, roles: wanted, queues, ...(expiresInMs !== undefined && { expiresInMs }) }))
+        show(
+          await admin.create({
+            name,
+            roles: wanted,
+            ...(queues.length > 0 && { queues }),
+            ...(expiresInMs !== undefined && { expiresInMs }),
+          }),
+        )
     }
     case 'list':
       return async admin => {

@@ -6,6 +6,8 @@ export const keys = {
   apiKeys: globalKey('access:keys'),
   /** String: the secrets that sign worker tokens, newest first, as JSON. */
   signing: globalKey('access:signing'),
+  /** String: the secret that Work IDs of Idempotency-Keys are made with, hex; made once and never changed. */
+  deployment: globalKey('access:deployment'),
   /** Sorted set: ids of instances that have ended, by when; their tokens are dead. */
   ended: globalKey('access:ended'),
   /** Stream: the audit log. */

@@ -51,9 +51,9 @@ export function verifyToken(text: string, secrets: readonly SigningSecret[], now
   const [id, instanceId, queue, expiresAt, workerId] = fields
   const found = secrets.find(secret => secret.id === id)
   if (found === undefined) return { verdict: 'unknown-secret' }
-  const mac = Buffer.from(text.slice(end + 1), 'base64url')
+  const mac = readBase64url(text.slice(end + 1))
   const expected = macOf(signed, found.secret)
-  if (mac.length !== expected.length || !timingSafeEqual(mac, expected)) return { verdict: 'wrong' }
+  if (mac?.length !== expected.length || !timingSafeEqual(mac, expected)) return { verdict: 'wrong' }
   if (now >= expiresAt || now >= (found.goodUntil ?? Number.POSITIVE_INFINITY)) return { verdict: 'expired' }
   return {
     verdict: 'good',
@@ -63,12 +63,18 @@ export function verifyToken(text: string, secrets: readonly SigningSecret[], now
 
 const macOf = (signed: string, secret: Buffer): Buffer => createHmac('sha256', secret).update(signed).digest()
 
+/** A text has one form only: what Buffer would overlook (padding, other alphabets, stray bits) is none of ours. */
+function readBase64url(text: string): Buffer | undefined {
+  const bytes = Buffer.from(text, 'base64url')
+  return bytes.toString('base64url') === text ? bytes : undefined
+}
+
 type Fields = [id: string, instanceId: string, queue: string, expiresAt: number, workerId?: string]
 
 /** Nothing of it is believed before the signature was verified, but which secret to verify it with. */
 function readFields(claims: string): Fields | undefined {
   try {
-    const fields = JSON.parse(Buffer.from(claims, 'base64url').toString()) as unknown
+    const fields = JSON.parse(readBase64url(claims)?.toString() ?? '') as unknown
     if (!Array.isArray(fields)) return undefined
     const [id, instanceId, queue, expiresAt, workerId] = fields as unknown[]
     const texts = [id, instanceId, queue, workerId ?? '']

@@ -46,6 +46,25 @@ export async function sendValue(
     .send(unwrapRawJson(JSON.stringify({ workId, value: jsonOf(value) })))
 }
 
+/** For routes whose replies hold values that are passed on as they came (jobs/raw-json.ts): an onSend hook. */
+export function unwrapValues(
+  _request: unknown,
+  _reply: unknown,
+  payload: unknown,
+  done: (error: null, payload: unknown) => void,
+): void {
+  done(null, typeof payload === 'string' ? unwrapRawJson(payload) : payload)
+}
+
+/** A payload as GET /jobs/{workId} shows it; what is over the inline limit is described only. */
+export function renderPayload(payload: StoredContent): object {
+  if (payload.blob !== undefined) {
+    const { kind, bytes, sha256 } = payload.blob
+    return { blob: { kind, bytes, sha256 } }
+  }
+  return payload.base64 === undefined ? { json: jsonOf(payload) } : { base64: payload.base64 }
+}
+
 /** Sends a blob with its length and checksum (RFC 9530). */
 export function sendBlob(reply: FastifyReply, blob: BlobRef, stream: Readable): FastifyReply {
   return reply

@@ -20,7 +20,11 @@ export interface CancelledJob {
   readonly createdAt: number
   readonly startedAt?: number
   readonly cancelledAt: number
+  readonly owner?: string
 }
+
+/** Throws when the caller may not cancel a job that was put in by this API key (undefined: by none). */
+export type MayCancel = (owner: string | undefined) => void
 
 /** KEYS: cancelled, cancelledData. ARGV: when, Work ID, record. A short record takes the place of the job. */
 const keep = new Script<number>(
@@ -58,16 +62,23 @@ export async function readCancelled(queue: JobQueue, workId: string): Promise<Ca
 
 /**
  * Cancels a job that has not succeeded; cancelling twice is fine.
- * @throws Problem job_not_found, job_finished
+ * @throws Problem job_not_found, job_finished, and what mayCancel throws
  */
-export async function cancelJob(queue: JobQueue, bell: Bell, workId: string): Promise<CancelledJob> {
+export async function cancelJob(
+  queue: JobQueue,
+  bell: Bell,
+  workId: string,
+  mayCancel: MayCancel,
+): Promise<CancelledJob> {
   for (let tries = 0; tries < maxTries; tries += 1) {
     const job = await queue.job(workId)
     if (job === undefined) {
       const record = await readCancelled(queue, workId)
       if (record === undefined) throw jobNotFound(workId)
+      mayCancel(record.owner)
       return record
     }
+    mayCancel(job.data.owner)
     if (job.finishedOn !== undefined && (await job.isCompleted()))
       throw new Problem('job_finished', `The job ${workId} has succeeded already.`)
     const record = toRecord(job, workId)
@@ -108,6 +119,7 @@ const toRecord = (job: Job<JobData>, workId: string): CancelledJob => ({
   createdAt: job.timestamp,
   ...(job.processedOn !== undefined && { startedAt: job.processedOn }),
   cancelledAt: Date.now(),
+  ...(job.data.owner !== undefined && { owner: job.data.owner }),
 })
 
 async function keepRecord(queue: JobQueue, record: CancelledJob): Promise<void> {

@@ -202,7 +202,8 @@ export async function readLogs(
   return { lines: logs, count }
 }
 
-export async function readPayload(queue: JobQueue, workId: string): Promise<StoredContent | undefined> {
+/** What was submitted; undefined when the job is gone, or was cancelled. */
+export async function readData(queue: JobQueue, workId: string): Promise<JobData | undefined> {
   const text = await queue.redis.hget(queue.jobKey(workId), 'data')
-  return text === null ? undefined : (JSON.parse(text) as JobData).payload
+  return text === null ? undefined : (JSON.parse(text) as JobData)
 }

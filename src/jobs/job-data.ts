@@ -29,6 +29,8 @@ export interface JobData {
   readonly params?: Readonly<Record<string, unknown>>
   /** Run-time limit of one attempt; absent: the setting. */
   readonly timeoutMs?: number
+  /** The id of the API key that put it in. */
+  readonly owner?: string
   /** With an Idempotency-Key: tells a repeated request from another one under the same key. */
   readonly fingerprint?: string
 }

@@ -9,7 +9,7 @@ import type { RedisClient } from '../redis/connection.ts'
 import type { DurableWrites } from '../redis/durable-writes.ts'
 import type { Settings } from '../settings.ts'
 import { AttemptLog } from './attempt-log.ts'
-import { type CancelledJob, cancelJob } from './cancel.ts'
+import { type CancelledJob, cancelJob, type MayCancel } from './cancel.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { Claims } from './claims.ts'
 import { Completions } from './completions.ts'
@@ -127,10 +127,10 @@ export class Jobs {
     return this.#parts.get(this.queues.ofWorkId(workId).name) as QueueParts
   }
 
-  async cancel(workId: string): Promise<CancelledJob> {
+  async cancel(workId: string, mayCancel: MayCancel): Promise<CancelledJob> {
     const queue = this.queues.ofWorkId(workId)
     const blobs = await blobsOf(queue, [workId])
-    const cancelled = await queue.confirm(() => cancelJob(queue, this.#bell, workId))
+    const cancelled = await queue.confirm(() => cancelJob(queue, this.#bell, workId, mayCancel))
     await deleteBlobs(this.#store, blobs.get(workId) ?? [], this.#log)
     return cancelled
   }

@@ -6,7 +6,7 @@ import { type BullCall, BullRecorder } from './bull-batch.ts'
 import type { JobData, StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
 import { SubmitLine } from './submit-line.ts'
-import { newWorkId, workIdOfKey } from './work-id.ts'
+import { type IdempotencyKey, newWorkId, workIdOfKey } from './work-id.ts'
 
 export interface Submission {
   /** From `reserveWorkId`, so that a large payload could be stored under it before. */
@@ -19,6 +19,8 @@ export interface Submission {
   readonly delayMs?: number
   readonly attempts: number
   readonly timeoutMs?: number
+  /** The API key that put it in; absent: none did. */
+  readonly owner?: string
   /** With an Idempotency-Key: what the whole request was, in short. */
   readonly fingerprint?: string
 }
@@ -37,7 +39,7 @@ const ackWithinMs = 5000
 
 const never = (): boolean => false
 
-export const reserveWorkId = (queue: string, idempotencyKey?: string): string =>
+export const reserveWorkId = (queue: string, idempotencyKey?: IdempotencyKey): string =>
   idempotencyKey === undefined ? newWorkId(queue) : workIdOfKey(queue, idempotencyKey)
 
 export class Submitter {
@@ -100,6 +102,7 @@ function toJobJson(submission: Submission, timestamp: number): JobJson {
     payload: submission.payload,
     ...(submission.params && { params: submission.params }),
     ...(submission.timeoutMs !== undefined && { timeoutMs: submission.timeoutMs }),
+    ...(submission.owner !== undefined && { owner: submission.owner }),
     ...(submission.fingerprint !== undefined && { fingerprint: submission.fingerprint }),
   }
   const opts = {

@@ -2,7 +2,7 @@
  * Work IDs: opaque to clients, but they carry the name of their queue so that any node finds a job without an index.
  * `<22 letters and digits>` in the queue `default`, `<queue>.<22 letters and digits>` elsewhere.
  */
-import { createHash } from 'node:crypto'
+import { createHmac } from 'node:crypto'
 import { customAlphabet } from 'nanoid'
 
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
@@ -15,9 +15,20 @@ const inQueue = (queue: string, id: string): string => (queue === 'default' ? id
 
 export const newWorkId = (queue: string): string => inQueue(queue, `w${randomPart()}`)
 
+/** What names a job beside its queue: two callers may use the same key for two jobs. */
+export interface IdempotencyKey {
+  readonly key: string
+  /** Whose it is. */
+  readonly owner: string
+  /** Of the deployment: nobody else can compute the Work ID. */
+  readonly secret: Buffer
+}
+
 /** The Work ID that an Idempotency-Key stands for: the same on every node, without a look-up. */
-export const workIdOfKey = (queue: string, idempotencyKey: string): string =>
-  inQueue(queue, `k${createHash('sha256').update(idempotencyKey).digest('hex').slice(0, 32)}`)
+export function workIdOfKey(queue: string, { key, owner, secret }: IdempotencyKey): string {
+  const mac = createHmac('sha256', secret).update(JSON.stringify([queue, owner, key]))
+  return inQueue(queue, `k${mac.digest('hex').slice(0, 32)}`)
+}
 
 /** The queue that a Work ID names, or undefined when it is not a Work ID at all. */
 export function queueOfWorkId(workId: string): string | undefined {

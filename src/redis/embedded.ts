@@ -9,7 +9,7 @@
  * and else by the next node that starts on the same data directory.
  */
 import type { ChildProcess } from 'node:child_process'
-import { lstat, mkdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { chmod, lstat, mkdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
@@ -74,6 +74,9 @@ export class EmbeddedRedis {
     try {
       await endLeftover(files)
       await shorten(files.log)
+      // Redis would make it readable for all.
+      await writeFile(files.log, '', { flag: 'a', mode: 0o600 })
+      await chmod(files.log, 0o600)
       await writeFile(files.config, embeddedConfig(files, this.#binary.majorVersion), { mode: 0o600 })
       await this.#run()
     } catch (error) {

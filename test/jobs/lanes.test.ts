@@ -157,7 +157,7 @@ t.test(`a worker gets what it declared, in order (MUSTER_TEST_SEED=${seed})`, as
     cancel: async () => {
       const job = pick(random(2) === 0 ? 'waiting' : 'running')
       if (job === undefined) return
-      await api.jobs.cancel(job.id)
+      await api.jobs.cancel(job.id, () => undefined)
       job.state = 'cancelled'
     },
     replay: async () => {

@@ -118,11 +118,14 @@ const fromWebPage =
   'This node has no keys and answers only programs on its own machine: not the pages of other sites, and under no other name than localhost.'
 
 /** A browser sends whatever any page asks for; and a page may have had its own name point to this machine. */
-function isFromWebPage({ headers, hostname }: FastifyRequest): boolean {
+function isFromWebPage({ headers, hostname, host, protocol }: FastifyRequest): boolean {
   const site = headers['sec-fetch-site']
   if (site === 'cross-site' || site === 'same-site') return true
-  const host = hostname.replace(/^\[|\]$/g, '')
-  return !isLoopback(host) && !host.endsWith('.localhost')
+  // Not every browser says what it fetches for, but each names the page that sends something. "null" is no page of ours.
+  if (headers.origin !== undefined && headers.origin.toLowerCase() !== `${protocol}://${host}`.toLowerCase())
+    return true
+  const name = hostname.replace(/^\[|\]$/g, '')
+  return !isLoopback(name) && !name.endsWith('.localhost')
 }
 
 const lacking = ({ name, kind }: Caller, { roles }: RouteRule): Problem =>

@@ -64,7 +64,10 @@ const Query = Type.Object({
 
 const Headers = Type.Object({
   'idempotency-key': Type.Optional(
-    Type.String({ description: 'The same key gives the same Work ID, and one job, as long as the job is remembered' }),
+    Type.String({
+      description:
+        'The same key of the same caller gives the same Work ID, and one job, as long as the job is remembered',
+    }),
   ),
 })
 
@@ -120,7 +123,7 @@ export const enqueueRequestBody = {
 
 type EnqueueRequest = FastifyRequest<{ Querystring: Static<typeof Query>; Headers: Static<typeof Headers> }>
 
-export function addEnqueue(app: App, { settings, jobs, types, store }: Api): void {
+export function addEnqueue(app: App, { access, settings, jobs, types, store }: Api): void {
   const schema = {
     operationId: 'enqueue',
     summary: 'Submit a job',
@@ -179,7 +182,13 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
     parts.control.checkTakesJobs()
     jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
     const idempotencyKey = readIdempotencyKey(request)
-    const workId = reserveWorkId(queue, idempotencyKey)
+    const owner = request.caller.kind === 'key' ? request.caller.id : undefined
+    const workId = reserveWorkId(
+      queue,
+      idempotencyKey === undefined
+        ? undefined
+        : { key: idempotencyKey, owner: owner ?? '', secret: access.deploymentSecret },
+    )
     const target = {
       inlineBytes: settings.inlineBytes,
       maxBytes: settings.maxBodyBytes,
@@ -203,6 +212,7 @@ export function addEnqueue(app: App, { settings, jobs, types, store }: Api): voi
         workId,
         payload,
         ...options,
+        ...(owner !== undefined && { owner }),
         ...(idempotencyKey !== undefined && { fingerprint: fingerprintOf(options, payload) }),
       }
       const added = await parts.submitter.submit(submission, {

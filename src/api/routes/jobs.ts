@@ -1,9 +1,10 @@
 /** /jobs: look at jobs, read their results and logs, cancel and retry them. */
 import { Type } from 'typebox'
+import type { Caller } from '../../access/roles.ts'
 import { Problem } from '../../errors.ts'
-import { jobStates, readLogs, readResult, viewJob } from '../../jobs/inspect.ts'
+import { jobStates, readData, readLogs, readResult, viewJob } from '../../jobs/inspect.ts'
 import type { Api, App } from '../api.ts'
-import { sendValue } from '../render-value.ts'
+import { renderPayload, sendValue, unwrapValues } from '../render-value.ts'
 import { JobSchema, problems, WorkIdParams } from '../schemas.ts'
 import { whyWaiting } from '../why-waiting.ts'
 
@@ -36,6 +37,36 @@ const Logs = Type.Object({
 const Cancelled = Type.Object({ workId: Type.String(), state: Type.Literal('cancelled') })
 const Retried = Type.Object({ workId: Type.String(), state: Type.Literal('waiting') })
 
+const JobQuery = Type.Object({
+  include: Type.Optional(
+    Type.Enum(['payload'], {
+      description: 'payload: what was submitted, too. For read, operate, and the key that put the job in',
+    }),
+  ),
+})
+
+const JobWithPayload = Type.Object(
+  {
+    ...JobSchema.properties,
+    payload: Type.Optional(
+      Type.Object(
+        {
+          json: Type.Optional(Type.Unknown()),
+          base64: Type.Optional(Type.String({ description: 'Bytes' })),
+          blob: Type.Optional(
+            Type.Object(
+              { kind: Type.Enum(['bytes', 'json']), bytes: Type.Integer(), sha256: Type.String() },
+              { description: 'It is over the inline limit, and not shown' },
+            ),
+          ),
+        },
+        { description: 'With include=payload; exactly one of the three' },
+      ),
+    ),
+  },
+  { description: 'A job' },
+)
+
 export function addJobs(app: App, api: Api): void {
   const { jobs, store } = api
   app.get(
@@ -67,13 +98,21 @@ export function addJobs(app: App, api: Api): void {
         summary: 'Look at a job',
         tags: ['jobs'],
         params: WorkIdParams,
-        response: { 200: JobSchema, ...problems('job_not_found') },
+        querystring: JobQuery,
+        response: { 200: JobWithPayload, ...problems('job_not_found', 'parameter_invalid', 'parameter_unknown') },
       },
+      onSend: unwrapValues,
     },
-    async ({ params: { workId } }) => {
-      const job = await viewJob(jobs.ofWorkId(workId).queue, workId)
+    async ({ caller, params: { workId }, query }) => {
+      const { queue } = jobs.ofWorkId(workId)
+      const job = await viewJob(queue, workId)
       const waitsFor = await whyWaiting(api, job)
-      return { ...job, ...(waitsFor !== undefined && { waitsFor }) }
+      const view = { ...job, ...(waitsFor !== undefined && { waitsFor }) }
+      if (query.include === undefined) return view
+      const data = await readData(queue, workId)
+      if (data === undefined) return view
+      if (!caller.roles.has('read')) requireOwner(caller, data.owner)
+      return { ...view, payload: renderPayload(data.payload) }
     },
   )
 
@@ -134,14 +173,15 @@ export function addJobs(app: App, api: Api): void {
       schema: {
         operationId: 'cancelJob',
         summary: 'Cancel a job',
-        description: 'Also a running one: its lease ends at once, its worker stops it. Cancelling twice is fine.',
+        description:
+          'Also a running one: its lease ends at once, its worker stops it. Cancelling twice is fine. A key without the role operate cancels only what it put in.',
         tags: ['jobs'],
         params: WorkIdParams,
         response: { 200: Cancelled, ...problems('job_not_found', 'job_finished') },
       },
     },
-    async ({ params: { workId } }) => {
-      await jobs.cancel(workId)
+    async ({ caller, params: { workId } }) => {
+      await jobs.cancel(workId, owner => requireOwner(caller, owner))
       return { workId, state: 'cancelled' as const }
     },
   )
@@ -163,4 +203,10 @@ export function addJobs(app: App, api: Api): void {
       return { workId, state: 'waiting' as const }
     },
   )
+}
+
+/** @throws Problem forbidden, unless the caller may operate, or put the job in itself */
+function requireOwner(caller: Caller, owner: string | undefined): void {
+  if (caller.roles.has('operate') || owner === caller.id) return
+  throw new Problem('forbidden', 'Another caller put this job in: this takes the role "operate".')
 }

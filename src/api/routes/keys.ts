@@ -1,5 +1,6 @@
 /** /keys: API keys, made and taken away. A secret is shown once, when it is made. */
 import { Type } from 'typebox'
+import { keyNamePattern } from '../../access/api-key.ts'
 import type { KeyView } from '../../access/key-record.ts'
 import { roles } from '../../access/roles.ts'
 import { workersKeyId } from '../../access/signing-secrets.ts'
@@ -32,12 +33,13 @@ const CreateBody = Type.Object(
     name: Type.String({
       minLength: 1,
       maxLength: 100,
-      pattern: '^[^\\u0000-\\u001f\\u007f]+$',
+      pattern: keyNamePattern.source,
       description: 'For people',
     }),
     roles: Type.Array(Type.Enum([...roles]), { minItems: 1, maxItems: roles.length }),
     queues: Type.Optional(
       Type.Array(Type.String({ minLength: 1, maxLength: 64 }), {
+        minItems: 1,
         maxItems: 100,
         description: 'Bind it to these queues; all when left out',
       }),

@@ -4,7 +4,7 @@ import { Type } from 'typebox'
 import type { Caller } from '../../access/roles.ts'
 import { CheckpointReply, UploadReply } from '../../contract/worker-protocol.ts'
 import { Problem } from '../../errors.ts'
-import { readPayload } from '../../jobs/inspect.ts'
+import { readData } from '../../jobs/inspect.ts'
 import { type BlobRef, resultKey } from '../../jobs/job-data.ts'
 import { PayloadTooLargeError } from '../../payloads/payload-store.ts'
 import { spool } from '../../payloads/spool.ts'
@@ -48,7 +48,7 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
     },
     async ({ caller, params: { workId }, query: { token } }, reply) => {
       await requireLease(caller, workId, token)
-      const blob = (await readPayload(jobs.ofWorkId(workId).queue, workId))?.blob
+      const blob = (await readData(jobs.ofWorkId(workId).queue, workId))?.payload.blob
       if (blob === undefined) throw new Problem('job_not_found', 'The payload of this job stands in its lease.')
       return await send(reply, blob)
     },

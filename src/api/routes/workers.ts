@@ -16,11 +16,11 @@ import { Problem } from '../../errors.ts'
 import { type Outcome, typeUnsupported } from '../../jobs/completions.ts'
 import { resultKey, type StoredContent } from '../../jobs/job-data.ts'
 import type { LostLease } from '../../jobs/leases.ts'
-import { unwrapRawJson } from '../../jobs/raw-json.ts'
 import type { Api, App } from '../api.ts'
 import { signalOf } from '../client-signal.ts'
 import { Fence, refuse } from '../fence.ts'
 import { printExact } from '../json-text.ts'
+import { unwrapValues } from '../render-value.ts'
 import { problems } from '../schemas.ts'
 import { requireInstance, requireWorker } from '../worker-door.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
@@ -97,7 +97,7 @@ export function addWorkers(app: App, api: Api): void {
   app.post(
     '/workers/claim',
     {
-      onSend: unwrapPayloads,
+      onSend: unwrapValues,
       schema: {
         operationId: 'workerClaim',
         summary: 'Lease jobs',
@@ -141,7 +141,7 @@ export function addWorkers(app: App, api: Api): void {
     {
       bodyLimit,
       config: { wantsExactNumbers: true },
-      onSend: unwrapPayloads,
+      onSend: unwrapValues,
       schema: {
         operationId: 'workerComplete',
         summary: 'Report how attempts ended, and lease the next jobs',
@@ -240,16 +240,6 @@ export function addWorkers(app: App, api: Api): void {
     )
     return { promise, cancel: () => done.abort() }
   }
-}
-
-/** Payloads with numbers that a double cannot hold go out as they came in. */
-function unwrapPayloads(
-  _request: unknown,
-  _reply: unknown,
-  payload: unknown,
-  done: (error: null, payload: unknown) => void,
-): void {
-  done(null, typeof payload === 'string' ? unwrapRawJson(payload) : payload)
 }
 
 function requireOwnWorker<T>(registered: T | undefined): T {

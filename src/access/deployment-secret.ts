@@ -1,0 +1,17 @@
+/** A secret of the deployment, in Redis: made once by whichever node is first, and the same on all of them from then on. */
+import { randomBytes } from 'node:crypto'
+import type { RedisClient } from '../redis/connection.ts'
+import type { DurableWrites } from '../redis/durable-writes.ts'
+import { keys } from './keys.ts'
+
+/** @throws what Redis says */
+export async function readDeploymentSecret(redis: RedisClient, writes: DurableWrites): Promise<Buffer> {
+  const known = await redis.get(keys.deployment)
+  if (known !== null) return Buffer.from(known, 'hex')
+  const fresh = randomBytes(32).toString('hex')
+  // Without a second copy at hand it is in the primary, as all else then: nothing is acknowledged meanwhile.
+  await writes.confirm(keys.deployment, () => redis.set(keys.deployment, fresh, 'NX')).catch(() => undefined)
+  const kept = await redis.get(keys.deployment)
+  if (kept === null) throw new Error(`Redis does not keep ${keys.deployment}`)
+  return Buffer.from(kept, 'hex')
+}
