@@ -166,8 +166,10 @@ export const kinds: readonly Kind[] = [
   {
     ...{ name: 'large', weight: 3, group: 'plain' },
     draw(random) {
-      const [bytes, start] = [drawSize(random), random.int(0, 1e6)]
       const text = random.chance(0.3)
+      // Each letter of the text has two bytes, and results have a limit as well.
+      const bytes = text ? Math.min(drawSize(random), mebibyte) : drawSize(random)
+      const start = random.int(0, 1e6)
       const value = text ? jsonValue('ü'.repeat(bytes)) : bytesValue(largeBytes(bytes, start))
       return { ...withJson('d.large', { bytes, start, text }), ...succeeds(value) }
     },
