@@ -59,7 +59,9 @@ def run(job):
         result["error"] = {"code": "type_unsupported", "message": job["type"]}
         return {**result, "durationMs": 0}
     try:
-        result["value"] = {"json": collections.Counter(read(job["payload"]).split())}
+        payload = read(job["payload"])  # a text, or {"text": "..."}
+        text = payload["text"] if isinstance(payload, dict) else payload
+        result["value"] = {"json": collections.Counter(text.split())}
     except Exception as error:
         code = "payload_unreadable" if isinstance(error, OSError) else "handler_error"
         result["error"] = {"code": code, "message": str(error), "stack": traceback.format_exc()}

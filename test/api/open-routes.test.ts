@@ -94,6 +94,8 @@ t.test('an address without a key has few requests under way; who has one goes on
   t.match(refused, { status: 429, body: { code: 'too_many_requests' } })
   t.equal(refused.headers.get('retry-after'), '1')
   t.equal((await api.call('GET', '/status')).status, 200)
+  for (const path of ['/health/live', '/health/ready', '/livez'])
+    t.equal((await api.call('GET', path)).status, 200, `${path}: the node still looks alive from there`)
   for (const client of clients) client.destroy()
   await until(async () => (await api.call('GET', '/docs/openapi.json')).status === 200)
 })

@@ -15,6 +15,9 @@ const streamBytes = 64 * 1024
 /** Smaller replies are not counted: the number of requests bounds them. */
 const countedReplyBytes = 64 * 1024
 
+/** Probes: O(1), with a small reply. A flood from the same address must not make the node look dead. */
+const probes = new Set(['/health/live', '/health/ready', '/livez', '/healthz', '/readyz'])
+
 /** To be added after access, whose callers it counts. */
 export function addAdmission(app: FastifyInstance, settings: Settings): void {
   const admission = new Admission({ maxRequests: settings.maxRequestsPerCaller, maxBytes: settings.maxPendingBytes })
@@ -53,6 +56,7 @@ export function addAdmission(app: FastifyInstance, settings: Settings): void {
 function visitorOf(request: FastifyRequest): Visitor {
   const { caller, ip, routeOptions } = request
   const { rule } = routeOptions.config
+  if (probes.has(routeOptions.url ?? '')) return { key: 'probes', isFirst: true, isStranger: false }
   if (rule === undefined) return { key: `open ${ip}`, isFirst: false, isStranger: true }
   const isForFew = rule.roles.every(role => role === 'work' || role === 'operate')
   const isFirst = isForFew || caller.kind === 'operator' || caller.kind === 'worker'
