@@ -9,13 +9,7 @@ t.before(buildDrive)
 
 for (const mode of [[], ['--two-nodes']])
   t.test(`nothing is wrong ${mode.join(' ')}`, { timeout: 1.5 * minutes * 60_000 }, async t => {
-    const { code, output } = await runDrive([
-      '--minutes',
-      String(minutes),
-      '--without',
-      'payload files,leftover',
-      ...mode,
-    ])
+    const { code, output } = await runDrive(['--minutes', String(minutes), ...mode])
     t.comment(output.split('\n').slice(-4).join('\n'))
     t.equal(code, 0, output.slice(-20_000))
   })

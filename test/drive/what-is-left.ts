@@ -10,7 +10,10 @@ const forgetting = { MUSTER_RESULT_TTL_MS: '1000', MUSTER_UNCOLLECTED_TTL_MS: '1
 
 /** Keys that a deployment has without any job, or that Redis lets go by itself. */
 const constantKeys = [
-  ...[/^\{muster\}:/, /^\{muster:[^}]*\}:(sequence|stats|control|watchdog|mark|abandoned|lost-by:.*)$/],
+  ...[
+    /^\{muster\}:/,
+    /^\{muster:[^}]*\}:(sequence|stats|control|watchdog|mark|abandoned|lane-arrivals|lane-firsts|lost-by:.*)$/,
+  ],
   /^\{muster:[^}]*\}:[^:]*:(meta|id|events|marker|metrics:.*|stalled-check|pc)$/,
 ]
 

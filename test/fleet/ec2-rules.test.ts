@@ -121,7 +121,7 @@ t.test('tokens tell words apart, and fit', async t => {
 t.test('settings of a fleet on EC2', async t => {
   const base = { MUSTER_CONFIG_FILE: '/nonexistent', MUSTER_FLEET: 'ec2' }
   const needs = { AWS_REGION: 'eu-central-1', MUSTER_EC2_LAUNCH_TEMPLATE: 'workers' }
-  const reachable = { MUSTER_NODE_URLS: 'http://10.0.0.1:5000' }
+  const reachable = { MUSTER_NODE_URLS: 'https://10.0.0.1:5000' }
   const faults = (environment: Record<string, string>): string => {
     try {
       readSettings({ ...base, ...environment })
@@ -134,6 +134,9 @@ t.test('settings of a fleet on EC2', async t => {
   t.match(faults({}), /AWS_REGION must be set/)
   t.match(faults(needs), /MUSTER_NODE_URLS must be addresses .* not "http:\/\/127\.0\.0\.1:5000"/)
   t.equal(faults({ ...needs, ...reachable }), '')
+  const plain = { MUSTER_NODE_URLS: 'http://10.0.0.1:5000' }
+  t.match(faults({ ...needs, ...plain }), /must begin with https/)
+  t.equal(faults({ ...needs, ...plain, MUSTER_INSECURE: 'yes' }), '')
   t.equal(faults({ ...needs, AWS_ENDPOINT_URL: 'http://127.0.0.1:4566' }), '', 'an emulator')
   t.match(faults({ ...needs, ...reachable, MUSTER_EC2_SPOT_PERCENT: '101' }), /from 0 to 100/)
   t.match(faults({ ...needs, ...reachable, MUSTER_DEPLOYMENT: 'a b' }), /MUSTER_DEPLOYMENT must be/)

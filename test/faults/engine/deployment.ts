@@ -211,6 +211,7 @@ export class Deployment {
       MUSTER_HANDLERS: this.tally.handlersFile,
       MUSTER_WORKER_SLOTS: '2',
       FAULTS_TALLY_FOLDER: this.tally.folder,
+      MUSTER_PASS_ENV: 'FAULTS_TALLY_FOLDER',
     })
   }
 
