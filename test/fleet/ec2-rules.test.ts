@@ -152,8 +152,8 @@ t.test('settings of a fleet on EC2', async t => {
     ...{ MUSTER_EC2_INSTANCE_TYPES: 'm5.large, m6i.large', MUSTER_EC2_SPOT_PERCENT: '10' },
   })
   t.same(settings.placements, {
-    default: { instanceTypes: ['m5.large', 'm6i.large'], spotPercent: 10 },
-    images: { instanceTypes: ['c7g.large', 'c7g.xlarge'], spotPercent: 80 },
+    default: { instanceTypes: ['m5.large', 'm6i.large'], spotPercent: 10, handlerMetadata: 'no' },
+    images: { instanceTypes: ['c7g.large', 'c7g.xlarge'], spotPercent: 80, handlerMetadata: 'no' },
   })
   t.match(settings.pools.images, { maxWorkers: 9, bootTimeoutMs: 300_000 })
   t.notOk('spotPercent' in (settings.pools.images ?? {}), 'no part of the decision')
