@@ -51,9 +51,8 @@ program
     process.exitCode = await runWorker({ settings, queue: queue ?? 'default', log: makeLog(settings) })
   })
 
-program
-  .command('handlers')
-  .description('your own handlers')
+const ownHandlers = program.command('handlers').description('your own handlers')
+ownHandlers
   .command('bundle')
   .description(
     'make one module of a file and all that it imports, for machines that have only the module; prints its types',
@@ -67,6 +66,15 @@ program
     const types = await describeBundle(bundle, file)
     await writeFile(out, bundle.code)
     print(`${bundle.digest} ${types.map(({ type }) => type).join(' ')}`)
+  })
+ownHandlers
+  .command('deploy')
+  .description('replace the handlers of a deployment; nothing is restarted, and what runs ends on those before')
+  .argument('<file>', 'JavaScript or TypeScript file with your own handlers, or a module that "bundle" made')
+  .option('--url <urls>', 'the nodes to ask (MUSTER_NODE_URLS), with MUSTER_API_KEY')
+  .action(async (file: string, { url }: { url?: string }) => {
+    const { deployHandlers } = await import('./cli/deploy-handlers.ts')
+    print(await deployHandlers(file, settingsWith({ nodeUrls: url })))
   })
 
 program

@@ -87,6 +87,12 @@ export const catalogue = {
     title: 'This key may not do that',
     action: 'Use a key with the role (or the queue) that detail names; "muster keys create" makes one.',
   },
+  handlers_invalid: {
+    status: 400,
+    title: 'These handlers cannot be used',
+    action:
+      'Mend what detail names, with its place; those before stay in force. "muster handlers bundle" makes a module of a file and all that it imports.',
+  },
   idempotency_key_invalid: {
     status: 400,
     title: 'The Idempotency-Key cannot be used',

@@ -11,6 +11,7 @@ import type { Access } from './access/access.ts'
 import { openAccess } from './access/open-access.ts'
 import type { App } from './api/api.ts'
 import { createApp } from './api/app.ts'
+import { type DeclaredType, DeployedHandlers } from './api/deployed-handlers.ts'
 import { closeApp } from './api/leaving.ts'
 import { watchStandingStill } from './api/standing-still.ts'
 import { TlsFiles } from './api/tls-files.ts'
@@ -21,7 +22,7 @@ import type { Provider } from './fleet/providers/provider.ts'
 import { tellEnds } from './fleet/providers/tell-ends.ts'
 import { workerEnvironment } from './fleet/providers/worker-environment.ts'
 import { findWorkerUser, refuseReadableKey } from './fleet/providers/worker-user.ts'
-import { bundleHandlers, type HandlersBundle } from './handlers/bundle-handlers.ts'
+import { bundleHandlers } from './handlers/bundle-handlers.ts'
 import { builtInHandlers } from './handlers/catalogue.ts'
 import { toKnownTypes } from './handlers/known-types.ts'
 import { Acks } from './jobs/acks.ts'
@@ -87,8 +88,9 @@ export async function startNode(settings: Settings, log: Logger): Promise<Runnin
 }
 
 async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promise<Omit<RunningNode, 'stop'>> {
-  const handlers = settings.handlers === '' ? undefined : await bundleHandlers(settings.handlers)
-  const known = await knownTypes(handlers, settings.handlers)
+  // Loaded once, before all else: what is wrong with them ends the start.
+  const own = settings.handlers === '' ? undefined : await bundleHandlers(settings.handlers)
+  const declared = own === undefined ? [] : await describeBundle(own, settings.handlers)
   const address = await findRedis(settings, log, stops)
   const redis = await connectRedis({ ...address, role: 'commands', log })
   stops.push(() => closeRedis(redis))
@@ -115,7 +117,18 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const url = reachableUrl(settings.host, port, tls !== undefined)
   const provider = await openProvider(settings, url, access, log)
   const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider, ownTypes: () => types.own() })
-  const types: Types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
+  const types: Types = new Types(knownTypes([]), async () => [...(await fleet.registry.knownTypes())])
+  const handlers = new DeployedHandlers({
+    ...{ redis, writes, bell, log },
+    onTypes: declared => types.replace(knownTypes(declared)),
+  })
+  stops.push(() => handlers.stop())
+  await handlers.start()
+  if (own !== undefined && !(await handlers.publish(own, declared)))
+    log.warn(
+      { digest: own.digest },
+      `the handlers of ${settings.handlers} were replaced by a deployment, which stays; "muster handlers deploy" brings them back`,
+    )
   const app = await createApp(
     {
       access,
@@ -124,6 +137,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
       acks,
       types,
       handlers,
+      checkHandlers: describeBundle,
       store,
       fleet,
       bell,
@@ -156,9 +170,10 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   }
 }
 
-/** The handlers are loaded here once: what is wrong with them ends the start, and their types are known without a worker. */
-async function knownTypes(handlers: HandlersBundle | undefined, source: string): Promise<KnownType[]> {
-  return toKnownTypes(handlers === undefined ? builtInHandlers : await describeBundle(handlers, source))
+/** The types of the deployment's handlers, known without any worker, and those of this Muster. */
+function knownTypes(declared: readonly DeclaredType[]): KnownType[] {
+  const builtIn = new Set(builtInHandlers.map(({ type }) => type))
+  return toKnownTypes([...builtInHandlers, ...declared.filter(({ type }) => !builtIn.has(type))])
 }
 
 async function findRedis(settings: Settings, log: Logger, stops: Stop[]): Promise<RedisTarget> {

@@ -8,6 +8,8 @@ export interface NodeRequest {
   readonly method?: string
   /** Sent as JSON. */
   readonly json?: unknown
+  /** Sent as they are. */
+  readonly bytes?: Buffer
   readonly signal?: AbortSignal
 }
 
@@ -25,15 +27,17 @@ export interface NodeReply {
 export async function makeNodeFetch({ apiKey, caFile }: { apiKey: string; caFile: string }): Promise<NodeFetch> {
   const ca = trustedAuthorities(caFile)
   const dispatcher = new Agent({ connect: { timeout: 5000, ...(ca !== undefined && { ca }) } })
-  return async (url, { method = 'GET', json, signal } = {}) =>
+  return async (url, { method = 'GET', json, bytes, signal } = {}) =>
     await fetchBy(url, {
       method,
       dispatcher,
       headers: {
         ...(apiKey !== '' && { authorization: `Bearer ${apiKey}` }),
         ...(json !== undefined && { 'content-type': 'application/json' }),
+        ...(bytes !== undefined && { 'content-type': 'application/octet-stream' }),
       },
       ...(json !== undefined && { body: JSON.stringify(json) }),
+      ...(bytes !== undefined && { body: bytes }),
       ...(signal !== undefined && { signal }),
     })
 }

@@ -62,6 +62,8 @@ export const routeRoles: Readonly<Record<string, RouteRule | OpenRoute>> = {
   'POST /fleet/spawn': audited('fleet.spawn', 'body', 'operate'),
   'POST /fleet/instances/:instanceId/terminate': audited('fleet.terminate', 'all', 'operate'),
 
+  'PUT /handlers': audited('handlers.deploy', 'all', 'operate'),
+
   'POST /workers/heartbeat': rule('worker', 'work'),
   'POST /workers/claim': rule('body', 'work'),
   'POST /workers/complete': rule('body', 'work'),

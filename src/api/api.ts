@@ -17,6 +17,7 @@ import type { Types } from '../jobs/types.ts'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import type { Bell } from '../redis/bell.ts'
 import type { Settings } from '../settings.ts'
+import type { DeclaredType, DeployedHandlers } from './deployed-handlers.ts'
 
 export type App = FastifyInstance<
   RawServerDefault,
@@ -32,8 +33,9 @@ export interface Api {
   readonly jobs: Jobs
   readonly acks: Acks
   readonly types: Types
-  /** The user's own, for workers; undefined: there are none but the built-in ones. */
-  readonly handlers?: HandlersBundle | undefined
+  readonly handlers: DeployedHandlers
+  /** Loads a bundle in a process of its own. Rejects with a StartupError that names the source and the place in it. */
+  readonly checkHandlers: (bundle: HandlersBundle, source: string) => Promise<DeclaredType[]>
   readonly store: PayloadStore
   readonly fleet: Fleet
   readonly bell: Bell

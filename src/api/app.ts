@@ -20,6 +20,7 @@ import { addDocs } from './routes/docs.ts'
 import { addEnqueue } from './routes/enqueue.ts'
 import { addEntrance } from './routes/entrance.ts'
 import { addFleet } from './routes/fleet.ts'
+import { addHandlers } from './routes/handlers.ts'
 import { addHealth } from './routes/health.ts'
 import { addJobs } from './routes/jobs.ts'
 import { addJoin } from './routes/join.ts'
@@ -98,6 +99,10 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
     scope.removeAllContentTypeParsers()
     scope.addContentTypeParser('*', (_request, _payload, done) => done(null))
     addEnqueue(scope as unknown as App, api)
+    done()
+  })
+  await app.register((scope, _options, done) => {
+    addHandlers(scope as unknown as App, api)
     done()
   })
   addPullCompleted(app, api)

@@ -80,6 +80,11 @@ export const operationDocs: Readonly<Record<string, OperationDocs>> = {
     description: 'Its worker claims nothing more. With force=true what runs goes back to the queue, no attempt spent.',
     example: '-X POST "$MUSTER/fleet/instances/i-0123456789abcdef0/terminate"',
   },
+  deployHandlers: {
+    description:
+      'The body is a module that "muster handlers bundle" made, or one source file that imports nothing but `muster` and what Node.js has; at most 8 MiB. It is loaded once in a process of its own: if that fails, nothing changes. Jobs that run end on the handlers before.',
+    example: `-X PUT "$MUSTER/handlers" -H 'Content-Type: text/typescript' --data-binary @my-handlers.ts`,
+  },
   workerHeartbeat: {
     description:
       'The first one introduces the worker and the types that it runs. A long poll with waitMs: orders arrive at once.',

@@ -104,6 +104,12 @@ export const HeartbeatReply = Type.Object({
     description: 'Leases that hold no longer: stop running these jobs and report nothing',
   }),
   drain: Type.Boolean({ description: 'Finish what runs, return what has not started, claim nothing more, and stop' }),
+  handlers: Type.Optional(
+    Type.String({
+      description:
+        "SHA-256 of the deployment's handlers, in hex: fetch them when it is another one; absent: there are none",
+    }),
+  ),
   token: Type.Optional(
     Type.String({ description: 'Of a worker with a token that runs out: send this one from now on, as bearer token' }),
   ),

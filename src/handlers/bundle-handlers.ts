@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
+import { isBuiltin } from 'node:module'
 import { basename, dirname, resolve } from 'node:path'
 import type { Message, Plugin } from 'esbuild'
 import { StartupError } from '../errors.ts'
@@ -44,6 +45,24 @@ const noAddons: Plugin = {
   },
 }
 
+/** Whoever sends a text would else read files of this machine with it. */
+const noFiles: Plugin = {
+  name: 'no-files',
+  setup({ onResolve }) {
+    onResolve({ filter: /.*/ }, ({ path, kind }) =>
+      kind === 'entry-point' || isBuiltin(path)
+        ? undefined
+        : {
+            errors: [
+              {
+                text: `"${path}" cannot be imported by a file that comes alone. "muster handlers deploy" bundles it first.`,
+              },
+            ],
+          },
+    )
+  },
+}
+
 /** False in the code of a worker that a node serves. */
 export function canBundle(): boolean {
   try {
@@ -65,11 +84,23 @@ export async function bundleHandlers(file: string): Promise<HandlersBundle> {
       `${path}: there is no such file. Name the JavaScript or TypeScript file that exports your handlers.`,
     )
   const text = await readFile(path)
-  const code = text.subarray(0, mark.length).toString() === mark ? text : await build(path)
-  return { code, digest: createHash('sha256').update(code).digest('hex') }
+  return toBundle(isBundled(text) ? text : await build(path))
 }
 
-async function build(path: string): Promise<Buffer> {
+/**
+ * Likewise, of a text that came from elsewhere: it may import nothing that lies on this machine.
+ * @param name to be named in what goes wrong
+ */
+export async function bundleText(text: Buffer, name: string): Promise<HandlersBundle> {
+  return toBundle(isBundled(text) ? text : await build(resolve('/', name), text.toString()))
+}
+
+const isBundled = (text: Buffer): boolean => text.subarray(0, mark.length).toString() === mark
+
+const toBundle = (code: Buffer): HandlersBundle => ({ code, digest: createHash('sha256').update(code).digest('hex') })
+
+/** @param text in place of what is in the file */
+async function build(path: string, text?: string): Promise<Buffer> {
   const esbuild = await import('esbuild').catch((error: Error) => {
     throw new StartupError(
       `${path}: cannot be bundled here, since esbuild is missing. Bundle it where it is, with "muster handlers bundle", and name the bundle.`,
@@ -80,7 +111,9 @@ async function build(path: string): Promise<Buffer> {
   try {
     const { outputFiles } = await esbuild.build({
       absWorkingDir: folder,
-      entryPoints: [path],
+      ...(text === undefined
+        ? { entryPoints: [path] }
+        : { stdin: { contents: text, sourcefile: basename(path), loader: 'ts' as const } }),
       outfile: resolve(folder, `${basename(path)}.bundle.mjs`),
       write: false,
       bundle: true,
@@ -95,7 +128,7 @@ async function build(path: string): Promise<Buffer> {
       loader: { '.txt': 'text', '.wasm': 'binary' },
       define: { __filename: 'musterFile', __dirname: 'musterFolder' },
       banner: { js: banner },
-      plugins: [oneMuster, noAddons],
+      plugins: [oneMuster, noAddons, ...(text === undefined ? [] : [noFiles])],
     })
     return Buffer.from((outputFiles[0] as { contents: Uint8Array }).contents)
   } catch (error) {

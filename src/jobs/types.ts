@@ -36,19 +36,24 @@ function nearestOf(type: string, names: readonly string[]): string {
 }
 
 export class Types {
-  readonly #known: ReadonlyMap<string, KnownType>
+  #known: ReadonlyMap<string, KnownType> = new Map()
   readonly #remote: RemoteTypes
   #remembered = new Set<string>()
   #askedAt = 0
 
   constructor(known: readonly KnownType[], remote: RemoteTypes) {
-    this.#known = new Map(known.map(entry => [entry.type, entry]))
+    this.replace(known)
     this.#remote = remote
   }
 
   /** The types of the handlers at hand, which workers that are launched from here have as well. */
   own(): string[] {
     return [...this.#known.keys()]
+  }
+
+  /** The handlers at hand are others now. */
+  replace(known: readonly KnownType[]): void {
+    this.#known = new Map(known.map(entry => [entry.type, entry]))
   }
 
   async names(): Promise<string[]> {

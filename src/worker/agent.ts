@@ -20,6 +20,7 @@ import { pause } from './backoff.ts'
 import { ownBootReport } from './boot-report.ts'
 import { CheckpointUploads } from './checkpoint-uploads.ts'
 import { ClaimLoop } from './claim-loop.ts'
+import { HandlersUpdates } from './handlers-updates.ts'
 import { HeartbeatLoop } from './heartbeat-loop.ts'
 import { HeldLeases } from './held-leases.ts'
 import { InterruptionWatch } from './interruption-watch.ts'
@@ -41,6 +42,8 @@ export interface WorkerOptions {
   readonly queue: string
   /** The instance under the worker, when somebody launched one. */
   readonly instanceId?: string
+  /** Given: it follows the handlers of the nodes, and starts with those of this digest (digest undefined: with none). */
+  readonly follows?: { readonly digest: string | undefined }
   /** Made up when left out. */
   readonly workerId?: string
   /** Of the metadata service of EC2; left out: this is no EC2 instance. */
@@ -72,6 +75,7 @@ export class Worker {
   readonly #returns: Returns
   readonly #checkpoints: CheckpointUploads
   readonly #watch: InterruptionWatch | undefined
+  readonly #handlers: HandlersUpdates | undefined
   readonly #slots: number
   #heartbeat: HeartbeatLoop | undefined
   #updates: UpdateLoop | undefined
@@ -97,7 +101,13 @@ export class Worker {
     this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token, log, ...(ca !== undefined && { ca }) })
     this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log })
     this.#checkpoints = new CheckpointUploads(this.#client)
-    const { metadataUrl } = options
+    const { metadataUrl, follows } = options
+    this.#handlers =
+      follows &&
+      new HandlersUpdates({
+        ...{ client: this.#client, digest: follows.digest, passEnv: settings.passEnv, log },
+        onFile: (path, types) => this.#onHandlers(path, types),
+      })
     this.#watch =
       metadataUrl === undefined
         ? undefined
@@ -168,6 +178,7 @@ export class Worker {
         onRegistered: () => this.#claims?.poke(),
         onStop: order => this.#onStopOrder(order),
         onDrain: () => void this.#end('ordered'),
+        onHandlers: digest => this.#handlers?.heard(digest),
         onRefused: error => {
           log.fatal({ err: error }, 'the nodes do not let this worker in; check MUSTER_WORKER_TOKEN')
           void this.#abandon('refused')
@@ -220,6 +231,13 @@ export class Worker {
   async stopNow(): Promise<void> {
     this.#hurry.abort()
     await this.#end('asked')
+  }
+
+  #onHandlers(path: string, types: string[]): void {
+    this.#pool.replaceHandlers(path)
+    if (this.#heartbeat === undefined) return
+    this.#heartbeat.types = types
+    this.#heartbeat.renew()
   }
 
   /** Jobs to ask for, beyond those that calls on their way already ask for. */
@@ -351,6 +369,7 @@ export class Worker {
     this.#reporter?.stop()
     this.#checkpoints.stop()
     await this.#watch?.stop()
+    await this.#handlers?.stop()
     await this.#claims?.stop(0)
     await this.#updates?.stop()
     await this.#heartbeat?.stop()

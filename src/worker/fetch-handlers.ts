@@ -24,7 +24,7 @@ export async function fetchHandlers(settings: Settings, log: Logger): Promise<Ha
     while (!signal.aborted) {
       try {
         const found = await client.handlers({ rounds: 1, signal })
-        return found === undefined ? undefined : checked(found)
+        return found === undefined ? undefined : checkedBundle(found)
       } catch (error) {
         // Whether it may come in is for its first heartbeat to find out.
         if (error instanceof NodeError && error.status >= 400 && error.status < 500 && error.status !== 429)
@@ -39,7 +39,8 @@ export async function fetchHandlers(settings: Settings, log: Logger): Promise<Ha
   }
 }
 
-function checked({ code, digest }: HandlersBundle): HandlersBundle {
+/** @throws StartupError when it is not what its digest names */
+export function checkedBundle({ code, digest }: HandlersBundle): HandlersBundle {
   if (createHash('sha256').update(code).digest('hex') === digest) return { code, digest }
   throw new StartupError('The handlers that a node sent are not those of the digest beside them.')
 }

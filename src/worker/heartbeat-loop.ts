@@ -16,6 +16,8 @@ export interface HeartbeatEvents {
   readonly onRegistered: () => void
   readonly onStop: (order: HeartbeatReply['stop'][number]) => void
   readonly onDrain: () => void
+  /** Which handlers the nodes have, with each reply. */
+  readonly onHandlers: (digest: string | undefined) => void
   /** The nodes do not let this worker in. */
   readonly onRefused: (error: NodeError) => void
 }
@@ -48,6 +50,10 @@ export class HeartbeatLoop {
   #refusals = 0
   #ended: Promise<void> | undefined
   state: HeartbeatRequest['state'] = 'ready'
+  /** What it runs, when that is no longer what it started with. */
+  types: string[] | undefined
+  /** What the nodes said last. */
+  #handlers: string | undefined
   /** What the machine has said of its end, if anything. */
   interruption: Interruption | undefined
 
@@ -82,7 +88,8 @@ export class HeartbeatLoop {
     extra: Partial<Pick<HeartbeatRequest, 'progress' | 'logs' | 'waitMs'>>,
     options: CallOptions,
   ): Promise<HeartbeatReply> {
-    const { client, leases, worker, events } = this.#options
+    const { client, leases, events } = this.#options
+    const worker = this.types === undefined ? this.#options.worker : { ...this.#options.worker, types: this.types }
     events.onBeat()
     const sentAtMs = performance.now()
     const { state, interruption } = this
@@ -97,6 +104,8 @@ export class HeartbeatLoop {
     }
     for (const order of reply.stop) events.onStop(order)
     if (reply.drain) events.onDrain()
+    this.#handlers = reply.handlers
+    events.onHandlers(reply.handlers)
     return reply
   }
 
@@ -115,13 +124,15 @@ export class HeartbeatLoop {
     this.#sentAtMs = performance.now()
     const { client } = this.#options
     const { moveCount } = client
+    const before = this.#handlers
     try {
       const reply = await this.beat({ waitMs }, { waitMs, signal })
       this.#backoff.reset()
       this.#refusals = 0
       const tookMs = performance.now() - this.#sentAtMs
       // A node that leaves answers at once: the next one holds the following heartbeat open.
-      const hadNews = reply.stop.length > 0 || reply.drain || client.moveCount !== moveCount
+      const hadNews =
+        reply.stop.length > 0 || reply.drain || reply.handlers !== before || client.moveCount !== moveCount
       if (waitMs > 0 && tookMs < waitMs / 2) await pause(hadNews ? leastBetweenMs : waitMs - tookMs, signal)
     } catch (error) {
       if (signal.aborted) {

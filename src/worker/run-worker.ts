@@ -28,11 +28,12 @@ const ec2InstancePattern = /^i-[0-9a-f]{8,17}$/
  */
 export async function runWorker({ settings, queue, instanceId, log }: RunWorkerOptions): Promise<number> {
   const id = instanceId ?? process.env.MUSTER_INSTANCE_ID
-  const file = await findHandlers(settings, log)
+  const { file, ...found } = await findHandlers(settings, log)
   const worker = new Worker({
     settings: { ...settings, handlers: file?.path ?? '' },
     queue,
     log,
+    ...found,
     ...(id === undefined || id === '' ? {} : { instanceId: id }),
     ...(id !== undefined && ec2InstancePattern.test(id) ? { metadataUrl: metadataUrl() } : {}),
   })
@@ -57,15 +58,23 @@ export async function runWorker({ settings, queue, instanceId, log }: RunWorkerO
   }
 }
 
-/** Its own file, else what the nodes have; undefined: the built-in ones alone. */
-async function findHandlers(settings: Settings, log: Logger): Promise<BundleFile | undefined> {
+interface FoundHandlers {
+  /** undefined: the built-in ones alone. */
+  readonly file?: BundleFile
+  /** They came from the nodes, and change with them. */
+  readonly follows?: { readonly digest: string | undefined }
+}
+
+/** Its own file, else what the nodes have. */
+async function findHandlers(settings: Settings, log: Logger): Promise<FoundHandlers> {
   if (settings.handlers === '') {
-    const found = await fetchHandlers(settings, log)
-    return found === undefined ? undefined : await writeBundle(found)
+    const bundle = await fetchHandlers(settings, log)
+    const follows = { digest: bundle?.digest }
+    return bundle === undefined ? { follows } : { file: await writeBundle(bundle), follows }
   }
   // A file beside the bare code of a worker, in an image say: it is loaded as it is.
-  if (!canBundle()) return { path: settings.handlers, remove: async () => undefined }
+  if (!canBundle()) return { file: { path: settings.handlers, remove: async () => undefined } }
   const bundle = await bundleHandlers(settings.handlers)
   await describeBundle(bundle, settings.handlers)
-  return await writeBundle(bundle)
+  return { file: await writeBundle(bundle) }
 }

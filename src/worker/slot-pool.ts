@@ -7,10 +7,10 @@
  *               └─ waited too long, or draining ──▶ onReturn
  *
  * Short jobs are sent several at once. A slot that died is replaced; one that keeps failing to start, ever later.
+ * When the handlers are replaced, each slot makes room for one with the new ones as soon as nothing runs in it.
  * A job that must run alone has its turn (alone-turn.ts): what has not started goes out by onReturn, what runs may finish,
  * then it runs with nothing beside it.
  */
-import type { Logger } from 'pino'
 import { AloneTurn } from './alone-turn.ts'
 import { appetite, longRunMs } from './appetite.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
@@ -18,35 +18,9 @@ import { Backoff, pause } from './backoff.ts'
 import { JobBuffer } from './job-buffer.ts'
 import type { FetchOutcome } from './payload-fetch.ts'
 import { Slot, type SlotEvents } from './slot.ts'
+import type { SlotPoolOptions } from './slot-pool-options.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
 import { timedOut, unreadable } from './slot-words.ts'
-
-export interface SlotPoolEvents {
-  readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
-  /** These will not start here; no attempt is spent. */
-  readonly onReturn: (attempts: Attempt[]) => void
-  /** These are over and nobody wants to hear of them: stopped, or their lease was lost. */
-  readonly onForgotten: (attempts: Attempt[]) => void
-  /** The appetite may have grown. */
-  readonly onRoom: () => void
-  readonly onUpdate: (attempt: Attempt) => void
-  readonly onCheckpoint: SlotEvents['onCheckpoint']
-}
-
-export interface SlotPoolOptions {
-  readonly slots: number
-  readonly heapMb: number
-  readonly maxBodyBytes: number
-  readonly passEnv: readonly string[]
-  readonly handlersFile: string | undefined
-  readonly log: Logger
-  readonly events: SlotPoolEvents
-  /** False when the lease has run out, so that the job must not start. */
-  readonly isLeaseGood: (attempt: Attempt) => boolean
-  /** True when the worker holds nothing but this job, as far as the nodes know. */
-  readonly isOnlyLease: (attempt: Attempt) => boolean
-  readonly fetchBlobs: (attempt: Attempt, slot: Slot, signal: AbortSignal) => Promise<FetchOutcome>
-}
 
 /** A slot with fewer short jobs than this gets more. */
 const lowWater = 24
@@ -66,9 +40,11 @@ export class SlotPool {
   #lookTimer: NodeJS.Timeout | undefined
   #draining = false
   #stopped = false
+  #handlersFile: string | undefined
 
   constructor(options: SlotPoolOptions) {
     this.#options = options
+    this.#handlersFile = options.handlersFile
   }
 
   /**
@@ -83,13 +59,23 @@ export class SlotPool {
     return types
   }
 
+  /** Whatever starts from now on runs on these handlers, which can be loaded; what runs ends on those before. */
+  replaceHandlers(file: string): void {
+    this.#handlersFile = file
+    for (const slot of [...this.#slots]) {
+      slot.isRetired = true
+      if (slot.size > 0) slot.recall()
+      this.#endRetired(slot)
+    }
+  }
+
   /** How many more jobs should come. */
   get appetite(): number {
     if (this.#draining || this.#alone.isTaken) return 0
     let openSlots = 0
     let heldCount = this.#buffer.size
     for (const slot of this.#slots) {
-      if (!slot.isReady || slot.runningForMs > longRunMs) continue
+      if (!slot.isReady || slot.isRetired || slot.runningForMs > longRunMs) continue
       openSlots += 1
       heldCount += slot.size + (slot.isReserved ? 1 : 0)
     }
@@ -216,7 +202,8 @@ export class SlotPool {
   }
 
   #spawn(): Slot {
-    const { handlersFile, heapMb, maxBodyBytes, passEnv } = this.#options
+    const { heapMb, maxBodyBytes, passEnv } = this.#options
+    const handlersFile = this.#handlersFile
     const events: SlotEvents = {
       onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
       onChange: slot => this.#onChange(slot),
@@ -233,10 +220,14 @@ export class SlotPool {
   #onDeath(slot: Slot, reason: string, hadJob: boolean): void {
     this.#slots.delete(slot)
     if (this.#stopped) return
-    this.#options.log.warn({ pid: slot.pid, reason }, 'a slot ended')
+    if (!slot.isRetired) this.#options.log.warn({ pid: slot.pid, reason }, 'a slot ended')
     // A job took it down: the next one need not suffer. Else it would soon end again.
-    if (hadJob) this.#trySpawn()
+    if (hadJob || slot.isRetired) this.#trySpawn()
     else this.#respawnLater()
+  }
+
+  #endRetired(slot: Slot): void {
+    if (slot.isRetired && slot.size === 0 && !slot.isReserved) slot.kill()
   }
 
   #respawnLater(): void {
@@ -261,6 +252,7 @@ export class SlotPool {
   #onChange(slot: Slot): void {
     this.#startAlone()
     if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
+    this.#endRetired(slot)
     if (slot.size === 0) this.#options.events.onRoom()
   }
 
@@ -302,7 +294,15 @@ export class SlotPool {
 
   #canFeed(slot: Slot): boolean {
     if (isIdle(slot)) return true
-    if (!slot.takesMore || slot.size > lowWater || !slot.isReady || slot.isReserved || slot.isRecalling) return false
+    if (
+      slot.isRetired ||
+      !slot.takesMore ||
+      slot.size > lowWater ||
+      !slot.isReady ||
+      slot.isReserved ||
+      slot.isRecalling
+    )
+      return false
     return slot.runningForMs < recallAfterMs && this.#buffer.isNextShort
   }
 
@@ -339,7 +339,7 @@ export class SlotPool {
     this.#fetching.delete(attempt)
     slot.isReserved = false
     const mustGo = this.#draining || (this.#alone.isTaken && !this.#alone.isTurnOf(attempt))
-    if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !mustGo) {
+    if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !slot.isRetired && !mustGo) {
       slot.takesMore = false
       slot.run([attempt])
       return
@@ -383,4 +383,5 @@ export class SlotPool {
   }
 }
 
-const isIdle = (slot: Slot): boolean => slot.isReady && slot.size === 0 && !slot.isReserved && !slot.isRecalling
+const isIdle = (slot: Slot): boolean =>
+  slot.isReady && !slot.isRetired && slot.size === 0 && !slot.isReserved && !slot.isRecalling

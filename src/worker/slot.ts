@@ -89,6 +89,8 @@ export class Slot {
   isReserved = false
   /** What is in it is short: it may get more before it is empty. */
   takesMore = false
+  /** Its handlers were replaced: it finishes what it runs, gets nothing more, and ends. */
+  isRetired = false
 
   /** @throws Error when the system has no room for another process */
   constructor({ events, ...options }: SlotOptions) {

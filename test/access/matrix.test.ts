@@ -64,6 +64,10 @@ const bodies: Record<string, unknown> = {
   'POST /workers/return': { ...who, jobs: [lease] },
   'POST /keys': { name: 'made by the matrix', roles: ['read'] },
 }
+/** Sent as they are. */
+const texts: Record<string, string> = {
+  'PUT /handlers': 'export const a = { type: "a", handle() {} }',
+}
 
 const bearer = (key: string | undefined): Record<string, string> =>
   key === undefined ? {} : { authorization: `Bearer ${key}` }
@@ -76,10 +80,11 @@ const call = async (
   await api.call(method, path.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? name) + (queries[route] ?? ''), {
     headers: {
       ...bearer(key),
-      ...(route.startsWith('PUT /workers') && { 'content-type': 'application/octet-stream' }),
+      ...((route.startsWith('PUT /workers') || route in texts) && { 'content-type': 'application/octet-stream' }),
     },
     ...(route in bodies && { json: JSON.parse(JSON.stringify(bodies[route]).replaceAll('"w1"', `"${workerId}"`)) }),
     ...(route.startsWith('PUT /workers') && { body: 'x' }),
+    ...(route in texts && { body: texts[route] }),
   })
 
 t.test('every route has an entry, and every entry a route', async t => {

@@ -42,6 +42,10 @@ const rules: readonly Rule[] = [
   { command: /^npm run (bench|faults|drive|regression)\b/, here: true },
   { command: /^npm ci\b/, by: ['scripts/lib/install.sh', 'npm ci'] },
   { command: /^muster handlers bundle$/, because: 'named in passing, without the file that it takes' },
+  {
+    command: /^muster handlers deploy /,
+    by: ['test/e2e/handlers-replaced.test.ts', "[cli, 'handlers', 'deploy', two, '--url', b.url]"],
+  },
   { command: /^npm (pack|install --save-dev)$/, because: 'named in passing, without what it takes' },
   { command: /^npm exec$/, because: 'the sentence advises against it' },
   { command: /^npx tap /, because: 'it runs one file of these tests' },

@@ -10,6 +10,7 @@ import { Access } from '../../src/access/access.ts'
 import { openJoinProofs } from '../../src/access/open-access.ts'
 import type { App } from '../../src/api/api.ts'
 import { createApp } from '../../src/api/app.ts'
+import { DeployedHandlers } from '../../src/api/deployed-handlers.ts'
 import type {
   ClaimReply,
   CompleteReply,
@@ -30,6 +31,7 @@ import { Bell } from '../../src/redis/bell.ts'
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connection.ts'
 import { openWrites } from '../../src/redis/open-writes.ts'
 import { readSettings, type Settings } from '../../src/settings.ts'
+import { describeBundle } from '../../src/worker/load-bundle.ts'
 import { startTestRedis, type TestRedis, type TestRedisOptions } from './redis.ts'
 
 export interface TestApi {
@@ -119,9 +121,24 @@ export async function startApiOn(
   fleet.start()
   const known = toKnownTypes(builtInHandlers)
   const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
+  const handlers = new DeployedHandlers({ redis, writes, bell, log, onTypes: () => undefined })
+  await handlers.start()
   const stopping = new AbortController()
   const app = await createApp(
-    { access, settings, jobs, acks, types, store, fleet, bell, ping: () => redis.ping(), stopping: stopping.signal },
+    {
+      access,
+      settings,
+      jobs,
+      acks,
+      types,
+      handlers,
+      checkHandlers: describeBundle,
+      store,
+      fleet,
+      bell,
+      ping: () => redis.ping(),
+      stopping: stopping.signal,
+    },
     log,
   )
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
@@ -129,6 +146,7 @@ export async function startApiOn(
     stopping.abort()
     await app.close()
     access.stop()
+    await handlers.stop()
     await fleet.stop()
     await acks.stop()
     await jobs.stop()

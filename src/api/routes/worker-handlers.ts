@@ -24,11 +24,9 @@ export function addWorkerHandlers(app: App, { handlers }: Api): void {
     },
     async (_request, reply) => {
       const answer = reply as unknown as FastifyReply
-      if (handlers === undefined) return (await answer.code(204).send()) as never
-      return (await answer
-        .header('Muster-Digest', handlers.digest)
-        .type('text/javascript')
-        .send(handlers.code)) as never
+      const { current } = handlers
+      if (current === undefined) return (await answer.code(204).send()) as never
+      return (await answer.header('Muster-Digest', current.digest).type('text/javascript').send(current.code)) as never
     },
   )
 }

@@ -70,6 +70,7 @@ export function addWorkers(app: App, api: Api): void {
       }
       const signal = signalOf(reply, stopping)
       const rung = ringOrTimeout(`worker:${worker.workerId}`, waitMs, signal)
+      const forget = api.handlers.onChange(rung.cancel)
       try {
         let news = await beat()
         if (state !== 'ready') api.bell.ring(claimsOf(worker.workerId))
@@ -87,8 +88,14 @@ export function addWorkers(app: App, api: Api): void {
           if (!signal.aborted) news = await beat()
         }
         const token = api.access.renew(caller, worker.workerId)
-        return { leaseMs: settings.leaseMs, ...news, ...(token !== undefined && { token }) }
+        const handlers = api.handlers.current?.digest
+        return {
+          ...{ leaseMs: settings.leaseMs, ...news },
+          ...(handlers !== undefined && { handlers }),
+          ...(token !== undefined && { token }),
+        }
       } finally {
+        forget()
         rung.cancel()
       }
     },

@@ -1,0 +1,35 @@
+/** `muster handlers deploy`: bundles a file, sees that it can be loaded, and hands it to the first node that answers. */
+import { makeNodeFetch } from '../access/node-fetch.ts'
+import { StartupError } from '../errors.ts'
+import { bundleHandlers } from '../handlers/bundle-handlers.ts'
+import type { Settings } from '../settings.ts'
+import { describeBundle } from '../worker/load-bundle.ts'
+
+/** The node loads them in a process of its own, one after another. */
+const answerWithinMs = 120_000
+
+/**
+ * @returns the digest and the types that are in force now
+ * @throws StartupError when they cannot be used, or no node took them
+ */
+export async function deployHandlers(file: string, settings: Settings): Promise<string> {
+  const { nodeUrls, apiKey, caFile } = settings
+  const bundle = await bundleHandlers(file)
+  await describeBundle(bundle, file)
+  const fetch = await makeNodeFetch({ apiKey, caFile })
+  const faults: string[] = []
+  for (const url of nodeUrls) {
+    try {
+      const signal = AbortSignal.timeout(answerWithinMs)
+      const reply = await fetch(`${url}/handlers`, { method: 'PUT', bytes: bundle.code, signal })
+      const body = (await reply.json()) as { digest: string; types: string[]; detail?: string; action?: string }
+      if (reply.ok) return `${body.digest} ${body.types.join(' ')}`
+      faults.push(`${url}: ${reply.status} ${body.detail ?? ''} ${body.action ?? ''}`)
+      if (reply.status < 500) break
+    } catch (error) {
+      const { message, cause } = error as Error
+      faults.push(`${url}: ${cause instanceof Error ? cause.message : message}`)
+    }
+  }
+  throw new StartupError(`No node took the handlers:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
+}
