@@ -181,6 +181,15 @@ t.test('unknown job: more than were submitted in doubt', async t => {
   t.strictSame(kindsOf(model), ['unknown job'])
 })
 
+t.test('a job that is seen before the answer to its submission is read is no unknown one', async t => {
+  const early = new Model(options)
+  early.looked(seen('waiting'), t0 + 1, t0 + 2)
+  early.handedOut(given(t0 + 20))
+  early.accepted('job', adds, t0 + 30)
+  early.settled(t0 + 1000)
+  t.strictSame(kindsOf(early), [])
+})
+
 t.test('a replayed job dies, and is handed out, once more', async t => {
   const model = withJob(fails)
   const outcome = { error: { code: 'handler_error', message: 'no' } }

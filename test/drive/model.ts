@@ -115,6 +115,8 @@ export class Model {
   readonly #disturbances: { readonly kind: Disturbance; readonly at: number }[] = []
   readonly #doubtfulPulls: { readonly queue: string; readonly from: number; readonly to: number }[] = []
   readonly #unknown = new Set<string>()
+  /** Handed out before the answer to their submission was read. */
+  readonly #early = new Map<string, HandOut[]>()
   readonly #told = new Set<string>()
   /** Submissions that may have been kept, without a Work ID to know them by. */
   doubtfulSubmissions = 0
@@ -133,6 +135,8 @@ export class Model {
   }
 
   accepted(workId: string, spec: JobSpec, at: number): void {
+    // It may have been seen before its answer was read.
+    this.#unknown.delete(workId)
     this.history.job(workId, at, `accepted: ${spec.type} in ${spec.queue}, to end as ${describeEnding(spec.ending)}`)
     if (this.jobs.has(workId)) {
       this.fault('doubled', at, 'one Work ID was given to two jobs', workId)
@@ -143,6 +147,8 @@ export class Model {
       ...{ mayBeCancelled: false, mayBeReplayed: false, wasReplayed: false, isAckDoubtful: false },
     })
     if (spec.killsWorkers) this.disturbed('worker', at)
+    for (const early of this.#early.get(workId) ?? []) this.handedOut(early)
+    this.#early.delete(workId)
   }
 
   /** Zero when nothing was yet. */
@@ -193,7 +199,8 @@ export class Model {
     if (answer !== 'refused') this.#reopen(this.#job(workId))
   }
 
-  handedOut({ workId, outcome, askedAt, at, lease }: HandOut): void {
+  handedOut(handOut: HandOut): void {
+    const { workId, outcome, askedAt, at, lease } = handOut
     const job = this.jobs.get(workId)
     const how = lease === undefined ? 'to keep' : `under the lease ${lease.id} for ${lease.ms} ms`
     this.history.job(
@@ -203,6 +210,7 @@ export class Model {
     )
     if (job === undefined) {
       this.#isUnknown(workId, at)
+      this.#early.set(workId, [...(this.#early.get(workId) ?? []), handOut])
       return
     }
     if (outcome !== undefined) this.#judge(job, outcome, at)
