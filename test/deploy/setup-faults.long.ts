@@ -96,7 +96,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
       action: 'DescribeInstanceTypes',
       error: { status: 403, code: 'UnauthorizedOperation', message: 'No.' },
     })
-    const { code, output } = await setup.run(bundle)
+    const { code, output } = await setup.run([...bundle, '--dry-run'])
     t.equal(code, 4, output)
     t.match(
       output,
@@ -119,10 +119,10 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
   })
 
   changesNothing('with types that do not fit', async t => {
-    const unknown = await setup.run([...bundle, '--instance-type', 'x9.large'])
+    const unknown = await setup.run([...bundle, '--instance-type', 'x9.large', '--dry-run'])
     t.equal(unknown.code, 2, unknown.output)
     t.match(unknown.output, /x9\.large/)
-    const mixed = await setup.run([...bundle, '--worker-types', 'c7g.large,c5.large'])
+    const mixed = await setup.run([...bundle, '--worker-types', 'c7g.large,c5.large', '--yes'])
     t.equal(mixed.code, 2, mixed.output)
     t.match(mixed.output, /some worker types are Arm, others x86-64/)
   })
