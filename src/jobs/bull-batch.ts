@@ -15,6 +15,8 @@ export interface BullCall {
   readonly command: string
   readonly keys: readonly string[]
   readonly args: readonly (string | Buffer)[]
+  /** Type of a job that is new and has no priority: its lane is known without a look at the job. */
+  readonly type?: string
 }
 
 type Argument = string | Buffer
@@ -50,7 +52,7 @@ export async function runBullBatch(
   const [first] = calls
   if (first === undefined) return []
   const flat: (Argument | number)[] = [queue.bullPrefix, ownPrefix(queue), Date.now()]
-  for (const { args } of calls) for (const argument of args) flat.push(argument)
+  for (const { args, type } of calls) flat.push(type ?? '', ...args)
   return await writes.run(scriptOf(queue.redis, first), first.keys, flat)
 }
 
@@ -63,9 +65,13 @@ function scriptOf(redis: RedisClient, { command, args }: BullCall): Script<unkno
 local function call(KEYS, ARGV)
 ${bullScript(redis, command)}
 end
-local out = {}
-for i = 4, #ARGV, ${args.length} do out[#out + 1] = call(KEYS, { unpack(ARGV, i, i + ${args.length - 1}) }) end
-sort(ARGV[1], ARGV[2], ARGV[3], ${sortedAtOnce})
+local out, types = {}, {}
+for i = 4, #ARGV, ${args.length + 1} do
+  local id = call(KEYS, { unpack(ARGV, i + 1, i + ${args.length}) })
+  out[#out + 1] = id
+  if ARGV[i] ~= '' then types[id] = ARGV[i] end
+end
+sort(ARGV[1], ARGV[2], ARGV[3], ${sortedAtOnce}, types)
 return out`,
   )
   scripts.set(command, script)

@@ -24,10 +24,11 @@ const firstPlace = 2 ** 52
 export const ownPrefix = (queue: JobQueue): string => queue.keys.lanes.slice(0, -'lanes'.length)
 
 /**
- * Lua: `sort(bull, own, now, limit)` moves what is ready into the lane of its type; returns how many it looked at.
+ * Lua: `sort(bull, own, now, limit, types)` moves what is ready into the lane of its type; returns how many it looked at.
+ * `types` gives the type by id of jobs that this step has added without a priority; nil: none.
  * A job that was started and lost its worker without an attempt spent goes before all others of its priority.
  */
-export const sortLua = `local function sort(bull, own, now, limit)
+export const sortLua = `local function sort(bull, own, now, limit, types)
   local waitKey, prioritizedKey, delayedKey = bull .. '${bullKeys.wait}', bull .. '${bullKeys.prioritized}', bull .. '${bullKeys.delayed}'
   local ids = redis.call('LRANGE', waitKey, -limit, -1)
   local prioritized = redis.call('ZRANGE', prioritizedKey, 0, limit - 1)
@@ -40,7 +41,18 @@ export const sortLua = `local function sort(bull, own, now, limit)
     arrivals = arrivals + 1
     return arrivals
   end
+  local function put(name, score, id)
+    local lane = placed[name]
+    if not lane then
+      lane = {}
+      placed[name] = lane
+    end
+    local size = #lane
+    lane[size + 1], lane[size + 2] = score, id
+  end
   local function place(id, mayBeFirst)
+    local added = types and types[id]
+    if added then return put(added, arrival() - ${firstPlace}, id) end
     local job = redis.call('HMGET', bull .. id, '${bullFields.type}', '${bullFields.priority}', '${bullFields.startedAt}', '${bullFields.starts}', '${bullFields.attempts}')
     local name, priority = job[1], tonumber(job[2]) or 0
     if not name then return end
@@ -52,10 +64,7 @@ export const sortLua = `local function sort(bull, own, now, limit)
     else
       score = priority == 0 and arrival() - ${firstPlace} or priority * ${priorityUnit} + arrival() % ${priorityUnit}
     end
-    local lane = placed[name] or {}
-    placed[name] = lane
-    lane[#lane + 1] = string.format('%.0f', score)
-    lane[#lane + 1] = id
+    put(name, score, id)
   end
   local function placeAll(ids, from, to, step)
     -- The next one is the last of BullMQ's list. Those that come first are placed one before the other.

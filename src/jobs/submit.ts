@@ -91,7 +91,9 @@ export class Submitter {
     const recorder = new BullRecorder(scriptArguments)
     const job = toJobJson(submission, Date.now())
     void this.#queue.backend.addJobToTransaction(recorder as never, job, submission.workId)
-    return recorder.calls[0] as BullCall
+    const call = recorder.calls[0] as BullCall
+    const isPlain = submission.fingerprint === undefined && !submission.priority && !submission.delayMs
+    return isPlain ? { ...call, type: submission.type } : call
   }
 }
 
