@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { type ProcessInfo, ProcessWatch } from './processes.ts'
+import type { RedisPlace } from './redis-keys.ts'
 
 const run = promisify(execFile)
 
@@ -79,16 +80,28 @@ export class Deployment {
   }
 
   get nodes(): readonly string[] {
-    return this.#members.filter(({ name }) => name.startsWith('node')).map(({ name }) => name)
+    return this.#nodes.map(({ name }) => name)
+  }
+
+  get #nodes(): readonly Member[] {
+    return this.#members.filter(({ name }) => name.startsWith('node'))
   }
 
   get outsideWorkers(): readonly string[] {
     return this.#members.filter(({ name }) => name.startsWith('worker')).map(({ name }) => name)
   }
 
-  /** Where a node keeps large payloads. */
-  get dataDirs(): readonly string[] {
-    return this.#members.flatMap(({ environment }) => environment.MUSTER_DATA_DIR ?? [])
+  /** Where the nodes keep large payloads. */
+  get payloadDirs(): readonly string[] {
+    const dirs = this.#nodes.map(({ environment }) => environment.MUSTER_DATA_DIR as string)
+    return this.isTwoNodes ? [...dirs, join(this.folder, 'payloads')] : dirs
+  }
+
+  get redis(): RedisPlace {
+    const { environment } = this.#nodes[0] as Member
+    const { MUSTER_REDIS_URL: url, MUSTER_REDIS_CA_FILE: caFile, MUSTER_REDIS_TLS_NAME: tlsName } = environment
+    if (url === undefined) return { socket: join(environment.MUSTER_DATA_DIR as string, 'redis/redis.sock') }
+    return { url, ...(caFile !== undefined && { caFile }), ...(tlsName !== undefined && { tlsName }) }
   }
 
   pidOf(name: string): number | undefined {

@@ -5,9 +5,10 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Deployment, limits } from './deployment.ts'
+import type { Fault } from './facts.ts'
 import { Http, NoAnswer } from './http.ts'
 import { kinds } from './kinds.ts'
-import { type Fault, Model } from './model.ts'
+import { Model } from './model.ts'
 import type { Move, Stage } from './move.ts'
 import { moves } from './moves/catalogue.ts'
 import { chosen, type DriveOptions } from './options.ts'

@@ -1,5 +1,5 @@
 /** Kinds of jobs: how one is drawn, and what it must come to. Each new type of job has its line here. */
-import type { Ending } from './model.ts'
+import type { Ending } from './facts.ts'
 import type { Random } from './random.ts'
 import { bytesValue, type Expected, hashChain, jsonValue, largeBytes, primesBelow } from './values.ts'
 

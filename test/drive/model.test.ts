@@ -1,7 +1,9 @@
 /** The model names each kind of fault, and finds none in a history that is right: a drive that cannot fail is worth nothing. */
 import t from 'tap'
+import type { HandOut, JobLook, JobSpec } from './facts.ts'
 import { IdleWait, type Looks } from './idle-wait.ts'
-import { type HandOut, type JobLook, type JobSpec, Model } from './model.ts'
+import { leaked } from './left.ts'
+import { Model } from './model.ts'
 import { bytesValue, jsonValue } from './values.ts'
 
 const t0 = 1_800_000_000_000
@@ -58,9 +60,23 @@ t.test('lost: its Work ID is not known any more', async t => {
 t.test('a reply that broke off excuses what it may have carried', async t => {
   const model = withJob()
   model.looked(seen('succeeded', { collection: 'acked' }), t0 + 200, t0 + 210)
-  model.pullDoubted('default', t0 + 100, t0 + 150)
+  model.pullDoubted({ queue: 'default', at: t0 + 150, top: 1 })
   model.settled(t0 + 60_000)
   t.strictSame(model.faults, [])
+  model.accepted('next', adds, t0 + 5)
+  model.looked(seen('succeeded', { workId: 'next', collection: 'acked' }), t0 + 200, t0 + 210)
+  model.settled(t0 + 60_000)
+  t.match(model.faults, [{ kind: 'lost' }], 'no more than it asked for')
+  for (const [what, pull] of Object.entries({
+    'of another queue': { queue: 'second', at: t0 + 150, top: 9 },
+    'that ended before': { queue: 'default', at: t0 - 1, top: 9 },
+  })) {
+    const other = withJob()
+    other.looked(seen('succeeded', { collection: 'acked' }), t0 + 200, t0 + 210)
+    other.pullDoubted(pull)
+    other.settled(t0 + 60_000)
+    t.strictSame(kindsOf(other), ['lost'], `nor by a pull ${what}`)
+  }
 })
 
 t.test('doubled: handed out again after it was collected', async t => {
@@ -169,16 +185,77 @@ t.test('attempt spent by an interruption', async t => {
   t.strictSame(kindsOf(crashed), [], 'but a slot that is killed is an attempt')
 })
 
-t.test('unknown job: more than were submitted in doubt', async t => {
+t.test('unknown job: a doubtful submission excuses the one job that it may have been', async t => {
+  const { queue, type, ending } = adds
+  const stranger = (workId = 'other'): JobLook => seen('succeeded', { workId, queue, type })
+  const withStrangers = (...workIds: string[]): Model => {
+    const model = withJob()
+    model.handedOut(given(t0 + 100))
+    for (const workId of workIds) model.looked(stranger(workId), t0 + 100, t0 + 110)
+    return model
+  }
+  const right = withStrangers('other')
+  right.submissionDoubted({ queue, type, ending })
+  right.handedOut(given(t0 + 200, { workId: 'other', queue }))
+  right.settled(t0 + 1000)
+  t.strictSame(kindsOf(right), [])
+
+  const none = withStrangers('other')
+  none.settled(t0 + 1000)
+  t.match(none.faults, [{ kind: 'unknown job', workId: 'other' }])
+
+  const two = withStrangers('other', 'one more')
+  two.submissionDoubted({ queue, type, ending })
+  two.settled(t0 + 1000)
+  t.strictSame(kindsOf(two), ['unknown job'], 'one, not two')
+
+  for (const [what, doubt] of Object.entries({
+    queue: { queue: 'second', type, ending },
+    type: { queue, type: 'fail', ending },
+    value: { queue, type, ending: { value: jsonValue(4), attempts: 1 } },
+    end: { queue, type, ending: fails.ending },
+  })) {
+    const other = withStrangers('other')
+    other.submissionDoubted(doubt)
+    other.handedOut(given(t0 + 200, { workId: 'other', queue }))
+    other.settled(t0 + 1000)
+    t.strictSame(kindsOf(other), ['unknown job'], `not one of another ${what}`)
+  }
+
+  const damaged = withStrangers('other')
+  damaged.acceptedUnjudged('other')
+  damaged.settled(t0 + 1000)
+  t.strictSame(kindsOf(damaged), [], 'one that was accepted with a damaged body is known')
+})
+
+t.test('unknown job: each doubt goes to the job that needs it', async t => {
   const model = withJob()
   model.handedOut(given(t0 + 100))
-  model.looked(seen('waiting', { workId: 'other' }), t0 + 100, t0 + 110)
-  model.doubtfulSubmissions = 1
+  model.submissionDoubted({ queue: 'default', type: 'add' })
+  model.submissionDoubted({ queue: 'default', type: 'add', ending: adds.ending })
+  for (const [workId, sum] of [
+    ['three', 3],
+    ['four', 4],
+  ] as const)
+    model.handedOut(given(t0 + 100, { workId, queue: 'default', outcome: { value: jsonValue(sum) } }))
   model.settled(t0 + 1000)
   t.strictSame(kindsOf(model), [])
-  model.doubtfulSubmissions = 0
-  model.settled(t0 + 1000)
-  t.strictSame(kindsOf(model), ['unknown job'])
+})
+
+t.test('leaked: jobs, keys and files that are left', async t => {
+  const nothing = {
+    jobs: [],
+    keys: ['{muster}:workers', '{muster:default}:stats', '{muster:default}:lane:meta'],
+    files: [],
+  }
+  t.strictSame(leaked(nothing, 0), [], 'what a deployment has without a job')
+  t.match(leaked({ ...nothing, jobs: ['w'] }, 0), ['1 are left: job w'])
+  t.match(leaked({ ...nothing, keys: [...nothing.keys, '{muster:default}:job:w'] }, 0), [
+    '1 are left: key {muster:default}:job:w',
+  ])
+  const files = ['payload-1', 'result-2']
+  t.strictSame(leaked({ ...nothing, files }, 2), [])
+  t.match(leaked({ ...nothing, files }, 1), [/^2 files are left, where 1 may be: payload-1, result-2$/])
 })
 
 t.test('a job that is seen before the answer to its submission is read is no unknown one', async t => {

@@ -7,80 +7,28 @@
  *
  * Knowledge has an age: a look that was asked for before something was known may still show the state before it.
  */
+import {
+  type DoubtfulPull,
+  type DoubtfulSubmission,
+  type Stranger,
+  unexcusedResults,
+  unexcusedStrangers,
+} from './doubts.ts'
+import {
+  type Disturbance,
+  describeEnding,
+  describeLook,
+  describeOutcome,
+  type Fault,
+  type FaultKind,
+  type HandOut,
+  type JobLook,
+  type JobSpec,
+  type Outcome,
+  type State,
+} from './facts.ts'
 import { History } from './history.ts'
-import { describeValue, type Expected, isValue, type Value } from './values.ts'
-
-export type State = 'waiting' | 'delayed' | 'running' | 'succeeded' | 'dead' | 'cancelled'
-
-/** What a job comes to when nobody interferes; both `value` and `errors`: either is right. */
-export interface Ending {
-  readonly value?: Expected
-  /** Codes. */
-  readonly errors?: readonly string[]
-  /** Attempts that are spent then. */
-  readonly attempts: number
-  /** An interruption may save an attempt: what it would have done is in the checkpoint. */
-  readonly mayBeFewer?: boolean
-}
-
-export interface JobSpec {
-  readonly queue: string
-  readonly type: string
-  readonly timeoutMs: number
-  readonly ending: Ending
-  /** It may take its worker along: its neighbours are excused like those of a killed worker. */
-  readonly killsWorkers?: true
-}
-
-/** What GET /jobs says of a job; only what is judged. */
-export interface JobLook {
-  readonly workId: string
-  readonly state: State
-  readonly attemptsMade: number
-  readonly attempts: number
-  readonly lostLeases: number
-  readonly startedAt?: string
-  readonly collection?: 'uncollected' | 'leased' | 'acked'
-  readonly error?: { readonly code: string; readonly message: string }
-}
-
-export type Outcome =
-  | { readonly value: Value }
-  | { readonly error: { readonly code: string; readonly message: string } }
-
-export interface HandOut {
-  readonly workId: string
-  /** Left out when the value is still to be fetched: see `valued`. */
-  readonly outcome?: Outcome
-  /** When the pull was sent, and when its reply had been read. */
-  readonly askedAt: number
-  readonly at: number
-  readonly lease?: { readonly id: string; readonly ms: number }
-}
-
-export type Disturbance = 'worker' | 'slot' | 'node' | 'redis'
-
-export const faultKinds = [
-  ...([
-    'lost',
-    'doubled',
-    'wrong value',
-    'wrong outcome',
-    'stuck',
-    'came back',
-    'attempt spent',
-    'unknown job',
-  ] as const),
-  ...(['two jobs for one key', 'leaked', 'server error', 'node ended', 'no answer', 'wrong answer'] as const),
-] as const
-export type FaultKind = (typeof faultKinds)[number]
-
-export interface Fault {
-  readonly kind: FaultKind
-  readonly at: number
-  readonly sentence: string
-  readonly workId?: string
-}
+import { describeValue, isValue, type Value } from './values.ts'
 
 export interface Job {
   readonly workId: string
@@ -113,13 +61,15 @@ export class Model {
   readonly history: History
   readonly #options: ModelOptions
   readonly #disturbances: { readonly kind: Disturbance; readonly at: number }[] = []
-  readonly #doubtfulPulls: { readonly queue: string; readonly from: number; readonly to: number }[] = []
-  readonly #unknown = new Set<string>()
+  readonly #doubtfulPulls: DoubtfulPull[] = []
+  readonly #doubtfulSubmissions: DoubtfulSubmission[] = []
+  /** Seen, and not known to be accepted. */
+  readonly #strangers = new Map<string, Stranger>()
+  /** Accepted, to an end that nobody knows. */
+  readonly #unjudged = new Set<string>()
   /** Handed out before the answer to their submission was read. */
   readonly #early = new Map<string, HandOut[]>()
   readonly #told = new Set<string>()
-  /** Submissions that may have been kept, without a Work ID to know them by. */
-  doubtfulSubmissions = 0
 
   constructor(options: ModelOptions) {
     this.#options = options
@@ -136,7 +86,7 @@ export class Model {
 
   accepted(workId: string, spec: JobSpec, at: number): void {
     // It may have been seen before its answer was read.
-    this.#unknown.delete(workId)
+    this.#strangers.delete(workId)
     this.history.job(workId, at, `accepted: ${spec.type} in ${spec.queue}, to end as ${describeEnding(spec.ending)}`)
     if (this.jobs.has(workId)) {
       this.fault('doubled', at, 'one Work ID was given to two jobs', workId)
@@ -149,6 +99,21 @@ export class Model {
     if (spec.killsWorkers) this.disturbed('worker', at)
     for (const early of this.#early.get(workId) ?? []) this.handedOut(early)
     this.#early.delete(workId)
+  }
+
+  /** A submission that was accepted although its body is damaged: whatever it comes to is right. */
+  acceptedUnjudged(workId: string): void {
+    this.#unjudged.add(workId)
+    this.#strangers.delete(workId)
+  }
+
+  /** A submission without an answer: it may be one job, which has no Work ID to know it by. */
+  submissionDoubted(submission: DoubtfulSubmission): void {
+    this.#doubtfulSubmissions.push(submission)
+  }
+
+  get doubtfulSubmissionCount(): number {
+    return this.#doubtfulSubmissions.length
   }
 
   /** Zero when nothing was yet. */
@@ -165,8 +130,8 @@ export class Model {
   }
 
   /** A pull whose reply nobody read to its end: what it took may count as collected. */
-  pullDoubted(queue: string, from: number, to: number): void {
-    this.#doubtfulPulls.push({ queue, from, to })
+  pullDoubted(pull: DoubtfulPull): void {
+    this.#doubtfulPulls.push(pull)
   }
 
   cancelAsked(workId: string, at: number): void {
@@ -209,7 +174,8 @@ export class Model {
       `handed out ${how}: ${outcome === undefined ? 'a large value' : describeOutcome(outcome)}`,
     )
     if (job === undefined) {
-      this.#isUnknown(workId, at)
+      const stranger = this.#sees(handOut, at)
+      if (outcome !== undefined) stranger?.outcomes.push(outcome)
       this.#early.set(workId, [...(this.#early.get(workId) ?? []), handOut])
       return
     }
@@ -230,6 +196,7 @@ export class Model {
     this.history.job(workId, at, `read: ${describeValue(value)}`)
     const job = this.jobs.get(workId)
     if (job !== undefined) this.#judge(job, { value }, at)
+    else this.#strangers.get(workId)?.outcomes.push({ value })
   }
 
   /** Before it is sent: whatever becomes of it, the result may be gone from now on. */
@@ -254,7 +221,7 @@ export class Model {
   looked(look: JobLook, askedAt: number, at: number): void {
     const job = this.jobs.get(look.workId)
     if (job === undefined) {
-      this.#isUnknown(look.workId, at)
+      this.#sees(look, at)
       return
     }
     const { workId, state } = look
@@ -284,20 +251,18 @@ export class Model {
 
   /** At the very end, when all that can be collected was. */
   settled(at: number): void {
-    for (const job of this.jobs.values()) {
-      const { workId, state, collectedAt } = job
-      const isDone = collectedAt !== undefined || state === 'cancelled' || state === 'dead'
-      if (isDone) continue
+    const open = [...this.jobs.values()].filter(
+      ({ state, collectedAt }) => collectedAt === undefined && state !== 'cancelled' && state !== 'dead',
+    )
+    for (const { workId, state } of open)
       if (state !== 'succeeded') this.fault('stuck', at, `it is still ${state}`, workId)
-      else if (!job.isAckDoubtful && !this.#mayBeCollected(job))
-        this.fault('lost', at, 'it has succeeded, and its result was handed out to nobody', workId)
-    }
-    if (this.#unknown.size > this.doubtfulSubmissions)
-      this.fault(
-        'unknown job',
-        at,
-        `${this.#unknown.size} jobs are there that nobody has submitted: ${[...this.#unknown].slice(0, 3)}`,
-      )
+    const uncollected = open
+      .filter(({ state, isAckDoubtful }) => state === 'succeeded' && !isAckDoubtful)
+      .map(({ workId, spec, acceptedAt }) => ({ workId, queue: spec.queue, acceptedAt }))
+    for (const { workId } of unexcusedResults(uncollected, this.#doubtfulPulls))
+      this.fault('lost', at, 'it has succeeded, and its result was handed out to nobody', workId)
+    for (const { workId } of unexcusedStrangers([...this.#strangers.values()], this.#doubtfulSubmissions))
+      this.fault('unknown job', at, 'it is there, and nobody has submitted it', workId)
   }
 
   /** Whether the job is over for good, collected or not to be collected. */
@@ -311,7 +276,7 @@ export class Model {
   }
 
   #mayBeCollected({ spec, acceptedAt }: Job): boolean {
-    return this.#doubtfulPulls.some(({ queue, to }) => queue === spec.queue && to >= acceptedAt)
+    return this.#doubtfulPulls.some(({ queue, at }) => queue === spec.queue && at >= acceptedAt)
   }
 
   #job(workId: string): Job {
@@ -320,9 +285,14 @@ export class Model {
     return job
   }
 
-  #isUnknown(workId: string, at: number): void {
-    this.history.job(workId, at, 'seen, and unknown')
-    this.#unknown.add(workId)
+  #sees({ workId, queue, type }: { workId: string; queue?: string; type?: string }, at: number): Stranger | undefined {
+    if (this.#unjudged.has(workId)) return undefined
+    const stranger = this.#strangers.get(workId) ?? { workId, outcomes: [] }
+    this.#strangers.set(workId, stranger)
+    if (queue !== undefined) stranger.queue = queue
+    if (type !== undefined) stranger.type = type
+    this.history.job(workId, at, `seen, and unknown: ${stranger.type ?? 'a job'} in ${stranger.queue ?? 'some queue'}`)
+    return stranger
   }
 
   #ends(job: Job, state: 'succeeded' | 'dead' | 'cancelled', at: number): void {
@@ -391,23 +361,3 @@ export class Model {
 
 const isEnd = (state: State): state is 'succeeded' | 'dead' | 'cancelled' =>
   state === 'succeeded' || state === 'dead' || state === 'cancelled'
-
-export function describeEnding({ value, errors, attempts }: Ending): string {
-  const ends = [
-    ...(value === undefined ? [] : [describeValue(value)]),
-    ...(errors === undefined ? [] : [`dead (${errors.join(', ')})`]),
-  ]
-  return `${ends.join(' or ')} after ${attempts} attempts`
-}
-
-const describeOutcome = (outcome: Outcome): string =>
-  'value' in outcome ? describeValue(outcome.value) : `${outcome.error.code}: ${outcome.error.message.slice(0, 200)}`
-
-const describeLook = ({ state, attemptsMade, lostLeases, collection, error }: JobLook): string =>
-  [
-    `seen ${state}`,
-    `${attemptsMade} attempts`,
-    ...(lostLeases > 0 ? [`${lostLeases} lost leases`] : []),
-    ...(collection === undefined ? [] : [collection]),
-    ...(error === undefined ? [] : [`${error.code}: ${error.message.slice(0, 120)}`]),
-  ].join(', ')

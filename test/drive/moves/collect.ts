@@ -1,6 +1,7 @@
 /** Moves that collect results: plainly, under a lease, acked, released by going away, or left to run out. */
+
+import type { Outcome } from '../facts.ts'
 import { NoAnswer, type Reply } from '../http.ts'
-import type { Outcome } from '../model.ts'
 import type { Move, Stage } from '../move.ts'
 import type { Random } from '../random.ts'
 import { bytesValue, jsonValue } from '../values.ts'
@@ -36,14 +37,11 @@ export const collectMoves: readonly Move[] = [
     ...{ name: 'pull and go away', group: 'collect', weight: 2, stream: 'users' },
     async run(stage, random) {
       const queue = random.pick(queueNames)
-      const from = Date.now()
       const signal = AbortSignal.timeout(random.int(1, 60))
       try {
         await pull(stage, queue, { top: random.int(1, 50), waitMs: random.int(0, 500) }, signal)
       } catch (error) {
         if (!(error instanceof NoAnswer)) throw error
-      } finally {
-        stage.model.pullDoubted(queue, from, Date.now())
       }
     },
   },
@@ -62,15 +60,19 @@ export async function pull(stage: Stage, queue: string, query: PullQuery, signal
   const { http, model } = stage
   const path = `/pullCompleted?${new URLSearchParams({ queue, ...mapToText(query) })}`
   const askedAt = Date.now()
+  // What was taken under a lease comes back when that ends.
+  const doubt = (at: number): void => {
+    if (query.leaseMs === undefined) model.pullDoubted({ queue, at, top: Number(query.top) })
+  }
   let reply: Reply
   try {
     reply = await http.call('POST', path, signal === undefined ? {} : { signal })
   } catch (error) {
-    if (error instanceof NoAnswer) model.pullDoubted(queue, askedAt, Date.now())
+    if (error instanceof NoAnswer) doubt(Date.now())
     throw error
   }
   if (reply.status === 503) {
-    model.pullDoubted(queue, askedAt, reply.at)
+    doubt(reply.at)
     return 0
   }
   if (reply.status !== 200) {
@@ -85,7 +87,7 @@ export async function pull(stage: Stage, queue: string, query: PullQuery, signal
   // First all that can be said at once: what is fetched below takes time, in which others may be handed the same.
   for (const entry of entries) {
     const outcome = outcomeOf(entry)
-    const common = { workId: entry['Work ID'], askedAt, at: reply.at, ...(lease !== undefined && { lease }) }
+    const common = { workId: entry['Work ID'], queue, askedAt, at: reply.at, ...(lease !== undefined && { lease }) }
     model.handedOut({ ...common, ...(outcome !== undefined && { outcome }) })
   }
   if (lease !== undefined && entries.length > 0)

@@ -1,7 +1,8 @@
 /** Requests that must be refused, and change nothing; and clients that are slow, or leave in the middle. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { NoAnswer } from '../http.ts'
+import { type Call, NoAnswer } from '../http.ts'
 import type { Move, Stage } from '../move.ts'
+import { mayHaveSubmitted } from './submit.ts'
 
 interface Refused {
   readonly what: string
@@ -58,10 +59,7 @@ export const hostileMoves: readonly Move[] = [
       for (let flips = random.int(1, 6); flips > 0 && damaged.length > 0; flips -= 1)
         damaged[random.int(0, damaged.length - 1)] = random.int(0, 255)
       const headers = { 'content-type': type }
-      const reply = await doubtful(stage, () =>
-        stage.http.call('PUT', '/enqueue?type=d.echo', { headers, body: damaged }),
-      )
-      if (reply === 200) stage.model.doubtfulSubmissions += 1
+      await doubtful(stage, 'd.echo', { headers, body: damaged })
     },
   },
   {
@@ -70,8 +68,7 @@ export const hostileMoves: readonly Move[] = [
       const depth = random.pick([10, 400, 4100, 4104, 4105, 4106, 4107, 4108, 4110, 5000, 100_000])
       const body = `{"payload":${'['.repeat(depth)}${']'.repeat(depth)}}`
       const headers = { 'content-type': json }
-      const reply = await doubtful(stage, () => stage.http.call('PUT', '/enqueue?type=noop', { headers, body }))
-      if (reply === 200) stage.model.doubtfulSubmissions += 1
+      await doubtful(stage, 'noop', { headers, body })
     },
   },
   {
@@ -99,22 +96,20 @@ export const hostileMoves: readonly Move[] = [
         },
       })
       const call = { headers: { 'content-type': octets }, body, signal: left.signal }
-      const reply = await doubtful(stage, () => stage.http.call('PUT', '/enqueue?type=d.echo', call))
-      if (reply === 200) stage.model.doubtfulSubmissions += 1
+      await doubtful(stage, 'd.echo', call)
     },
   },
 ]
 
-/** @returns the status, if there was one */
-async function doubtful(stage: Stage, send: () => Promise<{ status: number }>): Promise<number | undefined> {
+/** It may be accepted or not; whatever it comes to then is right. */
+async function doubtful({ http, model }: Stage, type: string, call: Call): Promise<void> {
   try {
-    const { status } = await send()
-    if (status === 503) stage.model.doubtfulSubmissions += 1
-    return status
+    const reply = await http.call('PUT', `/enqueue?type=${type}`, call)
+    if (reply.status === 200) model.acceptedUnjudged(String(reply.json()['Work ID']))
+    else if (mayHaveSubmitted(reply)) model.submissionDoubted({ queue: 'default', type })
   } catch (error) {
-    stage.model.doubtfulSubmissions += 1
     if (!(error instanceof NoAnswer)) throw error
-    return undefined
+    model.submissionDoubted({ queue: 'default', type })
   }
 }
 

@@ -1,5 +1,5 @@
 /** Moves on single jobs: look, read, cancel, replay. */
-import type { JobLook } from '../model.ts'
+import type { JobLook } from '../facts.ts'
 import type { Move, Stage } from '../move.ts'
 
 export const jobMoves: readonly Move[] = [

@@ -1,7 +1,7 @@
 /** Moves that kill: SIGKILL to node, worker, slot and Redis; all of them come back by themselves or are started again. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Deployment, kill } from '../deployment.ts'
-import type { Disturbance } from '../model.ts'
+import type { Disturbance } from '../facts.ts'
 import type { Move, Stage } from '../move.ts'
 import type { ProcessInfo } from '../processes.ts'
 import type { Random } from '../random.ts'

@@ -1,7 +1,8 @@
 /** Moves that submit jobs: in every body form, one at a time and in bursts, with keys and without. */
+
+import { describeEnding } from '../facts.ts'
 import { NoAnswer, type Reply } from '../http.ts'
 import type { Draw } from '../kinds.ts'
-import { describeEnding } from '../model.ts'
 import type { Move, Stage } from '../move.ts'
 import type { Random } from '../random.ts'
 import { hashChain, jsonValue } from '../values.ts'
@@ -104,15 +105,16 @@ export async function submit(
   const { path, headers, body } = makeRequest(random, draw, queue, options)
   const spec = { queue, type, timeoutMs, ending, ...(killsWorkers && { killsWorkers }) }
   const call = { headers: { ...headers, ...(key !== undefined && { 'idempotency-key': key }) }, ...withBody(body) }
+  const method = random.pick(['PUT', 'POST'])
   let reply: Reply
   try {
-    reply = key === undefined ? await http.call('PUT', path, call) : await http.insist('PUT', path, call)
+    reply = key === undefined ? await http.call(method, path, call) : await http.insist(method, path, call)
   } catch (error) {
-    if (error instanceof NoAnswer) model.doubtfulSubmissions += 1
+    if (error instanceof NoAnswer) model.submissionDoubted(spec)
     throw error
   }
   if (reply.status === 503) {
-    model.doubtfulSubmissions += 1
+    if (mayHaveSubmitted(reply)) model.submissionDoubted(spec)
     return undefined
   }
   if (reply.code() === 'queue_draining' && stage.closedQueues.has(queue)) return undefined
@@ -121,7 +123,7 @@ export async function submit(
     model.fault(
       'wrong answer',
       reply.at,
-      `PUT ${path}, ${JSON.stringify(headers)}, to end as ${describeEnding(ending)}: ${text}`,
+      `${method} ${path}, ${JSON.stringify(headers)}, to end as ${describeEnding(ending)}: ${text}`,
     )
     return undefined
   }
@@ -134,6 +136,9 @@ export async function submit(
   }
   return workId
 }
+
+/** A 503 that says that there is no room was said before anything was kept; any other may have come after. */
+export const mayHaveSubmitted = (reply: Reply): boolean => reply.status === 503 && reply.code() !== 'overloaded'
 
 export const withBody = (body: Request['body']): { body?: Uint8Array | string } => (body === undefined ? {} : { body })
 
