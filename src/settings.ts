@@ -238,6 +238,11 @@ export const fields = {
     "Local workers run as this user, away from the node's keys and Redis; the node has to be root",
   ),
   passEnv: field(list, '', 'Variables that handlers may see besides the harmless ones, separated by commas'),
+  isolation: field(
+    oneOf('slot', 'process'),
+    'slot',
+    'process: each attempt runs in a process of its own that ends with it, whatever its handler declares; slot: jobs share processes',
+  ),
   workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
   workerDrainMs: field(
     integer(0, day),
@@ -269,11 +274,18 @@ export interface PlacementSettings {
   readonly handlerMetadata: 'no' | 'yes'
 }
 
+/** How jobs of a queue run. */
+export interface RunSettings {
+  readonly isolation: 'slot' | 'process'
+}
+
 export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['parse']> } & {
   /** By queue name; `default` is always there. */
   readonly pools: Readonly<Record<string, PoolSettings>>
   /** What a queue's instances are; by queue name, like pools. */
   readonly placements: Readonly<Record<string, PlacementSettings>>
+  /** How a queue's jobs run; by queue name, like pools. */
+  readonly runs: Readonly<Record<string, RunSettings>>
 }
 
 /** `dataDir` → `MUSTER_DATA_DIR` */
@@ -309,7 +321,9 @@ const placementFields = {
   handlerMetadata: 'ec2HandlerMetadata',
 } as const satisfies Record<keyof PlacementSettings, keyof Fields>
 
-const queueFields: Readonly<Record<string, keyof Fields>> = { ...poolFields, ...placementFields }
+const runFields = { isolation: 'isolation' } as const satisfies Record<keyof RunSettings, keyof Fields>
+
+const queueFields: Readonly<Record<string, keyof Fields>> = { ...poolFields, ...placementFields, ...runFields }
 
 /**
  * Reads all settings.
@@ -347,7 +361,8 @@ export function readSettings(environment: Environment): Settings {
   if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
   const pools = mapValues(queues, queue => only(queue, poolFields))
   const placements = mapValues(queues, queue => only(queue, placementFields))
-  return { ...values, pools, placements } as unknown as Settings
+  const runs = mapValues(queues, queue => only(queue, runFields))
+  return { ...values, pools, placements, runs } as unknown as Settings
 }
 
 /** Reads one value; a time (its key ends with Ms) may have a unit: 30s, 5m, 24h. */
@@ -371,7 +386,7 @@ export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE', 'MUSTER_
 
 const knownVariables = new Set<string>([...Object.keys(fields).map(variableName), ...instanceVariables])
 
-type Queue = PoolSettings & PlacementSettings
+type Queue = PoolSettings & PlacementSettings & RunSettings
 
 /** The part of a queue's settings that a table of fields names. */
 const only = (queue: Queue, table: Readonly<Record<string, unknown>>): object =>

@@ -22,6 +22,7 @@ export interface DeclaredType {
   readonly type: string
   readonly description?: string
   readonly payload?: object
+  readonly isolation?: 'process'
 }
 
 export interface DeployedHandlersOptions {

@@ -156,6 +156,12 @@ export const Lease = Type.Object({
   alone: Type.Optional(
     Type.Boolean({ description: 'Workers were lost under this job: run it with no other job beside it' }),
   ),
+  isolation: Type.Optional(
+    Type.Enum(['process'], {
+      description:
+        'Its queue asks for it: run it in a process that has run no job before, and end that with the attempt',
+    }),
+  ),
 })
 export type Lease = Static<typeof Lease>
 

@@ -113,7 +113,7 @@ const isObject = (value: unknown): value is object => typeof value === 'object' 
 const looksLikeHandler = (value: object): boolean => 'handle' in value || ('type' in value && 'payload' in value)
 
 async function checkHandler(name: string, value: object, path: string): Promise<Handler> {
-  const { type, handle, payload } = value as Partial<Record<keyof Handler, unknown>>
+  const { type, handle, payload, isolation } = value as Partial<Record<keyof Handler, unknown>>
   if (typeof type !== 'string' || !handlerTypePattern.test(type)) {
     throw malformed(
       path,
@@ -123,6 +123,8 @@ async function checkHandler(name: string, value: object, path: string): Promise<
   }
   if (typeof handle !== 'function')
     throw malformed(path, name, `("${type}") needs a function "handle(payload, context)"`)
+  if (isolation !== undefined && isolation !== 'process')
+    throw malformed(path, name, `("${type}") takes "process" as its isolation, or none`)
   if (payload === undefined) return value as Handler
   if (!isObject(payload)) throw malformed(path, name, `("${type}") needs a JSON schema as its payload, or none`)
   // Loaded only now: a slot that runs built-in types starts without the validator.

@@ -58,6 +58,11 @@ export interface Handler<Payload = unknown> {
   /** JSON schema (TypeBox makes one, with its type) that a JSON payload must satisfy; checked when the job is submitted. */
   readonly payload?: TSchema
   /**
+   * `process`: each attempt runs in a process of its own, which has run nothing before and ends with it. Left out: a slot runs
+   * one job after the other.
+   */
+  readonly isolation?: 'process'
+  /**
    * Does the work.
    * @param payload the submitted bytes as a Buffer, the submitted JSON value, or null when none was given
    * @returns the value: anything that JSON can hold, or a Uint8Array for bytes; undefined becomes null
@@ -77,12 +82,14 @@ export const handlerTypePattern = /^[A-Za-z][A-Za-z0-9_.-]{0,127}$/
 export function defineHandler<const Schema extends TSchema>(definition: {
   type: string
   description?: string
+  isolation?: 'process'
   payload: Schema
   handle: (payload: Static<Schema>, context: HandlerContext) => unknown
 }): Handler<Static<Schema>>
 export function defineHandler<Payload = unknown>(definition: {
   type: string
   description?: string
+  isolation?: 'process'
   handle: (payload: Payload, context: HandlerContext) => unknown
 }): Handler<Payload>
 /**

@@ -6,6 +6,7 @@ export interface DescribedHandler {
   readonly type: string
   readonly description?: string
   readonly payload?: object
+  readonly isolation?: 'process'
 }
 
 export interface HandledType extends DescribedHandler {
@@ -16,9 +17,10 @@ export interface HandledType extends DescribedHandler {
 
 /** @throws TypeError when a payload schema is not valid */
 export const toKnownTypes = (described: readonly DescribedHandler[]): HandledType[] =>
-  described.map(({ type, description, payload }) => ({
+  described.map(({ type, description, payload, isolation }) => ({
     type,
     isBuiltIn: builtInHandlers.some(handler => handler.type === type),
     ...(description !== undefined && { description }),
+    ...(isolation !== undefined && { isolation }),
     ...(payload !== undefined && { payload, check: compilePayloadCheck({ type, payload }) }),
   }))

@@ -39,6 +39,8 @@ const lookAgainMs = 1000
 export interface ClaimLimits {
   readonly timeoutMs: number
   readonly maxLostLeases: number
+  /** process: each attempt has a process of its own. */
+  readonly isolation: 'slot' | 'process'
 }
 
 /** Buries a job under which too many workers were lost; resolves when it is dead. */
@@ -96,6 +98,7 @@ export class Claims {
       timeoutMs: data.timeoutMs ?? this.#limits.timeoutMs,
       ...(checkpoint !== undefined && { checkpoint: toContent(checkpoint, 'checkpoints', job.id, token) }),
       ...(lost.length >= aloneAfterCount && { alone: true }),
+      ...(this.#limits.isolation === 'process' && { isolation: 'process' as const }),
     }
   }
 

@@ -179,7 +179,8 @@ interface PartsContext {
 }
 
 function makeParts(queue: JobQueue, { settings, bell, store, log, attemptLog }: PartsContext): QueueParts {
-  const claims: Claims = new Claims(queue, bell, settings, (lease, lost) => completions.bury(lease, lost))
+  const limits = { ...settings, ...settings.runs[queue.name] }
+  const claims: Claims = new Claims(queue, bell, limits, (lease, lost) => completions.bury(lease, lost))
   const checkpoints = new Checkpoints(queue, store, settings, log)
   const completions = new Completions(queue, claims, checkpoints, bell, settings.backoffMs, attemptLog)
   return {

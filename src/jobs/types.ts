@@ -10,6 +10,8 @@ export interface KnownType {
   readonly description?: string
   /** JSON schema of its payload. */
   readonly payload?: object
+  /** Absent: its attempts share slots. */
+  readonly isolation?: 'process'
   readonly isBuiltIn?: boolean
   /** Says what is wrong with a JSON payload; absent: takes anything. */
   readonly check?: (payload: unknown) => string | undefined

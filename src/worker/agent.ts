@@ -29,6 +29,7 @@ import { fetchBlobs } from './payload-fetch.ts'
 import { Reporter } from './reporter.ts'
 import { Returns } from './returns.ts'
 import { SlotPool } from './slot-pool.ts'
+import type { HandlerDescription } from './slot-protocol.ts'
 import { UpdateLoop } from './update-loop.ts'
 
 /**
@@ -114,6 +115,7 @@ export class Worker {
         : new InterruptionWatch({ url: metadataUrl, log, onNotice: notice => this.#onInterruption(notice) })
     this.#pool = new SlotPool({
       slots: this.#slots,
+      isolation: settings.isolation,
       heapMb: settings.workerHeapMb,
       maxBodyBytes: settings.maxBodyBytes,
       passEnv: settings.passEnv,
@@ -233,10 +235,10 @@ export class Worker {
     await this.#end('asked')
   }
 
-  #onHandlers(path: string, types: string[]): void {
-    this.#pool.replaceHandlers(path)
+  #onHandlers(path: string, types: readonly HandlerDescription[]): void {
+    this.#pool.replaceHandlers(path, types)
     if (this.#heartbeat === undefined) return
-    this.#heartbeat.types = types
+    this.#heartbeat.types = types.map(({ type }) => type)
     this.#heartbeat.renew()
   }
 

@@ -10,6 +10,7 @@ import { describeHandlers } from './describe-handlers.ts'
 import { checkedBundle } from './fetch-handlers.ts'
 import { type BundleFile, writeBundle } from './load-bundle.ts'
 import type { NodeClient } from './node-client.ts'
+import type { HandlerDescription } from './slot-protocol.ts'
 
 export interface HandlersUpdatesOptions {
   readonly client: NodeClient
@@ -17,7 +18,7 @@ export interface HandlersUpdatesOptions {
   readonly digest: string | undefined
   readonly passEnv: readonly string[]
   /** There are others, which can be loaded. */
-  readonly onFile: (path: string, types: string[]) => void
+  readonly onFile: (path: string, types: readonly HandlerDescription[]) => void
   readonly log: Logger
 }
 
@@ -64,10 +65,7 @@ export class HandlersUpdates {
       const types = await describeHandlers(file.path, passEnv)
       if (this.#stopping.signal.aborted) return
       this.#digest = digest
-      onFile(
-        file.path,
-        types.map(({ type }) => type),
-      )
+      onFile(file.path, types)
       log.info({ digest }, 'new jobs run on other handlers')
     } catch (error) {
       if (this.#stopping.signal.aborted) return

@@ -53,10 +53,11 @@ try {
   pipe.on('data', chunk => reader.push(chunk))
   output.send({
     k: 'ready',
-    types: [...handlers.values()].map(({ type, description, payload }) => ({
+    types: [...handlers.values()].map(({ type, description, payload, isolation }) => ({
       type,
       ...(description !== undefined && { description: String(description) }),
       ...(payload !== undefined && { payload }),
+      ...(isolation === 'process' && { isolation }),
     })),
   })
 } catch (error) {

@@ -8,6 +8,7 @@ const isText: Check = value => typeof value === 'string'
 const isCount: Check = value => Number.isSafeInteger(value) && (value as number) >= 0
 const isDuration: Check = value => Number.isFinite(value) && (value as number) >= 0
 const isFraction: Check = value => Number.isFinite(value) && (value as number) >= 0 && (value as number) <= 1
+const isProcess: Check = value => value === 'process'
 const isTrue: Check = value => value === true
 const isFields = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -28,7 +29,9 @@ const isError = isShape(
 )
 
 const checks: Record<FromSlot['k'], Check> = {
-  ready: isShape({ types: isArrayOf(isShape({ type: isText }, { description: isText, payload: isFields })) }),
+  ready: isShape({
+    types: isArrayOf(isShape({ type: isText }, { description: isText, payload: isFields, isolation: isProcess })),
+  }),
   unready: isShape({ message: isText }),
   start: isShape({ id: isCount }),
   done: isShape({ id: isCount, ms: isDuration, kind: kind => kind === 'bytes' || kind === 'json' }, { next: isCount }),

@@ -2,7 +2,8 @@
 import type { Logger } from 'pino'
 import type { Attempt, Outcome } from './attempt.ts'
 import type { FetchOutcome } from './payload-fetch.ts'
-import type { Slot, SlotEvents } from './slot.ts'
+import type { Slot } from './slot.ts'
+import type { SlotEvents } from './slot-events.ts'
 
 export interface SlotPoolEvents {
   readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
@@ -18,6 +19,8 @@ export interface SlotPoolEvents {
 
 export interface SlotPoolOptions {
   readonly slots: number
+  /** process: every attempt is isolated, whatever its handler declares. */
+  readonly isolation: 'slot' | 'process'
   readonly heapMb: number
   readonly maxBodyBytes: number
   readonly passEnv: readonly string[]

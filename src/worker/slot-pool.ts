@@ -6,20 +6,20 @@
  *               │ └────────┘ not started: recalled from behind a long job, or the slot died
  *               └─ waited too long, or draining ──▶ onReturn
  *
- * Short jobs are sent several at once. A slot that died is replaced; one that keeps failing to start, ever later.
- * When the handlers are replaced, each slot makes room for one with the new ones as soon as nothing runs in it.
+ * Short jobs are sent several at once. An isolated attempt goes alone into a slot that has run nothing before
+ * (slot-supply.ts); jobs that need no such slot pass it by while there is none.
  * A job that must run alone has its turn (alone-turn.ts): what has not started goes out by onReturn, what runs may finish,
  * then it runs with nothing beside it.
  */
 import { AloneTurn } from './alone-turn.ts'
 import { appetite, longRunMs } from './appetite.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
-import { Backoff, pause } from './backoff.ts'
 import { JobBuffer } from './job-buffer.ts'
 import type { FetchOutcome } from './payload-fetch.ts'
-import { Slot, type SlotEvents } from './slot.ts'
+import type { Slot } from './slot.ts'
 import type { SlotPoolOptions } from './slot-pool-options.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
+import { isIdle, SlotSupply } from './slot-supply.ts'
 import { timedOut, unreadable } from './slot-words.ts'
 
 /** A slot with fewer short jobs than this gets more. */
@@ -31,20 +31,31 @@ const lookEveryMs = 50
 
 export class SlotPool {
   readonly #options: SlotPoolOptions
-  readonly #slots = new Set<Slot>()
-  readonly #buffer = new JobBuffer()
+  readonly #supply: SlotSupply
+  readonly #buffer = new JobBuffer(attempt => this.#isIsolated(attempt))
   readonly #alone = new AloneTurn()
   readonly #fetching = new Map<Attempt, AbortController>()
-  readonly #respawns = new Set<NodeJS.Timeout>()
-  readonly #spawnBackoff = new Backoff(100, 30_000)
   #lookTimer: NodeJS.Timeout | undefined
   #draining = false
   #stopped = false
-  #handlersFile: string | undefined
+  #isolatedTypes: ReadonlySet<string> = new Set()
 
   constructor(options: SlotPoolOptions) {
     this.#options = options
-    this.#handlersFile = options.handlersFile
+    this.#supply = new SlotSupply({
+      ...options,
+      events: {
+        onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
+        onChange: slot => this.#onChange(slot),
+        onUnstarted: attempts => this.#takeBack(attempts),
+        onUpdate: options.events.onUpdate,
+        onCheckpoint: options.events.onCheckpoint,
+      },
+      onGone: () => {
+        this.#dispatch()
+        options.events.onRoom()
+      },
+    })
   }
 
   /**
@@ -53,32 +64,32 @@ export class SlotPool {
    * @throws StartupError when the handlers cannot be loaded
    */
   async start(): Promise<HandlerDescription[]> {
-    const first = this.#spawn()
-    const types = await first.ready
-    for (let count = 1; count < this.#options.slots; count++) this.#trySpawn()
+    const types = await this.#supply.start()
+    this.#isolatedTypes = isolatedOf(types)
     return types
   }
 
   /** Whatever starts from now on runs on these handlers, which can be loaded; what runs ends on those before. */
-  replaceHandlers(file: string): void {
-    this.#handlersFile = file
-    for (const slot of [...this.#slots]) {
-      slot.isRetired = true
-      if (slot.size > 0) slot.recall()
-      this.#endRetired(slot)
-    }
+  replaceHandlers(file: string, types: readonly HandlerDescription[]): void {
+    this.#isolatedTypes = isolatedOf(types)
+    this.#supply.replaceHandlers(file)
   }
 
   /** How many more jobs should come. */
   get appetite(): number {
     if (this.#draining || this.#alone.isTaken) return 0
     let openSlots = 0
+    let takenPlaces = 0
     let heldCount = this.#buffer.size
-    for (const slot of this.#slots) {
-      if (!slot.isReady || slot.isRetired || slot.runningForMs > longRunMs) continue
-      openSlots += 1
-      heldCount += slot.size + (slot.isReserved ? 1 : 0)
+    for (const slot of this.#supply.all) {
+      if (slot.isRetired || slot.runningForMs > longRunMs) {
+        takenPlaces += slot.size > 0 || slot.isReplaced ? 1 : 0
+      } else if (slot.isReady) {
+        openSlots += 1
+        heldCount += slot.size + (slot.isReserved ? 1 : 0)
+      }
     }
+    openSlots = Math.min(openSlots, this.#options.slots - takenPlaces)
     const wanted = appetite({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
     // The next one may have to run alone as well: what came with it would only go back.
     return this.#alone.wasLast ? Math.min(1, wanted) : wanted
@@ -86,9 +97,7 @@ export class SlotPool {
 
   /** A slot has nothing to do, and nothing waits for it. */
   get hasIdleSlot(): boolean {
-    if (this.#buffer.size > 0) return false
-    for (const slot of this.#slots) if (isIdle(slot)) return true
-    return false
+    return this.#buffer.size === 0 && this.#supply.hasPlace && this.#supply.idle.length > 0
   }
 
   /** Nothing runs, waits or is fetched. */
@@ -97,13 +106,13 @@ export class SlotPool {
   }
 
   get pids(): number[] {
-    return [...this.#slots].flatMap(slot => slot.pid ?? [])
+    return [...this.#supply.all].flatMap(slot => slot.pid ?? [])
   }
 
   /** It waits, is fetched or is in a slot here. */
   has(attempt: Attempt): boolean {
     if (this.#buffer.has(attempt) || this.#fetching.has(attempt) || this.#alone.waiting === attempt) return true
-    for (const slot of this.#slots) if (slot.has(attempt)) return true
+    for (const slot of this.#supply.all) if (slot.has(attempt)) return true
     return false
   }
 
@@ -135,7 +144,7 @@ export class SlotPool {
       attempt.verdict = verdict
       this.#fetching.get(attempt)?.abort()
     } else {
-      for (const slot of this.#slots) slot.end(attempt, verdict)
+      for (const slot of this.#supply.all) slot.end(attempt, verdict)
     }
   }
 
@@ -148,94 +157,52 @@ export class SlotPool {
 
   /** The attempts that run now. */
   get running(): Attempt[] {
-    return [...this.#slots].flatMap(slot => slot.current ?? [])
+    return [...this.#supply.all].flatMap(slot => slot.current ?? [])
   }
 
   /** Kills all slots. What was in them is gone without a word. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#lookTimer)
-    for (const timer of this.#respawns) clearTimeout(timer)
     for (const controller of this.#fetching.values()) controller.abort()
-    for (const slot of this.#slots) slot.kill()
+    this.#supply.stop()
   }
 
   /** Resolves when all killed slots are gone, or after a second. */
   async ended(): Promise<void> {
-    const never = new AbortController().signal
-    for (let look = 0; look < 40 && this.#slots.size > 0; look++) await pause(25, never)
+    await this.#supply.ended()
+  }
+
+  #isIsolated({ lease }: Attempt): boolean {
+    return lease.isolation === 'process' || this.#options.isolation === 'process' || this.#isolatedTypes.has(lease.type)
   }
 
   /** No slot has anything. */
   get #isQuiet(): boolean {
-    return this.#fetching.size === 0 && [...this.#slots].every(slot => slot.size === 0)
+    return this.#fetching.size === 0 && [...this.#supply.all].every(slot => slot.size === 0)
   }
 
   /** What has not started goes back. */
   #clear(): void {
     this.#give(this.#buffer.takeAll())
     for (const controller of this.#fetching.values()) controller.abort()
-    for (const slot of this.#slots) if (slot.size > 0) slot.recall()
+    for (const slot of this.#supply.all) if (slot.size > 0) slot.recall()
   }
 
   /** Not before the nodes know that nothing else is here: else this job would not be blamed alone if the worker is lost. */
   #startAlone(): void {
     const attempt = this.#alone.waiting
     if (attempt === undefined) return
-    const slot = [...this.#slots].find(isIdle)
+    const isIsolated = this.#isIsolated(attempt)
+    const slot = this.#supply.idle.find(({ isFresh }) => isFresh || !isIsolated)
     if (slot !== undefined && this.#isQuiet && this.#options.isOnlyLease(attempt)) {
       this.#alone.begin()
       this.#buffer.append([attempt])
       this.#feed(slot)
     } else {
+      if (isIsolated) this.#supply.freshen(1)
       this.#keepLooking()
     }
-  }
-
-  #trySpawn(): void {
-    try {
-      this.#spawn()
-    } catch (error) {
-      this.#options.log.warn({ err: error }, 'a slot could not be started')
-      this.#respawnLater()
-    }
-  }
-
-  #spawn(): Slot {
-    const { heapMb, maxBodyBytes, passEnv } = this.#options
-    const handlersFile = this.#handlersFile
-    const events: SlotEvents = {
-      onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
-      onChange: slot => this.#onChange(slot),
-      onUnstarted: attempts => this.#takeBack(attempts),
-      onDeath: (slot, reason, hadJob) => this.#onDeath(slot, reason, hadJob),
-      onUpdate: this.#options.events.onUpdate,
-      onCheckpoint: this.#options.events.onCheckpoint,
-    }
-    const slot = new Slot({ handlersFile, heapMb, maxBodyBytes, passEnv, events })
-    this.#slots.add(slot)
-    return slot
-  }
-
-  #onDeath(slot: Slot, reason: string, hadJob: boolean): void {
-    this.#slots.delete(slot)
-    if (this.#stopped) return
-    if (!slot.isRetired) this.#options.log.warn({ pid: slot.pid, reason }, 'a slot ended')
-    // A job took it down: the next one need not suffer. Else it would soon end again.
-    if (hadJob || slot.isRetired) this.#trySpawn()
-    else this.#respawnLater()
-  }
-
-  #endRetired(slot: Slot): void {
-    if (slot.isRetired && slot.size === 0 && !slot.isReserved) slot.kill()
-  }
-
-  #respawnLater(): void {
-    const timer = setTimeout(() => {
-      this.#respawns.delete(timer)
-      if (!this.#stopped) this.#trySpawn()
-    }, this.#spawnBackoff.nextMs())
-    this.#respawns.add(timer)
   }
 
   #onOutcome(attempt: Attempt, outcome: Outcome): void {
@@ -243,16 +210,17 @@ export class SlotPool {
       this.#forget([attempt])
       return
     }
-    this.#spawnBackoff.reset()
-    this.#buffer.observe(attempt.lease.type, outcome.durationMs, performance.now())
+    this.#supply.worked()
+    this.#buffer.observe(attempt, outcome.durationMs, performance.now())
     this.#alone.left([attempt])
     this.#options.events.onOutcome(attempt, outcome)
   }
 
   #onChange(slot: Slot): void {
     this.#startAlone()
+    if (slot.size === 0) this.#freshen()
     if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
-    this.#endRetired(slot)
+    this.#supply.endRetired(slot)
     if (slot.size === 0) this.#options.events.onRoom()
   }
 
@@ -281,19 +249,22 @@ export class SlotPool {
   }
 
   #dispatch(): void {
-    for (const slot of this.#slots) {
-      if (this.#buffer.size === 0) break
-      if (isIdle(slot)) this.#feed(slot)
-    }
-    for (const slot of this.#slots) {
+    if (this.#stopped || this.#buffer.size === 0) return
+    this.#freshen()
+    for (const slot of [...this.#supply.idle, ...this.#supply.all]) {
       if (this.#buffer.size === 0) break
       if (this.#canFeed(slot)) this.#feed(slot)
     }
     this.#keepLooking()
   }
 
+  #freshen(): void {
+    const { isolatedCount } = this.#buffer
+    if (isolatedCount > 0) this.#supply.freshen(isolatedCount)
+  }
+
   #canFeed(slot: Slot): boolean {
-    if (isIdle(slot)) return true
+    if (isIdle(slot)) return this.#supply.hasPlace
     if (
       slot.isRetired ||
       !slot.takesMore ||
@@ -303,16 +274,17 @@ export class SlotPool {
       slot.isRecalling
     )
       return false
-    return slot.runningForMs < recallAfterMs && this.#buffer.isNextShort
+    return slot.runningForMs < recallAfterMs && this.#buffer.isNextShort(slot.isFresh)
   }
 
   /** Sends the next job to a slot, and more with it when they are short. */
   #feed(slot: Slot): void {
-    slot.takesMore = this.#buffer.isNextShort
-    const batch = this.#buffer.takeBatch(this.#slots.size).filter(attempt => this.#isGood(attempt))
+    slot.takesMore = this.#buffer.isNextShort(slot.isFresh)
+    const taken = this.#buffer.takeBatch(this.#options.slots, slot.isFresh)
+    const batch = taken.filter(attempt => this.#isGood(attempt))
     const [first] = batch
     if (first === undefined) {
-      if (this.#buffer.size > 0) this.#feed(slot)
+      if (taken.length > 0) this.#feed(slot)
       return
     }
     if (first.hasBlobs) {
@@ -321,7 +293,7 @@ export class SlotPool {
       if (batch.length > 1) this.#buffer.prepend(batch.slice(1))
       return
     }
-    slot.run(batch)
+    this.#supply.hand(slot, batch, this.#isIsolated(first))
     if (batch.length > 1) this.#keepLooking()
   }
 
@@ -341,10 +313,12 @@ export class SlotPool {
     const mustGo = this.#draining || (this.#alone.isTaken && !this.#alone.isTurnOf(attempt))
     if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !slot.isRetired && !mustGo) {
       slot.takesMore = false
-      slot.run([attempt])
+      this.#supply.hand(slot, [attempt], this.#isIsolated(attempt))
       return
     }
     slot.discardBlobs()
+    // A part of it has been in there.
+    if (this.#isIsolated(attempt)) slot.isRetired = true
     if (attempt.verdict !== undefined) this.#forget([attempt])
     else if (mustGo || outcome.kind === 'away') this.#give([attempt])
     else if (outcome.kind === 'failed') this.#onOutcome(attempt, { durationMs: 0, error: outcome.error })
@@ -374,7 +348,7 @@ export class SlotPool {
     this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
     this.#startAlone()
     let isWaiting = this.#buffer.size > 0
-    for (const slot of this.#slots) {
+    for (const slot of this.#supply.all) {
       if (slot.size <= 1) continue
       isWaiting = true
       if (slot.runningForMs > recallAfterMs) slot.recall()
@@ -383,5 +357,5 @@ export class SlotPool {
   }
 }
 
-const isIdle = (slot: Slot): boolean =>
-  slot.isReady && !slot.isRetired && slot.size === 0 && !slot.isReserved && !slot.isRecalling
+const isolatedOf = (types: readonly HandlerDescription[]): Set<string> =>
+  new Set(types.flatMap(({ type, isolation }) => (isolation === 'process' ? [type] : [])))

@@ -9,6 +9,7 @@ import type { Duplex, Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { AttemptError } from '../contract/worker-protocol.ts'
 import { childEnvironment } from '../settings/child-environment.ts'
+import { removeAttemptFolder } from './attempt-folder.ts'
 import { describeDeath } from './describe-death.ts'
 import { endMarked, slotMark } from './end-marked.ts'
 import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
@@ -143,6 +144,7 @@ export class SlotProcess {
   #onExit(code: number | null, signal: NodeJS.Signals | null): void {
     this.kill()
     endMarked(this.#mark)
+    void removeAttemptFolder(this.#mark)
     const finish = (): void => {
       clearTimeout(timer)
       this.#end(

@@ -7,6 +7,8 @@ export interface HandlerDescription {
   readonly type: string
   readonly description?: string
   readonly payload?: object
+  /** Absent: its attempts share slots. */
+  readonly isolation?: 'process'
 }
 
 /** A job as a slot gets it. `id` names the attempt between the two of them. */
@@ -17,6 +19,8 @@ export interface SlotJob {
   readonly attempt: number
   readonly attempts: number
   readonly params: Record<string, unknown>
+  /** The only one that the slot ever runs: it gets a folder of its own for temporary files. */
+  readonly isolated?: true
   /** Left out when it came before as `blob` and `chunk` frames. */
   readonly payload?: Content
   /** Likewise; or there is none. */

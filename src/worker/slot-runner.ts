@@ -10,6 +10,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isUint8Array } from 'node:util/types'
 import type { Handler } from '../handlers/define-handler.ts'
+import { enterAttemptFolder } from './attempt-folder.ts'
 import { describeError } from './describe-error.ts'
 import { toJson } from './handler-value.ts'
 import { JobContext } from './job-context.ts'
@@ -133,6 +134,7 @@ export class SlotRunner {
         this.#finish({ k: 'failed', id: job.id, ms: 0, error: { message, code: 'type_unsupported' } })
         return undefined
       }
+      if (job.isolated === true) enterAttemptFolder()
       const payload = this.#payloadOf(job)
       const value = this.#leftovers.run(context, () => handler.handle(payload, context))
       if (isThenable(value)) return this.#settle(job, startedMs, value)

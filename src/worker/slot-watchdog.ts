@@ -3,6 +3,7 @@
  * may be in an endless loop then and hear nothing.
  */
 import { workerData } from 'node:worker_threads'
+import { removeAttemptFolderNow } from './attempt-folder.ts'
 import { endMarked, slotMark } from './end-marked.ts'
 
 const lookEveryMs = 250
@@ -12,6 +13,7 @@ const { agentPid } = workerData as { agentPid: number }
 setInterval(() => {
   if (process.ppid === agentPid) return
   endMarked(process.env[slotMark] ?? '')
+  removeAttemptFolderNow(process.env[slotMark] ?? '')
   try {
     // The slot leads its group: what the handler started goes with it.
     process.kill(-process.pid, 'SIGKILL')

@@ -17,8 +17,8 @@ export const aborts: Record<Verdict, (attempt: Attempt) => { why: AbortWhy; mess
   interrupted: () => ({ why: 'interruption', message: 'The instance is about to be interrupted' }),
 }
 
-/** Blobs come ahead of the job. */
-export function toSlotJob({ id, lease }: Attempt): SlotJob {
+/** Blobs come ahead of the job. @param isIsolated it is the only one of its slot */
+export function toSlotJob({ id, lease }: Attempt, isIsolated: boolean): SlotJob {
   const { workId, type, attempt, attempts, params, payload, checkpoint } = lease
   return {
     id,
@@ -27,6 +27,7 @@ export function toSlotJob({ id, lease }: Attempt): SlotJob {
     attempt,
     attempts,
     params,
+    ...(isIsolated ? { isolated: true } : {}),
     ...('blob' in payload ? {} : { payload }),
     ...(checkpoint === undefined || 'blob' in checkpoint ? {} : { checkpoint }),
   }

@@ -13,6 +13,7 @@ import type { AttemptError } from '../contract/worker-protocol.ts'
 import { StartupError } from '../errors.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
 import { Deadline } from './deadline.ts'
+import type { SlotEvents, SlotOptions } from './slot-events.ts'
 import { checkedMessage } from './slot-message.ts'
 import { SlotProcess } from './slot-process.ts'
 import type { BlobPart, FromSlot, HandlerDescription } from './slot-protocol.ts'
@@ -30,30 +31,6 @@ const startWithinMs = 10_000
 const mostFutileHandOvers = 3
 /** Of a note, as nodes take it. */
 const maxNoteChars = 1000
-
-export interface SlotEvents {
-  /** The attempt has left the slot. The bytes of its value are only good until this returns: keep a copy. */
-  readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
-  /** Room in the slot: a job has ended, or all were given back. */
-  readonly onChange: (slot: Slot) => void
-  /** These were in the slot but have not started; they may run elsewhere. */
-  readonly onUnstarted: (attempts: Attempt[]) => void
-  /** After it no other event comes. `hadJob`: a job was running. */
-  readonly onDeath: (slot: Slot, reason: string, hadJob: boolean) => void
-  /** The attempt has new log lines or progress. */
-  readonly onUpdate: (attempt: Attempt) => void
-  /** The attempt leaves these bytes for the next one; they are the receiver's. `answer` is to be called once it is known. */
-  readonly onCheckpoint: (attempt: Attempt, bytes: Buffer, answer: (error?: string) => void) => void
-}
-
-export interface SlotOptions {
-  readonly handlersFile: string | undefined
-  readonly heapMb: number
-  /** Largest value or checkpoint. */
-  readonly maxBodyBytes: number
-  readonly passEnv: readonly string[]
-  readonly events: SlotEvents
-}
 
 interface ReadySettlers {
   readonly resolve: (types: HandlerDescription[]) => void
@@ -91,6 +68,10 @@ export class Slot {
   takesMore = false
   /** Its handlers were replaced: it finishes what it runs, gets nothing more, and ends. */
   isRetired = false
+  /** Retired, and the slot that takes its place has been started. */
+  isReplaced = false
+  /** Nothing of any job has ever been in it. */
+  isFresh = true
 
   /** @throws Error when the system has no room for another process */
   constructor({ events, ...options }: SlotOptions) {
@@ -151,8 +132,12 @@ export class Slot {
     return this.#recallTimer !== undefined
   }
 
-  /** Gives it jobs; each comes out again by an event. Blobs that were streamed in before are named by their attempt. */
-  run(attempts: readonly Attempt[]): void {
+  /**
+   * Gives it jobs; each comes out again by an event. Blobs that were streamed in before are named by their attempt.
+   * @param isIsolated it is the only one that this slot ever runs
+   */
+  run(attempts: readonly Attempt[], isIsolated = false): void {
+    this.isFresh = false
     if (this.isDead) {
       this.#events.onUnstarted([...attempts])
       return
@@ -161,7 +146,7 @@ export class Slot {
     for (const attempt of attempts) this.#held.set(attempt.id, attempt)
     if (wasEmpty) this.#awaitStart()
     try {
-      this.#process.send({ k: 'run', jobs: attempts.map(toSlotJob) })
+      this.#process.send({ k: 'run', jobs: attempts.map(attempt => toSlotJob(attempt, isIsolated)) })
     } catch (error) {
       // Nothing has left yet. One of them cannot be written down: each alone tells which.
       const [first] = attempts
@@ -171,6 +156,7 @@ export class Slot {
   }
 
   openBlob({ id }: Attempt, part: BlobPart, bytes: number, kind: 'bytes' | 'json'): void {
+    this.isFresh = false
     this.#process.send({ k: 'blob', id, part, bytes, kind })
   }
 

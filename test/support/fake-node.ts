@@ -24,6 +24,7 @@ export interface FakeJob {
   readonly timeoutMs?: number
   readonly checkpoint?: Content
   readonly alone?: boolean
+  readonly isolation?: 'process'
 }
 
 const leaseMs = 3000
@@ -168,7 +169,7 @@ export class FakeNode {
 
   /** Puts jobs in; returns their Work IDs. */
   add(...jobs: FakeJob[]): string[] {
-    const ids = jobs.map(({ type, payload, params, timeoutMs, checkpoint, alone }) => {
+    const ids = jobs.map(({ type, payload, params, timeoutMs, checkpoint, alone, isolation }) => {
       const workId = `w${++this.#count}`
       const token = `t${this.#count}`
       this.#waiting.push({
@@ -182,6 +183,7 @@ export class FakeNode {
         timeoutMs: timeoutMs ?? 60_000,
         ...(checkpoint === undefined ? {} : { checkpoint }),
         ...(alone === undefined ? {} : { alone }),
+        ...(isolation === undefined ? {} : { isolation }),
       })
       return workId
     })

@@ -1,6 +1,8 @@
 /** Handlers that behave badly on purpose, for tests of the worker. */
 import { spawn } from 'node:child_process'
-import { appendFileSync, writeSync } from 'node:fs'
+import { appendFileSync, existsSync, writeFileSync, writeSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { defineHandler, FinalError } from 'muster'
 import { oddErrors, throwing } from './odd-errors.mjs'
@@ -287,3 +289,22 @@ export const surroundings = defineHandler({
     return { folder: process.cwd(), leftOver: process.env.LEFT_OVER ?? null, path: process.env.PATH !== undefined }
   },
 })
+
+/** Tells what it finds, and leaves traces of every kind; `end`: how it ends. */
+const leaveTraces = async payload => {
+  const { end, gate } = payload ?? {}
+  const found = { pid: process.pid, global: globalThis.trace ?? null, folder: tmpdir(), number: Number.toString.trace }
+  globalThis.trace = 'left'
+  Number.toString.trace = 'left'
+  setInterval(() => undefined, 1000)
+  writeFileSync(join(found.folder, `trace-${process.pid}`), 'left')
+  const child = spawn('sh', ['-c', 'setsid sleep 600 & echo $!'], { stdio: ['ignore', 'pipe', 'ignore'] })
+  found.child = await new Promise(resolve => child.stdout.once('data', line => resolve(Number(line))))
+  while (gate !== undefined && !existsSync(gate)) await delay(20)
+  if (end === 'crash') process.kill(process.pid, 'SIGSEGV')
+  if (end === 'crash') await delay(60_000)
+  return found
+}
+
+export const traces = defineHandler({ type: 'traces', handle: leaveTraces })
+export const isolated = defineHandler({ type: 'isolated', isolation: 'process', handle: leaveTraces })

@@ -10,6 +10,12 @@ const TypeSchema = Type.Object({
     description:
       'built-in: comes with Muster; handlers: of the file that this node was started with; workers: only workers elsewhere said that they run it',
   }),
+  isolation: Type.Optional(
+    Type.Enum(['slot', 'process'], {
+      description:
+        'slot: attempts share the processes of a worker; process: each has one of its own, which ends with it (in queues with `isolation: process` all have). Absent: only workers elsewhere know',
+    }),
+  ),
   payload: Type.Optional(
     Type.Record(Type.String(), Type.Unknown(), {
       description: 'JSON schema of the payload, checked when a job is submitted; absent: anything is taken',
@@ -34,10 +40,11 @@ export function addTypes(app: App, { types }: Api): void {
     async ({ caller, host, protocol }) => {
       const known = await types.list({ withRemote: caller.queues === undefined })
       return {
-        types: known.map(({ type, description, payload, source }) => ({
+        types: known.map(({ type, description, payload, isolation = 'slot' as const, source }) => ({
           type,
           ...(description !== undefined && { description }),
           source,
+          ...(source !== 'workers' && { isolation }),
           ...(payload !== undefined && { payload: payload as Record<string, unknown> }),
           example: curlExample(`${protocol}://${host}`, type, payload),
         })),
