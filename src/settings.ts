@@ -244,6 +244,11 @@ export const fields = {
     'process: each attempt runs in a process of its own that ends with it, whatever its handler declares; slot: jobs share processes',
   ),
   workerHeapMb: field(integer(16, 1_000_000), 512, 'Heap limit of one slot'),
+  slotMemoryMb: field(
+    integer(0, 16_000_000),
+    0,
+    'Memory of one slot with all processes that it started, in MiB; beyond it the attempt fails; 0: no limit',
+  ),
   workerDrainMs: field(
     integer(0, day),
     30_000,

@@ -117,6 +117,7 @@ export class Worker {
       slots: this.#slots,
       isolation: settings.isolation,
       heapMb: settings.workerHeapMb,
+      memoryMb: settings.slotMemoryMb,
       maxBodyBytes: settings.maxBodyBytes,
       passEnv: settings.passEnv,
       handlersFile: settings.handlers === '' ? undefined : settings.handlers,

@@ -22,6 +22,8 @@ export interface SlotPoolOptions {
   /** process: every attempt is isolated, whatever its handler declares. */
   readonly isolation: 'slot' | 'process'
   readonly heapMb: number
+  /** Memory of a slot with all that it started; 0: any. */
+  readonly memoryMb: number
   readonly maxBodyBytes: number
   readonly passEnv: readonly string[]
   readonly handlersFile: string | undefined

@@ -14,6 +14,7 @@ import { describeDeath } from './describe-death.ts'
 import { endMarked, slotMark } from './end-marked.ts'
 import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
 import { toLogLines } from './log-lines.ts'
+import { countOomKills, goFirst } from './oom-score.ts'
 import type { ToSlot } from './slot-protocol.ts'
 
 /** After the process has ended: how long its pipes may stay open, held by what the handler started. */
@@ -53,6 +54,7 @@ export class SlotProcess {
   #isCorrupt = false
   /** Inherited by whatever its handlers start. */
   readonly #mark = randomUUID()
+  readonly #oomKillsBefore = countOomKills()
 
   constructor(options: SlotProcessOptions) {
     this.#options = options
@@ -68,6 +70,7 @@ export class SlotProcess {
       env: { ...childEnvironment(process.env, options.passEnv), [slotMark]: this.#mark },
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     })
+    goFirst(this.#child.pid)
     this.#child.on('error', error => {
       if (this.#child.pid === undefined)
         this.#end({ code: 'crash', message: `The slot's process could not be started: ${error.message}` })
@@ -145,11 +148,11 @@ export class SlotProcess {
     this.kill()
     endMarked(this.#mark)
     void removeAttemptFolder(this.#mark)
+    const oomKills = countOomKills() - this.#oomKillsBefore
+    const { heapMb } = this.#options
     const finish = (): void => {
       clearTimeout(timer)
-      this.#end(
-        this.#death ?? describeDeath({ code, signal, heapMb: this.#options.heapMb, stderrTail: this.#stderrTail }),
-      )
+      this.#end(this.#death ?? describeDeath({ code, signal, heapMb, oomKills, stderrTail: this.#stderrTail }))
     }
     const timer = setTimeout(finish, closeWithinMs)
     // Not before all that it said was read: the last result may still lie in the pipe.

@@ -11,12 +11,13 @@ import type { Attempt } from './attempt.ts'
 import { Backoff, pause } from './backoff.ts'
 import { Slot } from './slot.ts'
 import type { SlotEvents } from './slot-events.ts'
+import { MemoryWatch } from './slot-memory.ts'
 import type { SlotPoolOptions } from './slot-pool-options.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
 
 export type SlotSupplyOptions = Pick<
   SlotPoolOptions,
-  'slots' | 'heapMb' | 'maxBodyBytes' | 'passEnv' | 'handlersFile' | 'log'
+  'slots' | 'heapMb' | 'memoryMb' | 'maxBodyBytes' | 'passEnv' | 'handlersFile' | 'log'
 > & {
   readonly events: Omit<SlotEvents, 'onDeath'>
   /** A slot ended: its place is free. */
@@ -28,12 +29,14 @@ export class SlotSupply {
   readonly #slots = new Set<Slot>()
   readonly #respawns = new Set<NodeJS.Timeout>()
   readonly #spawnBackoff = new Backoff(100, 30_000)
+  readonly #memory: MemoryWatch
   #stopped = false
   #handlersFile: string | undefined
 
   constructor(options: SlotSupplyOptions) {
     this.#options = options
     this.#handlersFile = options.handlersFile
+    this.#memory = new MemoryWatch({ limitMb: options.memoryMb, slots: () => this.#slots, log: options.log })
   }
 
   /**
@@ -43,6 +46,7 @@ export class SlotSupply {
    */
   async start(): Promise<HandlerDescription[]> {
     const first = this.#spawn()
+    this.#memory.start()
     const types = await first.ready
     for (let count = 1; count < this.#options.slots; count++) this.#trySpawn()
     return types
@@ -113,6 +117,7 @@ export class SlotSupply {
   /** Kills all slots. What was in them is gone without a word. */
   stop(): void {
     this.#stopped = true
+    this.#memory.stop()
     for (const timer of this.#respawns) clearTimeout(timer)
     for (const slot of this.#slots) slot.kill()
   }

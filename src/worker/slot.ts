@@ -192,9 +192,9 @@ export class Slot {
     else this.#process.send({ k: 'recall', seq: ++this.#recallCount, ids: [attempt.id] })
   }
 
-  /** Kills the process and all that it started. */
-  kill(): void {
-    this.#process.kill()
+  /** Kills the process and all that it started. @param death what is to be said of it, if more than that it was killed */
+  kill(death?: AttemptError): void {
+    this.#process.kill(death)
   }
 
   /** @throws Error when an honest slot would not say this now; whoever reads from it then ends it */

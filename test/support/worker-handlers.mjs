@@ -1,6 +1,6 @@
 /** Handlers that behave badly on purpose, for tests of the worker. */
 import { spawn } from 'node:child_process'
-import { appendFileSync, existsSync, writeFileSync, writeSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -308,3 +308,18 @@ const leaveTraces = async payload => {
 
 export const traces = defineHandler({ type: 'traces', handle: leaveTraces })
 export const isolated = defineHandler({ type: 'isolated', isolation: 'process', handle: leaveTraces })
+
+/** Takes memory beside the heap of V8, in itself or in a child process, and keeps it. */
+export const buffers = defineHandler({
+  type: 'buffers',
+  handle: async ({ mb, inChild }) => {
+    if (inChild) spawn(process.execPath, ['-e', `const all = Buffer.alloc(${mb}e6, 1); setInterval(() => all, 1000)`])
+    else globalThis.kept = Buffer.alloc(mb * 1e6, 1)
+    await delay(120_000)
+  },
+})
+
+export const oomScore = defineHandler({
+  type: 'oomScore',
+  handle: () => Number(readFileSync('/proc/self/oom_score_adj', 'utf8')),
+})

@@ -116,9 +116,14 @@ t.test('an isolated job goes alone, into a fresh slot only; others pass it by', 
 })
 
 t.test('how a slot ended', async t => {
-  const end = { code: null, signal: null, heapMb: 64, stderrTail: [] }
+  const end = { code: null, signal: null, heapMb: 64, oomKills: 0, stderrTail: [] }
   t.match(describeDeath({ ...end, code: 3 }), { code: 'crash', message: /exit code 3$/ })
   t.match(describeDeath({ ...end, signal: 'SIGKILL' }), { code: 'crash', message: /lack of memory/ })
+  t.match(describeDeath({ ...end, signal: 'SIGKILL', oomKills: 1 }), {
+    code: 'out_of_memory',
+    message: /most likely by the kernel/,
+  })
+  t.match(describeDeath({ ...end, signal: 'SIGSEGV', oomKills: 1 }), { code: 'crash' }, 'that is not how it kills')
   t.match(describeDeath({ ...end, signal: 'SIGSEGV', stderrTail: ['', 'ouch'] }), {
     code: 'crash',
     message: /SIGSEGV.*last words:\nouch$/s,

@@ -11,6 +11,7 @@ const passedOn = [
   'maxBodyBytes',
   'passEnv',
   'workerHeapMb',
+  'slotMemoryMb',
   'workerDrainMs',
   'workerOrphanMs',
 ] as const satisfies readonly (keyof Settings)[]
