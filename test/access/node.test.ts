@@ -7,8 +7,9 @@ import { connect } from 'node:tls'
 import t, { type Test } from 'tap'
 import { Agent, fetch } from 'undici'
 import { type Certificates, makeCertificates } from '../support/certificates.ts'
-import { cli, freePort, type NodeProcess, startNodeProcess } from '../support/node-process.ts'
-import { until } from '../support/until.ts'
+import { freePort } from '../support/free-port.ts'
+import { cli, type NodeProcess, startNodeProcess } from '../support/node-process.ts'
+import { patienceMs, until } from '../support/until.ts'
 
 t.setTimeout(300_000)
 const operatorKey = `operator-${'k'.repeat(32)}`
@@ -154,7 +155,7 @@ t.test('TLS in the node: workers and commands trust the authority, and a new cer
     )
     socket.on('error', error => resolve((error as NodeJS.ErrnoException).code ?? 'refused'))
     t.teardown(() => socket.destroy())
-    setTimeout(reject, 10_000, new Error('no answer')).unref()
+    setTimeout(reject, patienceMs, new Error('no answer')).unref()
   })
   t.not(oldest, 'connected', 'nothing older than TLS 1.2')
 

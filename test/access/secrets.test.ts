@@ -97,7 +97,7 @@ t.test('no log line, reply, page or setting tells a secret', async t => {
   await call('PUT', '/enqueue?type=noop', rotated)
   await call('POST', '/keys', planted.operator, { name: 'x', roles: ['read'] })
   await direct.config('SET', 'requirepass', planted.redis)
-  await until(async () => (await fetch(`${node.url}/health/ready`)).status === 200, 30_000)
+  await until(async () => (await fetch(`${node.url}/health/ready`)).status === 200)
 
   const run = (args: readonly string[], more: Record<string, string> = {}): string => {
     const env = { PATH: process.env.PATH, MUSTER_CONFIG_FILE: '/nonexistent', ...environment, ...more }

@@ -39,7 +39,7 @@ t.test('without a terminal standard output is JSON alone, and failed attempts ar
   const put = await fetch(`${node.url}/enqueue?type=no&attempts=2`, { method: 'PUT' })
   const { 'Work ID': workId } = (await put.json()) as { 'Work ID': string }
   const said = () => linesOf(node.stdout().slice(0, node.stdout().lastIndexOf('\n') + 1))
-  await until(() => said().some(line => line.workId === workId && line.level === 'error'), 60_000)
+  await until(() => said().some(line => line.workId === workId && line.level === 'error'))
   const attempts = said().filter(line => line.workId === workId)
   t.match(attempts, [
     { level: 'warn', type: 'no', queue: 'default', attempt: 1, attempts: 2, message: /not today/ },
@@ -74,7 +74,7 @@ t.test('in a terminal it is lines for people, plain with NO_COLOR', async t => {
     })
     let hasEnded = false
     void gone.then(() => (hasEnded = true))
-    await until(() => hasEnded || (said.includes('Muster is ready') && said.includes('INFO')), 60_000)
+    await until(() => hasEnded || (said.includes('Muster is ready') && said.includes('INFO')))
     t.match(said, /Muster is ready/)
     t.equal(said.includes(`${colorCode}3`), noColor === '', `colours with NO_COLOR="${noColor}"`)
     t.notMatch(said, /^\{"level"/m)

@@ -1,8 +1,8 @@
 /** What every provider promises, as tests. */
 import { randomUUID } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Provider } from '../../src/fleet/providers/provider.ts'
+import { until } from '../support/until.ts'
 
 export interface ProviderUnderTest {
   readonly provider: Provider
@@ -29,13 +29,8 @@ export function testProviderContract(
       decisionId,
       slots: 2,
     })
-    const empty = async (provider: Provider): Promise<void> => {
-      const deadline = Date.now() + 10_000
-      while ((await provider.list()).length > 0) {
-        if (Date.now() > deadline) throw new Error('instances do not go away')
-        await delay(10)
-      }
-    }
+    const empty = async (provider: Provider): Promise<void> =>
+      await until(async () => (await provider.list()).length === 0)
 
     t.test('what was launched is listed, as it was asked for', async t => {
       const { provider } = await open(t)
@@ -84,7 +79,7 @@ export function testProviderContract(
       await Promise.all([provider.terminate(ids), provider.terminate(ids)])
       for (const { id, state } of await provider.list()) t.equal(state, id === kept?.id ? 'running' : 'terminating')
       await provider.terminate(ids, { force: true })
-      while ((await provider.list()).length > 1) await delay(10)
+      await until(async () => (await provider.list()).length <= 1)
       t.equal((await provider.list())[0]?.id, kept?.id)
       await provider.terminate(ids)
       t.equal((await provider.list()).length, 1)

@@ -157,13 +157,11 @@ t.test('into the Redis of a node, which goes on', async t => {
   await hand(node)
   t.equal(await complete(node, running, { value: { json: 'by hand' } }), 'succeeded', 'a lease holds over it')
   for (const what of ['waiting', 'large', 'urgent'])
-    await until(async () => (await stateOf(node, jobs[what] as string)).state === 'succeeded', 60_000).catch(
-      async error => {
-        throw new Error(
-          `${what}: ${(error as Error).message}\n${JSON.stringify(await get(`${node.url}/fleet`))}\n${node.output().slice(-1500)}`,
-        )
-      },
-    )
+    await until(async () => (await stateOf(node, jobs[what] as string)).state === 'succeeded').catch(async error => {
+      throw new Error(
+        `${what}: ${(error as Error).message}\n${JSON.stringify(await get(`${node.url}/fleet`))}\n${node.output().slice(-1500)}`,
+      )
+    })
   const pulled: Body[] = await post(`${node.url}/pullCompleted?top=100`)
   const values = new Map(pulled.map(one => [one['Work ID'], one.Value]))
   t.equal(values.get(jobs.uncollected), 'uncollected')

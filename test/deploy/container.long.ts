@@ -10,7 +10,7 @@ import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
-import { freePort } from '../support/node-process.ts'
+import { freePort } from '../support/free-port.ts'
 import { until } from '../support/until.ts'
 
 const run = promisify(execFile)
@@ -58,7 +58,7 @@ t.test('the image is small, without root, and says how it is', async t => {
   t.match(environment, /NODE_ENV=production/)
 })
 
-t.test('what it copies and runs makes a node that starts', { timeout: 110_000 }, async t => {
+t.test('what it copies and runs makes a node that starts', { timeout: 240_000 }, async t => {
   const work = await mkdtemp(join(tmpdir(), 'muster-image-'))
   t.teardown(() => rm(work, { recursive: true, force: true }))
   const allowed = (await readFile(join(root, '.dockerignore'), 'utf8'))
@@ -118,7 +118,7 @@ t.test('what it copies and runs makes a node that starts', { timeout: 110_000 },
     return (await once(checked, 'exit'))[0] === 0
   }
   t.notOk(await health(), 'not well before it listens')
-  await until(async () => await health(), 30_000)
+  await until(async () => await health())
   t.pass('well once it listens')
   node.kill('SIGTERM')
   t.same(await gone, [0, null])

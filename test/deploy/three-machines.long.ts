@@ -4,12 +4,12 @@
  */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Agent, request } from 'undici'
 import { makeSecrets } from '../../src/redis/copies/secrets.ts'
 import { type Machine, makeBundle, makeMachine } from '../support/boot/boot-machine.ts'
+import { freePort } from '../support/free-port.ts'
 import { until } from '../support/until.ts'
 
 if (process.platform !== 'linux') {
@@ -64,7 +64,7 @@ async function end(machine: Machine): Promise<void> {
     const pid = pidOf(machine, service)
     if (pid === undefined || !isAlive(pid)) continue
     process.kill(pid, 'SIGTERM')
-    await until(() => !isAlive(pid), 30_000).catch(() => process.kill(-pid, 'SIGKILL'))
+    await until(() => !isAlive(pid)).catch(() => process.kill(-pid, 'SIGKILL'))
   }
 }
 
@@ -94,14 +94,6 @@ function read(file: string): string {
   } catch {
     return ''
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise(resolve => server.close(resolve))
-  return typeof address === 'object' && address !== null ? address.port : 0
 }
 
 async function call(host: 'a' | 'b', method: 'GET' | 'PUT', path: string, body = '', key = operatorKey) {

@@ -139,7 +139,7 @@ t.test('three copies, three Sentinels and two nodes', async t => {
       t.match(finding.detail, detail)
       t.match(finding.action, action)
       await mends()
-      await until(async () => Object.keys(unwell(await look(environment))).length === 0, 30_000)
+      await until(async () => Object.keys(unwell(await look(environment))).length === 0)
     })
   }
   const primary = await trio.primary()

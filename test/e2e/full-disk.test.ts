@@ -6,7 +6,8 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { cli, freePort, startNodeProcess } from '../support/node-process.ts'
+import { freePort } from '../support/free-port.ts'
+import { cli, startNodeProcess } from '../support/node-process.ts'
 import { mountSmallDisk } from '../support/small-disk.ts'
 import { until } from '../support/until.ts'
 
@@ -47,13 +48,13 @@ t.test('a log on a full disk stops neither the node nor its workers', async t =>
     const { pools } = (await reply.json()) as { pools: { workers: { pid: number }[] }[] }
     return pools.flatMap(pool => pool.workers)
   }
-  await until(async () => hasEnded || (await workers()).length === 1, 60_000)
+  await until(async () => hasEnded || (await workers()).length === 1)
   await disk.fill()
   // The rest of its last block as well.
   t.throws(() => appendFileSync(logFile, 'x'.repeat(10_000)), { code: 'ENOSPC' })
   const [before] = await workers()
   process.kill(before?.pid ?? 0, 'SIGKILL')
-  await until(async () => hasEnded || (await workers()).some(({ pid }) => pid !== before?.pid), 60_000)
+  await until(async () => hasEnded || (await workers()).some(({ pid }) => pid !== before?.pid))
   t.equal(hasEnded, false, complaint)
   await disk.free()
   process.kill((await workers())[0]?.pid ?? 0, 'SIGKILL')
@@ -82,7 +83,7 @@ t.test(
     await until(saysWhy)
     t.match(await put(), { status: 503, body: { code: 'overloaded', detail: /^Disk/ } })
     await until(async () => !(await readdir(disk.folder)).includes('reserve'))
-    await until(async () => (await call('DELETE', `/jobs/${workIds[0]}`)).status === 200, 60_000)
+    await until(async () => (await call('DELETE', `/jobs/${workIds[0]}`)).status === 200)
 
     await disk.fill()
     // Whatever Redis has to write now ends it, again and again.
@@ -97,7 +98,7 @@ t.test(
     }, 60_000)
 
     await disk.free()
-    await until(async () => (await put()).status === 200, 60_000)
+    await until(async () => (await put()).status === 200)
     t.match(await call('GET', `/jobs/${workIds[4]}`), { status: 200, body: { state: 'waiting' } }, 'nothing was lost')
   },
 )

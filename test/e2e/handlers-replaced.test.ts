@@ -25,7 +25,7 @@ async function version(word: string, more = ''): Promise<string> {
     import { word } from './word-of-${word}'
     export const say = defineHandler({ type: 'say', handle: () => word })
     export const hold = defineHandler({ type: 'hold', async handle() {
-      while (!existsSync(${JSON.stringify(gate)})) await setTimeout(20)
+      while (!existsSync(${JSON.stringify(gate)})) await setTimeout(20) // pause: of the handler
       return word
     } })
     ${more}`,
@@ -56,7 +56,7 @@ t.test('handlers are replaced while a job runs, and nothing is restarted', async
   t.ok(first)
   t.equal(await digestOf(b), first)
   const running = await put(a, 'type=hold')
-  await until(async () => (await stateOf(a, running)).state === 'running', 60_000)
+  await until(async () => (await stateOf(a, running)).state === 'running')
 
   const two = await version(
     'two',
@@ -69,8 +69,8 @@ t.test('handlers are replaced while a job runs, and nothing is restarted', async
   t.equal(status, 0, stderr)
   t.match(stdout, /^[0-9a-f]{64} .*\bfresh\b/)
   const second = stdout.slice(0, 64)
-  for (const node of nodes) await until(async () => (await digestOf(node)) === second, 60_000)
-  await until(() => worker.output().includes('new jobs run on other handlers'), 60_000)
+  for (const node of nodes) await until(async () => (await digestOf(node)) === second)
+  await until(() => worker.output().includes('new jobs run on other handlers'))
 
   t.equal(await resultOf(a, await put(a, 'type=say')), 'two', 'the next job runs on the new ones')
   t.equal(await resultOf(a, await put(a, 'type=fresh', 1)), 2, 'a new type is known to the other node')
@@ -112,8 +112,8 @@ t.test('handlers are replaced while a job runs, and nothing is restarted', async
     export const say = defineHandler({ type: 'say', handle: (): string => 'three' })`
   const third = await deploy(b, source)
   t.equal(third.status, 200)
-  for (const node of nodes) await until(async () => (await digestOf(node)) === third.body.digest, 60_000)
-  await until(async () => (await resultOf(a, await put(a, 'type=say'))) === 'three', 60_000)
+  for (const node of nodes) await until(async () => (await digestOf(node)) === third.body.digest)
+  await until(async () => (await resultOf(a, await put(a, 'type=say'))) === 'three')
 
   a.kill('SIGTERM')
   await a.ended()
@@ -127,6 +127,6 @@ t.test('handlers are replaced while a job runs, and nothing is restarted', async
   })
   t.not(await digestOf(c), third.body.digest, 'but publishes what there never was')
   const fourth = await digestOf(c)
-  await until(async () => (await digestOf(b)) === fourth, 60_000)
-  await until(async () => (await resultOf(a, await put(a, 'type=say'))) === 'four', 60_000)
+  await until(async () => (await digestOf(b)) === fourth)
+  await until(async () => (await resultOf(a, await put(a, 'type=say'))) === 'four')
 })

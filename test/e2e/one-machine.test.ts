@@ -46,7 +46,7 @@ t.test('from nothing to a value, and back to nothing', async t => {
   await fetch(`${node.url}/jobs/${endless}`, { method: 'DELETE' })
   t.match(await get(node, `/jobs/${endless}`), { state: 'cancelled' })
 
-  await until(async () => (await get(node, '/status')).Workers === 0, 30_000)
+  await until(async () => (await get(node, '/status')).Workers === 0)
   const { decisions } = await get(node, '/fleet/decisions')
   const actions = decisions.flatMap((decision: Body) =>
     decision.actions.map((action: Body) => `${action.kind} ${action.reason}`),
@@ -99,7 +99,7 @@ export const large = defineHandler({ type: 'large', handle: data => data })
     heap: await put(node, 'type=heap&attempts=1'),
   }
   const good = await Promise.all(Array.from({ length: 20 }, (_, index) => put(node, 'type=noop', index)))
-  await until(async () => (await get(node, '/status')).Dead === 3, 60_000)
+  await until(async () => (await get(node, '/status')).Dead === 3)
   const values = await pull(node, 'top=100')
   t.strictSame(values.map(entry => entry['Work ID']).sort(), [greeted, ...good].sort(), 'all others are done')
   t.match(
@@ -120,7 +120,7 @@ export const large = defineHandler({ type: 'large', handle: data => data })
 
 t.test(
   'node, worker and Redis are killed in the middle: every value arrives, none twice',
-  { timeout: 180_000 },
+  { timeout: 300_000 },
   async t => {
     const node = await startNodeProcess(t, {
       MUSTER_MAX_WORKERS: '2',
@@ -136,22 +136,21 @@ t.test(
       while (submitted < total) {
         const number = submitted++
         const key = `${client}-${number}`
-        for (;;) {
+        // While the node is away: again, with the same key.
+        await until(async () => {
           try {
             const reply = await fetch(`${node.url}/enqueue?iterations=${1 + (number % 300)}`, {
               method: 'PUT',
               headers: { ...octets, 'idempotency-key': key },
               body: `data ${number}`,
             })
-            if (reply.status === 200) {
-              expected.set(((await reply.json()) as Body)['Work ID'], chain(`data ${number}`, 1 + (number % 300)))
-              break
-            }
+            if (reply.status !== 200) return false
+            expected.set(((await reply.json()) as Body)['Work ID'], chain(`data ${number}`, 1 + (number % 300)))
+            return true
           } catch {
-            // The node is away: again, with the same key.
+            return false
           }
-          await delay(50)
-        }
+        })
       }
     }
     const twice: string[] = []
@@ -162,27 +161,26 @@ t.test(
           method: 'POST',
         }).catch(() => undefined)
         const results: Body = reply?.status === 200 ? await reply.json().catch(() => []) : []
-        if (results.length === 0) await delay(20)
+        if (results.length === 0) await delay(20) // pause: while the node is away, where nothing can be waited for
         for (const { 'Work ID': workId, Value } of results) {
           if (seen.has(workId)) twice.push(workId)
           seen.set(workId, Value)
         }
         if (results.length === 0) continue
         const workIds = results.map((entry: Body) => entry['Work ID'])
-        for (;;) {
+        await until(async () => {
           const acked = await fetch(`${node.url}/pullCompleted/ack`, {
             method: 'POST',
             headers: { 'content-type': 'application/json' },
             body: JSON.stringify({ workIds }),
           }).catch(() => undefined)
-          if (acked?.status === 200) break
-          await delay(50)
-        }
+          return acked?.status === 200
+        })
       }
     }
     const work = Promise.all([submit(1), submit(2), submit(3), collect(), collect()])
 
-    const reached = async (count: number): Promise<void> => await until(() => seen.size >= count, 60_000)
+    const reached = async (count: number): Promise<void> => await until(() => seen.size >= count)
     await reached(150)
     const workers = (await processesOf(node.dataDir)).filter(({ command }) => /cli\.js worker/.test(command))
     t.ok(workers.length > 0)

@@ -15,7 +15,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     t.equal(reply.status, 200, workId)
     const state = async (): Promise<unknown> =>
       ((await (await fetch(`${node.url}/jobs/${workId}`)).json()) as { state?: unknown }).state
-    await until(async () => (await state()) === 'running', 60_000)
+    await until(async () => (await state()) === 'running')
     t.ok((await processesOf(node.dataDir)).length >= 3, 'Redis, a worker and its slot')
     node.kill(signal)
     await until(async () => (await fetch(`${node.url}/health/ready`).catch(() => undefined))?.status !== 200)

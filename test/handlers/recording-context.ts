@@ -9,8 +9,6 @@ export class RecordingContext implements HandlerContext {
   readonly params: Readonly<Record<string, JsonValue>>
   readonly signal: AbortSignal
   readonly fractions: number[] = []
-  /** When each progress came, in ms of performance.now(). */
-  readonly progressedAtMs: number[] = []
   readonly lines: string[] = []
   readonly checkpoints: Buffer[] = []
   lastCheckpoint: Buffer | undefined
@@ -22,7 +20,6 @@ export class RecordingContext implements HandlerContext {
 
   progress(fraction: number): void {
     this.fractions.push(fraction)
-    this.progressedAtMs.push(performance.now())
   }
 
   log(line: string): void {

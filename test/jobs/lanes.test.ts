@@ -1,10 +1,10 @@
 /** Jobs of several types, in random order against a real Redis, beside a simple model of who gets what. */
-import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { countByType, sortWaiting } from '../../src/jobs/lanes.ts'
 import { reserveWorkId } from '../../src/jobs/submit.ts'
 import { startTestApi } from '../support/api.ts'
+import { until } from '../support/until.ts'
 
 interface ModelJob {
   readonly id: string
@@ -88,8 +88,10 @@ t.test(`a worker gets what it declared, in order (MUSTER_TEST_SEED=${seed})`, as
     const { id: workId, type, priority } = job
     await submitter.submit({ workId, type, priority, payload: { json: null }, attempts: 3, delayMs })
     if (delayMs > 0) {
-      await delay(delayMs + 5)
-      await sortWaiting(queue)
+      await until(async () => {
+        await sortWaiting(queue)
+        return (await queue.bull.getDelayedCount()) === 0
+      })
     }
     place(job)
     model.set(workId, job)

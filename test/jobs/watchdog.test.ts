@@ -2,7 +2,6 @@
 
 import { once } from 'node:events'
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { judge, noSuspicion, type Sight, type Suspicion } from '../../src/jobs/stuck.ts'
 import { Watchdog, watchdogExitCode } from '../../src/jobs/watchdog.ts'
@@ -68,6 +67,7 @@ async function startScriptTrap(t: Test, targetPort: number) {
   const carriers = new Set<Socket>()
   const frozen = new Set<Socket>()
   let isTrap = false
+  let scriptCount = 0
   const sockets = new Set<Socket>()
   const server = createServer(near => {
     const far = createConnection(targetPort, '127.0.0.1')
@@ -82,6 +82,7 @@ async function startScriptTrap(t: Test, targetPort: number) {
     near.on('data', data => {
       if (/evalsha|eval\b/i.test(data.toString('latin1'))) {
         carriers.add(near)
+        scriptCount += 1
         if (isTrap) frozen.add(near)
       }
       if (!frozen.has(near)) far.write(data)
@@ -97,6 +98,11 @@ async function startScriptTrap(t: Test, targetPort: number) {
   })
   return {
     url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    /** Resolves when one more script has gone through. */
+    nextScript: async () => {
+      const before = scriptCount
+      await until(() => scriptCount > before)
+    },
     freezeNow: () => {
       for (const near of carriers) if (!near.destroyed) frozen.add(near)
     },
@@ -128,17 +134,14 @@ async function setUp(t: Test) {
   }
   /** Asks until there is a job, or the node is gone. */
   const claim = async (): Promise<Body | undefined> => {
-    for (;;) {
-      const reply = await post(node, '/workers/claim', {
-        workerId: 'w1',
-        queue: 'default',
-        max: 1,
-        waitMs: 10_000,
-      }).catch(() => undefined)
-      if (reply === undefined) return undefined
-      if (reply.status === 200 && reply.body.jobs.length > 0) return reply.body.jobs[0]
-      await delay(50)
-    }
+    let job: Body | undefined
+    await until(async () => {
+      const ask = { workerId: 'w1', queue: 'default', max: 1, waitMs: 10_000 }
+      const reply = await post(node, '/workers/claim', ask).catch(() => undefined)
+      job = reply?.status === 200 ? reply.body.jobs[0] : undefined
+      return reply === undefined || job !== undefined
+    })
+    return job
   }
   return { node, trap, enqueue, claim }
 }
@@ -147,8 +150,9 @@ t.test('claims that hang: new connections help', async t => {
   const { node, trap, enqueue, claim } = await setUp(t)
   await enqueue()
   t.ok(await claim(), 'it works')
+  const isAsking = trap.nextScript()
   const claimed = claim()
-  await delay(300) // in line
+  await isAsking
   trap.freezeNow()
   await enqueue()
   t.match(await claimed, { type: 'noop' }, 'the job is claimed after all')
@@ -173,6 +177,7 @@ t.test('no false alarm', async t => {
   const said: string[] = []
   const log = { info: () => undefined, debug: () => undefined, warn: () => undefined }
   const say = (_fields: object, message: string): void => void said.push(message)
+  let lookedAt = 0
   const redis = await connectRedis({ ...address, role: 'commands', log: log as never })
   const watchdog = new Watchdog({
     queues: [api.jobs.of('default')],
@@ -181,31 +186,46 @@ t.test('no false alarm', async t => {
     log: { ...log, error: say, fatal: say } as never,
     recycle: () => said.push('recycled'),
     end: () => said.push('ended'),
+    clock: () => {
+      lookedAt = Date.now()
+      return lookedAt
+    },
   })
   watchdog.start()
   t.teardown(async () => {
     await watchdog.stop()
     await closeRedis(redis)
   })
+  const { activity } = api.jobs.of('default').claims
   const put = (query = '') => api.call('PUT', `/enqueue?type=noop${query}`, { json: { payload: null } })
   const worker = api.worker()
   await worker.heartbeat()
-  const windows = 3 * 500
+  /** Resolves once it has looked for three windows more. */
+  const threeWindows = async (): Promise<void> => {
+    const from = Date.now()
+    await until(() => lookedAt >= from + 3 * 500)
+  }
 
   await t.test('a queue that is paused', async t => {
     await api.call('POST', '/queues/default/pause')
     await put()
-    await worker.claim(1, windows)
+    const claim = worker.claim(1, 2000)
+    await threeWindows()
     t.strictSame(said, [])
+    await claim
   })
   await t.test('a worker that was told to go', async t => {
     await api.fleet.registry.requestDrain('w1', 'test')
     await api.call('POST', '/queues/default/resume')
-    const until = Date.now() + windows
-    while (Date.now() < until) {
+    let isOver = false
+    const watched = threeWindows().then(() => {
+      isOver = true
+    })
+    await until(async () => {
       t.equal((await worker.claimReply(1, 100)).status, 409)
-      await delay(50)
-    }
+      return isOver
+    })
+    await watched
     t.strictSame(said, [])
   })
   await t.test('Redis stands still, and comes back', async t => {
@@ -214,20 +234,20 @@ t.test('no false alarm', async t => {
     const [lease] = await other.claim(1, 1000)
     t.ok(lease)
     const claims = other.claimReply(1, 20_000)
-    await delay(100)
+    // Nobody else asks any more, so what asks now is this claim.
+    await until(() => activity.askedFor(performance.now()) !== undefined)
     process.kill(api.server.pid, 'SIGSTOP')
-    await delay(windows)
+    await threeWindows()
     process.kill(api.server.pid, 'SIGCONT')
     await put('&delayMs=1200')
     t.equal((await claims).status, 200)
     t.strictSame(said, [])
   })
   await t.test('but claims that really hang are seen here, too', async t => {
-    const { activity } = api.jobs.of('default').claims
     await put()
     let answer = (): void => undefined
     const asking = activity.during(['noop', 'sha512'], () => new Promise<void>(resolve => (answer = resolve)))
-    await until(() => said.includes('recycled') && said.includes('ended'), 10_000)
+    await until(() => said.includes('recycled') && said.includes('ended'))
     answer()
     await asking
     t.pass('so the others were no accident')

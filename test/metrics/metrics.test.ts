@@ -250,5 +250,5 @@ t.test('a real replica is counted', async t => {
   t.same((await replication()).map(replicasInSync), [0])
   const port = new URL(primary.url ?? '').port
   await (await replica.client()).replicaof('127.0.0.1', Number(port))
-  await until(async () => (await replication()).map(replicasInSync)[0] === 1, 30_000)
+  await until(async () => (await replication()).map(replicasInSync)[0] === 1)
 })

@@ -165,8 +165,7 @@ t.test('replicated: nothing is acknowledged before a replica has all of it', asy
     isAcknowledged = true
   })
   await until(async () => (await redis.hget(blobShardOf('w/a').pointers, 'w/a')) !== null)
-  for (let turn = 0; turn < 25; turn += 1)
-    await redis.ping().then(() => new Promise(resolve => setTimeout(resolve, 20)))
+  await until(async () => /^blocked_clients:1\r$/m.test(await redis.info('clients')))
   t.notOk(isAcknowledged, 'the primary has it, and nobody else')
   process.kill(replica.pid, 'SIGCONT')
   await put
@@ -191,7 +190,5 @@ t.test('replicated: what is acknowledged survives the loss of the primary; alone
   const last = await trio.primary()
   await until(async () => (await store.put('w/two', Buffer.from('two of three'), plenty)).bytes > 0)
   for (const index of [0, 1, 2]) if (index !== lost && index !== last) await trio.kill(index, 'SIGKILL')
-  const began = performance.now()
   await t.rejects(store.put('w/alone', randomBytes(2 * chunkBytes), plenty), { code: 'redis_unavailable', status: 503 })
-  t.ok(performance.now() - began < 30_000, 'in time')
 })

@@ -31,7 +31,7 @@ export async function startWorker(
     const pids = worker.slotPids
     await worker.stopNow()
     await node.close()
-    await until(() => !pids.some(isAlive), 30_000)
+    await until(() => !pids.some(isAlive))
   })
   await worker.start()
   return { node, worker }

@@ -1,5 +1,4 @@
 /** A fleet for tests: real Redis, instances in memory, queues that are what a test says, and time that it moves on. */
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import { pino } from 'pino'
 import type { Test } from 'tap'
@@ -9,6 +8,7 @@ import type { FleetQueues, QueueLoad } from '../../src/fleet/fleet-queues.ts'
 import { Bell } from '../../src/redis/bell.ts'
 import { readSettings } from '../../src/settings.ts'
 import { MemoryProvider } from './memory-provider.ts'
+import { until } from './until.ts'
 
 export const silent = pino({ level: 'silent' })
 export const settings = readSettings({
@@ -82,14 +82,14 @@ export function setUp(t: Pick<Test, 'teardown'>, redis: Redis, options: Partial<
   return { clock, provider, queues, bell, fleet, beat }
 }
 
+/** Waits until the probe finds something. */
 export async function eventually<T>(probe: () => T | Promise<T>): Promise<T> {
-  const deadline = Date.now() + 10_000
-  for (;;) {
-    const value = await probe()
-    if (value) return value
-    if (Date.now() > deadline) throw new Error(`did not come true in time: ${probe}`)
-    await delay(5)
-  }
+  let value = await probe()
+  await until(async () => {
+    value ||= await probe()
+    return Boolean(value)
+  })
+  return value
 }
 
 /** The same, started, and so quick that nobody has to ring. */

@@ -3,12 +3,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import type { AddressInfo } from 'node:net'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { freePort } from './free-port.ts'
 import { until } from './until.ts'
 
 export const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url))
@@ -27,15 +26,6 @@ export interface NodeProcess {
   /** Waits for its end. @returns exit code or signal */
   ended(): Promise<number | string>
   redisPid(): Promise<number>
-}
-
-export async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const { port } = probe.address() as AddressInfo
-  probe.close()
-  await once(probe, 'close')
-  return port
 }
 
 export async function startNodeProcess(
@@ -80,7 +70,7 @@ export async function startNodeProcess(
         if (stream === child.stdout) stdout += chunk
       })
     }
-    await until(() => said.includes('Muster is ready') || ended, 30_000)
+    await until(() => said.includes('Muster is ready') || ended)
     if (ended) throw new Error(`the node ended: ${said}`)
   }
   await launch()

@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
-import { endProcess, freePort, spawnRedis } from './redis.ts'
+import { freePort } from './free-port.ts'
+import { endProcess, spawnRedis } from './redis.ts'
 import { until } from './until.ts'
 
 export interface TestCluster {
@@ -85,7 +86,7 @@ export async function startCluster(t: Pick<Test, 'teardown'>): Promise<TestClust
         () => true,
         () => false,
       )
-    }, 20_000)
+    })
   }
   const whole = (): Promise<void> =>
     until(async () => {
@@ -93,7 +94,7 @@ export async function startCluster(t: Pick<Test, 'teardown'>): Promise<TestClust
       return said.every(
         text => /cluster_state:ok/.test(String(text)) && !/cluster_known_nodes:[12]\b/.test(String(text)),
       )
-    }, 30_000)
+    })
 
   await Promise.all(indexes.map(start))
   for (const index of indexes) {

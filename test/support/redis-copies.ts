@@ -15,8 +15,9 @@ import { type Copies, parseHosts } from '../../src/redis/copies/copies.ts'
 import { type CopiesStatus, readStatus, sourceOfFolder } from '../../src/redis/copies/copy-status.ts'
 import { readSecrets, type Secrets, type UserName } from '../../src/redis/copies/secrets.ts'
 import { writeCopies } from '../../src/redis/copies/write-copies.ts'
-import { cli, freePort } from './node-process.ts'
-import { until } from './until.ts'
+import { freePort } from './free-port.ts'
+import { cli } from './node-process.ts'
+import { patienceMs, until } from './until.ts'
 
 export interface RunningHost {
   readonly name: string
@@ -68,7 +69,7 @@ export class RedisCopies {
   }
 
   /** Until one serves as primary, all others follow it, and any of them could take over. @returns its name */
-  async untilWhole(withinMs = 40_000): Promise<string> {
+  async untilWhole(withinMs = patienceMs): Promise<string> {
     let last: CopiesStatus | undefined
     await until(async () => {
       last = await this.status()
@@ -80,7 +81,7 @@ export class RedisCopies {
   }
 
   /** Until one other than `name` is named by a majority and serves. @returns its name */
-  async untilPrimaryIsNot(name: string, withinMs = 30_000): Promise<string> {
+  async untilPrimaryIsNot(name: string, withinMs = patienceMs): Promise<string> {
     let last: CopiesStatus | undefined
     await until(async () => {
       last = await this.status()

@@ -10,8 +10,9 @@ import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import type { ClientOptions } from '../../src/redis/address.ts'
 import { type Certificates, makeCertificates } from './certificates.ts'
-import { endProcess, freePort, spawnRedis } from './redis.ts'
-import { until } from './until.ts'
+import { freePort } from './free-port.ts'
+import { endProcess, spawnRedis } from './redis.ts'
+import { patienceMs, until } from './until.ts'
 
 export interface SentinelTrioOptions {
   /** Everything by TLS, with a certificate for `muster-redis` only. */
@@ -139,8 +140,8 @@ export async function startSentinelTrio(
       return views.every(
         view => knows(view as string[], 'num-slaves', 2) && knows(view as string[], 'num-other-sentinels', 2),
       )
-    }, 30_000)
-  const switchedFrom = async (index: number, withinMs = 30_000): Promise<number> => {
+    })
+  const switchedFrom = async (index: number, withinMs = patienceMs): Promise<number> => {
     let now: number | undefined
     await until(async () => {
       now = await majority()
@@ -178,13 +179,11 @@ export async function startSentinelTrio(
     async failover() {
       const before = (await majority()) as number
       // Refused for a moment after another switch.
-      await until(
-        () =>
-          askSentinel(0, 'SENTINEL', 'FAILOVER', name).then(
-            () => true,
-            () => false,
-          ),
-        20_000,
+      await until(() =>
+        askSentinel(0, 'SENTINEL', 'FAILOVER', name).then(
+          () => true,
+          () => false,
+        ),
       )
       return await switchedFrom(before)
     },
@@ -209,7 +208,7 @@ async function untilUp(child: ChildProcess, output: () => string, ping: () => Pr
       () => true,
       error => /NOREPLICAS|LOADING/.test(String(error)),
     )
-  }, 20_000)
+  })
 }
 
 const listen = (port: number, certificates: Certificates | undefined): string[] =>

@@ -5,12 +5,13 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { createConnection, createServer } from 'node:net'
+import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
+import { freePort } from './free-port.ts'
+import { patienceMs, until } from './until.ts'
 
 export interface TestRedisOptions {
   /** Keep an append-only file, so that restart() finds what was written (default false: fast, empty after a restart). */
@@ -53,7 +54,7 @@ export async function startTestRedis(t: Pick<Test, 'teardown'>, options: TestRed
     if (child.exitCode !== null || child.signalCode !== null) return
     const gone = once(child, 'exit')
     child.kill(signal)
-    const timer = setTimeout(() => child.kill('SIGKILL'), 5000)
+    const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs)
     await gone
     clearTimeout(timer)
   }
@@ -128,13 +129,15 @@ async function launch(
   }
   const flags = Object.entries(directives).flatMap(([name, value]) => [`--${name}`, value].flat())
   const { child, output } = spawnRedis(flags)
-  const deadline = Date.now() + 10_000
-  while (!(await answers(socketPath))) {
-    if (child.pid === undefined || child.exitCode !== null || Date.now() > deadline) {
-      child.kill('SIGKILL')
-      throw new Error(`redis-server did not start:\n${output()}`)
-    }
-    await delay(5)
+  const hasEnded = (): boolean => child.pid === undefined || child.exitCode !== null || child.signalCode !== null
+  let isUp = false
+  await until(async () => {
+    isUp = await answers(socketPath)
+    return isUp || hasEnded()
+  }).catch(() => undefined)
+  if (!isUp) {
+    child.kill('SIGKILL')
+    throw new Error(`redis-server did not start:\n${output()}`)
   }
   return child
 }
@@ -146,20 +149,10 @@ function answers(socketPath: string): Promise<boolean> {
       socket.destroy()
       resolve(answer)
     }
-    socket.setTimeout(500, () => settle(false))
+    socket.setTimeout(5000, () => settle(false))
     socket.on('error', () => settle(false))
     socket.on('connect', () => socket.write('PING\r\n'))
     socket.on('data', data => settle(!data.toString().startsWith('-LOADING')))
     socket.on('close', () => settle(false))
   })
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }

@@ -4,12 +4,10 @@
  */
 import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
+import { until } from '../until.ts'
 
 /** The variable that holds the folder of the machine. */
 export const markVariable = 'SIMULATED_MACHINE'
-
-const killDeadlineMs = 10_000
 
 /** Processes whose mark starts so: a machine's folder, or the one with all machines of a simulator. */
 export function processesOf(folder: string): number[] {
@@ -44,11 +42,7 @@ export function signalMachine(folder: string, signal: NodeJS.Signals): number {
 
 /** SIGKILL until nobody is left, also of those that were being started meanwhile. */
 export async function killMachine(folder: string): Promise<void> {
-  const deadline = Date.now() + killDeadlineMs
-  while (signalMachine(folder, 'SIGKILL') > 0) {
-    if (Date.now() > deadline) throw new Error(`processes of ${folder} do not die`)
-    await delay(10)
-  }
+  await until(() => signalMachine(folder, 'SIGKILL') === 0)
 }
 
 /**

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import type { Test } from 'tap'
-import { until } from '../until.ts'
+import { patienceMs, until } from '../until.ts'
 import { httpCall } from './http-call.ts'
 import { printQuery } from './query.ts'
 import { type Credentials, formType, signedHeaders } from './signature.ts'
@@ -25,7 +25,6 @@ export interface Moto {
   readonly admin: Credentials | undefined
 }
 
-const startTimeoutMs = 30_000
 const howToGetIt = "moto_server is missing. Get it with: pip install 'moto[server]'"
 const hasSetpriv = process.platform === 'linux' && spawnSync('setpriv', ['--pdeathsig', 'TERM', 'true']).status === 0
 
@@ -88,7 +87,7 @@ async function launch() {
       child.kill('SIGKILL')
       reject(new Error(`moto_server did not start: ${why}\n${log}`))
     }
-    const timer = setTimeout(() => fail(`not within ${startTimeoutMs} ms`), startTimeoutMs)
+    const timer = setTimeout(() => fail(`not within ${patienceMs} ms`), patienceMs)
     child.on('error', error => fail(error.message))
     child.on('exit', code => fail(`it ended with ${code}`))
     child.stderr.on('data', (chunk: Buffer) => {
@@ -112,7 +111,7 @@ async function end(child: ChildProcess): Promise<void> {
   // Not its exit: the end of its log is still to be read then.
   const gone = once(child, 'close')
   child.kill('SIGTERM')
-  const timer = setTimeout(() => child.kill('SIGKILL'), 3000)
+  const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   await gone
   clearTimeout(timer)
 }
