@@ -7,47 +7,26 @@ import { resolve } from 'node:path'
 import { StartupError } from './errors.ts'
 import { faultsOfPassEnv } from './settings/child-environment.ts'
 import { cloudwatchNamespace, faultsOfMetrics } from './settings/cloudwatch-namespace.ts'
-import { durationMs } from './settings/duration.ts'
 import { faultsOfAccess } from './settings/faults-of-access.ts'
 import { faultsOfEc2 } from './settings/faults-of-ec2.ts'
 import { faultsOfRedis } from './settings/faults-of-redis.ts'
+import { type Field, fallbackOf, field, parseField } from './settings/field.ts'
 import { maskUrls } from './settings/masked-url.ts'
 import { nearest } from './settings/nearest.ts'
 import { addresses, autoOr, integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
 import { defaultMaxBodyBytes, defaultPayloadStore, faultsOfPayloads, payloadStore } from './settings/payload-place.ts'
-import { readQueuesFile } from './settings/queues-file.ts'
+import { noQueues, placementFields, poolFields, type QueueSettings, readQueues, runFields } from './settings/queues.ts'
 
+export type { PlacementSettings, PoolSettings, RunSettings } from './settings/queues.ts'
 export { queueNamePattern } from './settings/queues-file.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
-
-interface Field<T> {
-  readonly help: string
-  /** May depend on the settings above it. */
-  readonly fallback: Fallback
-  /** Throws an Error whose message completes "NAME …". */
-  readonly parse: (text: string) => T
-  readonly secret?: true
-  /** Another variable that is read when this one is unset. */
-  readonly also?: string
-  /** The variable, when it is a standard one and not MUSTER_…. */
-  readonly variable?: string
-}
-
-type Fallback = string | ((above: Readonly<Record<string, unknown>>) => string)
 
 const minute = 60_000
 const hour = 60 * minute
 const day = 24 * hour
 const week = 7 * day
 const mebibyte = 1024 * 1024
-
-const field = <T>(
-  parse: (text: string) => T,
-  fallback: Fallback | number,
-  help: string,
-  extra: { secret?: true; also?: string; variable?: string } = {},
-): Field<T> => ({ help, parse, fallback: typeof fallback === 'number' ? String(fallback) : fallback, ...extra })
 
 export const fields = {
   host: field(text, '127.0.0.1', 'Address to listen on'),
@@ -259,39 +238,7 @@ export const fields = {
 
 type Fields = typeof fields
 
-/** How many workers one queue's pool may have, and how that is chosen. */
-export interface PoolSettings {
-  readonly minWorkers: number
-  readonly maxWorkers: number
-  readonly policy: 'target-wait' | 'jobs-per-worker' | 'fixed'
-  readonly jobsPerWorker: number
-  readonly fixedWorkers: number
-  readonly targetWaitMs: number
-  readonly idleTimeoutMs: number
-  readonly bootTimeoutMs: number
-  readonly slots: number
-}
-
-/** What instances a queue's pool is made of. No part of the decision how many. */
-export interface PlacementSettings {
-  readonly instanceTypes: readonly string[]
-  readonly spotPercent: number
-  readonly handlerMetadata: 'no' | 'yes'
-}
-
-/** How jobs of a queue run. */
-export interface RunSettings {
-  readonly isolation: 'slot' | 'process'
-}
-
-export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['parse']> } & {
-  /** By queue name; `default` is always there. */
-  readonly pools: Readonly<Record<string, PoolSettings>>
-  /** What a queue's instances are; by queue name, like pools. */
-  readonly placements: Readonly<Record<string, PlacementSettings>>
-  /** How a queue's jobs run; by queue name, like pools. */
-  readonly runs: Readonly<Record<string, RunSettings>>
-}
+export type Settings = { readonly [K in keyof Fields]: ReturnType<Fields[K]['parse']> } & QueueSettings
 
 /** `dataDir` → `MUSTER_DATA_DIR` */
 export const variableName = (key: string): string =>
@@ -303,32 +250,13 @@ export const secretVariables: readonly string[] = Object.entries<Field<unknown>>
   secret === true ? [variableName(key)] : [],
 )
 
-const fallbackOf = ({ fallback }: Field<unknown>, above: Readonly<Record<string, unknown>>): string =>
-  typeof fallback === 'function' ? fallback(above) : fallback
-
-/** The fields of a pool in muster.yaml, and the setting whose rule (and default) each one follows. */
-const poolFields = {
-  minWorkers: 'minWorkers',
-  maxWorkers: 'maxWorkers',
-  policy: 'policy',
-  jobsPerWorker: 'jobsPerWorker',
-  fixedWorkers: 'fixedWorkers',
-  targetWaitMs: 'targetWaitMs',
-  idleTimeoutMs: 'idleTimeoutMs',
-  bootTimeoutMs: 'bootTimeoutMs',
-  slots: 'workerSlots',
-} as const satisfies Record<keyof PoolSettings, keyof Fields>
-
-/** The same for its placement. */
-const placementFields = {
-  instanceTypes: 'ec2InstanceTypes',
-  spotPercent: 'ec2SpotPercent',
-  handlerMetadata: 'ec2HandlerMetadata',
-} as const satisfies Record<keyof PlacementSettings, keyof Fields>
-
-const runFields = { isolation: 'isolation' } as const satisfies Record<keyof RunSettings, keyof Fields>
-
+/** The setting whose rule and default each field of a queue in muster.yaml follows. */
 const queueFields: Readonly<Record<string, keyof Fields>> = { ...poolFields, ...placementFields, ...runFields }
+
+const parseQueueField = (key: string, given: string): unknown => {
+  const source = queueFields[key] as keyof Fields
+  return parseField(source, fields[source], given)
+}
 
 /**
  * Reads all settings.
@@ -359,25 +287,13 @@ export function readSettings(environment: Environment): Settings {
   if (faults.length === 0) faults.push(...faultsOfEc2(values as unknown as Settings))
   if (faults.length === 0) faults.push(...faultsOfPayloads(values as unknown as Settings))
   if (faults.length === 0) faults.push(...faultsOfMetrics(values as unknown as Settings))
-  const queues = faults.length > 0 ? {} : readQueues(values, faults)
+  const queues =
+    faults.length > 0 ? noQueues : readQueues({ values, sources: queueFields, parse: parseQueueField, faults })
   if (faults.length > 0)
     throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
   values.dataDir = resolve(values.dataDir as string)
   if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
-  const pools = mapValues(queues, queue => only(queue, poolFields))
-  const placements = mapValues(queues, queue => only(queue, placementFields))
-  const runs = mapValues(queues, queue => only(queue, runFields))
-  return { ...values, pools, placements, runs } as unknown as Settings
-}
-
-/** Reads one value; a time (its key ends with Ms) may have a unit: 30s, 5m, 24h. */
-function parseField(key: string, { parse }: Field<unknown>, given: string): unknown {
-  if (!key.endsWith('Ms')) return parse(given)
-  try {
-    return parse(String(durationMs(given) ?? given))
-  } catch (error) {
-    throw new Error(`${(error as Error).message} (milliseconds), or a time like 30s, 5m or 24h`)
-  }
+  return { ...values, ...queues } as unknown as Settings
 }
 
 /** Variables that look like settings and are none, each with the setting that was probably meant. */
@@ -390,31 +306,6 @@ export const unknownVariables = (environment: Environment): { name: string; near
 export const instanceVariables = ['MUSTER_INSTANCE_ID', 'MUSTER_QUEUE', 'MUSTER_BOOT_STAGES'] as const
 
 const knownVariables = new Set<string>([...Object.keys(fields).map(variableName), ...instanceVariables])
-
-type Queue = PoolSettings & PlacementSettings & RunSettings
-
-/** The part of a queue's settings that a table of fields names. */
-const only = (queue: Queue, table: Readonly<Record<string, unknown>>): object =>
-  Object.fromEntries(Object.entries(queue).filter(([key]) => Object.hasOwn(table, key)))
-
-const mapValues = <V, R>(record: Readonly<Record<string, V>>, map: (value: V) => R): Record<string, R> =>
-  Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]))
-
-function readQueues(values: Record<string, unknown>, faults: string[]): Record<string, Queue> {
-  const base = mapValues(queueFields, source => values[source]) as unknown as Queue
-  const parseQueueField = (key: string, given: string): unknown => {
-    const source = queueFields[key] as keyof Fields
-    return parseField(source, fields[source], given)
-  }
-  const file = resolve(values.configFile as string)
-  const read = readQueuesFile({ file, known: Object.keys(queueFields), parse: parseQueueField, faults })
-  const queues: Record<string, Queue> = { default: base, ...mapValues(read, queue => ({ ...base, ...queue })) }
-  for (const [queue, { minWorkers, maxWorkers }] of Object.entries(queues)) {
-    if (minWorkers > maxWorkers)
-      faults.push(`queue ${queue}: minWorkers (${minWorkers}) is above maxWorkers (${maxWorkers})`)
-  }
-  return queues
-}
 
 export interface SettingLine {
   readonly name: string
@@ -431,7 +322,7 @@ export function describeSettings(settings: Settings): SettingLine[] {
       name: variableName(key),
       value: definition.secret && value !== '' ? '********' : maskUrls(value),
       help: definition.help,
-      fallback: fallbackOf(definition, settings),
+      fallback: fallbackOf(definition, { ...settings }),
     }
   })
 }

@@ -3,16 +3,10 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
-import { startTestApi, type TestApi, type TestWorker } from '../support/api.ts'
+import { startTestApi } from '../support/api.ts'
+import { one, put } from '../support/job-calls.ts'
 import { until } from '../support/until.ts'
 
-const put = async (api: TestApi, query: string): Promise<string> =>
-  (await api.call('PUT', `/enqueue?${query}`, { json: { payload: null } })).body['Work ID']
-const one = async (worker: TestWorker, waitMs = 0): Promise<Lease> => {
-  const [lease] = await worker.claim(1, waitMs)
-  if (lease === undefined) throw new Error('no job to claim')
-  return lease
-}
 const value = { value: { json: 1 } }
 
 t.test('checkpoints', async t => {

@@ -5,20 +5,10 @@ import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { WorkerRegistry } from '../../src/fleet/registry.ts'
 import { noteRunOut } from '../../src/jobs/lost-workers.ts'
 import { Bell } from '../../src/redis/bell.ts'
-import { startTestApi, type TestApi, type TestWorker } from '../support/api.ts'
+import { startTestApi, type TestWorker } from '../support/api.ts'
+import { one, put, view } from '../support/job-calls.ts'
 import { until } from '../support/until.ts'
 
-const put = async (api: TestApi, query: string, payload: unknown = null): Promise<string> => {
-  const reply = await api.call('PUT', `/enqueue?${query}`, { json: { payload } })
-  if (reply.status !== 200) throw new Error(JSON.stringify(reply.body))
-  return reply.body['Work ID']
-}
-const one = async (worker: TestWorker, waitMs = 0): Promise<Lease> => {
-  const [lease] = await worker.claim(1, waitMs)
-  if (lease === undefined) throw new Error('no job to claim')
-  return lease
-}
-const view = async (api: TestApi, workId: string) => (await api.call('GET', `/jobs/${workId}`)).body
 const value = { value: { json: 1 } }
 
 /** Stops the next look at the flag of any worker, before or after it was read, until told to go on. */

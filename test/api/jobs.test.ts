@@ -1,22 +1,7 @@
-import { randomBytes } from 'node:crypto'
+/** The life of a job by its calls: states, retries, order, cancelling, idempotency keys. */
 import t from 'tap'
-import type { Lease } from '../../src/contract/worker-protocol.ts'
-import { startTestApi, type TestApi, type TestWorker } from '../support/api.ts'
-import { until } from '../support/until.ts'
-
-const json = (payload: unknown) => ({ json: { payload } })
-const put = async (api: TestApi, query: string, payload: unknown = null): Promise<string> => {
-  const reply = await api.call('PUT', `/enqueue?${query}`, json(payload))
-  if (reply.status !== 200) throw new Error(JSON.stringify(reply.body))
-  return reply.body['Work ID']
-}
-const one = async (worker: TestWorker, waitMs = 0): Promise<Lease> => {
-  const [lease] = await worker.claim(1, waitMs)
-  if (lease === undefined) throw new Error('no job to claim')
-  return lease
-}
-const view = async (api: TestApi, workId: string) => (await api.call('GET', `/jobs/${workId}`)).body
-const failure = { error: { code: 'handler_error', message: 'no luck', stack: 'Error: no luck\n    at here' } }
+import { startTestApi } from '../support/api.ts'
+import { failure, one, put, view } from '../support/job-calls.ts'
 
 t.test('the life of a job', async t => {
   const api = await startTestApi(t, { MUSTER_BACKOFF_MS: '20' })
@@ -56,7 +41,7 @@ t.test('the life of a job', async t => {
       attemptsMade: 1,
       error: { code: 'handler_error', message: 'no luck', stack: /at here/ },
     })
-    const again = await one(worker, 5000)
+    const again = await one(worker, 20_000)
     t.match(again, { workId, attempt: 2 })
     t.not(again.token, lease.token, 'every attempt has a token of its own')
     t.match(await worker.complete(again, { value: { json: { done: true } } }), { results: [{ outcome: 'succeeded' }] })
@@ -125,7 +110,7 @@ t.test('the life of a job', async t => {
       leases.map(lease => lease.workId),
       [plain, high, low],
     )
-    const delayed = await one(worker, 5000)
+    const delayed = await one(worker, 20_000)
     t.equal(delayed.workId, late, 'a waiting claim gets it when it is due')
     for (const lease of [...leases, delayed]) await worker.complete(lease, { value: { json: null } })
     await api.call('POST', '/pullCompleted?top=9')
@@ -200,7 +185,10 @@ t.test('the life of a job', async t => {
 
   await t.test('the same Idempotency-Key is the same job; another request under it is refused', async t => {
     const call = async (query: string, payload: unknown) =>
-      await api.call('PUT', `/enqueue?${query}`, { headers: { 'idempotency-key': 'order-17' }, ...json(payload) })
+      await api.call('PUT', `/enqueue?${query}`, {
+        headers: { 'idempotency-key': 'order-17' },
+        ...{ json: { payload } },
+      })
     const replies = await Promise.all([call('type=noop', 1), call('type=noop', 1), call('type=noop', 1)])
     t.equal(new Set(replies.map(reply => reply.body['Work ID'])).size, 1)
     t.equal((await worker.claim(9)).length, 1, 'one job')
@@ -208,7 +196,7 @@ t.test('the life of a job', async t => {
     t.equal((await call('type=noop&priority=1', 1)).body.code, 'idempotency_key_reused')
     const large = 'x'.repeat(50_000)
     const big = async (payload: string) =>
-      await api.call('PUT', '/enqueue?type=noop', { headers: { 'idempotency-key': 'big' }, ...json(payload) })
+      await api.call('PUT', '/enqueue?type=noop', { headers: { 'idempotency-key': 'big' }, ...{ json: { payload } } })
     const [workId] = [(await big(large)).body['Work ID']]
     t.equal((await big(large)).body['Work ID'], workId)
     t.equal((await big(`${large}!`)).body.code, 'idempotency_key_reused')
@@ -219,186 +207,4 @@ t.test('the life of a job', async t => {
     for await (const key of api.store.list(0, Date.now() + 1000)) blobs.push(key)
     t.equal(blobs.length, 1, 'nothing else is left in the store')
   })
-})
-
-t.test('large payloads and results live outside Redis', async t => {
-  const api = await startTestApi(t, { MUSTER_INLINE_BYTES: '1000', MUSTER_MAX_BODY_BYTES: '3000000' })
-  const worker = api.worker()
-  await worker.heartbeat()
-  const data = randomBytes(2_000_000)
-  const form = new FormData()
-  form.append('data', new Blob([data]), 'file.bin')
-  const put = await api.call('PUT', '/enqueue?iterations=1', { body: form })
-  t.equal(put.status, 200)
-  const lease = await one(worker)
-  const { blob } = lease.payload as { blob: { url: string; bytes: number; sha256: string } }
-  const got = await api.call('GET', blob.url)
-  t.ok(data.equals(got.body))
-  t.equal(got.headers.get('content-length'), '2000000')
-  t.equal((await api.call('GET', `${blob.url}x`)).body.code, 'lease_lost')
-  const upload = async (kind: string, body: Buffer) =>
-    await api.call('PUT', `/workers/results/${lease.workId}?kind=${kind}&token=${encodeURIComponent(lease.token)}`, {
-      body,
-      headers: { 'content-type': 'application/octet-stream' },
-    })
-  t.equal((await upload('bytes', randomBytes(3_000_001))).body.code, 'body_too_large')
-  await worker.complete(lease, { value: (await upload('bytes', data)).body.value })
-  t.match((await api.call('POST', '/pullCompleted?top=1')).body, [
-    { Value: null, 'Value URL': `/jobs/${lease.workId}/result`, 'Value Bytes': 2_000_000 },
-  ])
-  const result = await api.call('GET', `/jobs/${lease.workId}/result`)
-  t.ok(data.equals(result.body))
-  t.match(result.headers.get('repr-digest'), /^sha-256=:.*:$/)
-
-  const payload = { list: Array.from({ length: 500 }, (_, index) => index) }
-  const workId = (await api.call('PUT', '/enqueue?type=noop', json(payload))).body['Work ID']
-  const second = await one(worker)
-  t.strictSame((await api.call('GET', (second.payload as { blob: { url: string } }).blob.url)).body, payload)
-  const value = (
-    await api.call('PUT', `/workers/results/${workId}?kind=json&token=${encodeURIComponent(second.token)}`, {
-      body: JSON.stringify(payload),
-      headers: { 'content-type': 'application/octet-stream' },
-    })
-  ).body.value
-  await worker.complete(second, { value })
-  t.strictSame((await api.call('GET', `/jobs/${workId}/result`)).body, { workId, value: payload })
-  t.equal(
-    (
-      await api.call('PUT', '/enqueue?iterations=1', {
-        body: randomBytes(3_000_001),
-        headers: { 'content-type': 'application/octet-stream' },
-      })
-    ).body.code,
-    'body_too_large',
-  )
-})
-
-t.test('queues: pause, drain, resume; leases that run out', async t => {
-  const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000' })
-  const worker = api.worker()
-  await worker.heartbeat()
-
-  await t.test('a paused queue takes jobs and hands out none; a draining one the other way round', async t => {
-    t.match((await api.call('POST', '/queues/default/pause')).body, { queue: 'default', state: 'paused' })
-    await put(api, 'type=noop')
-    t.strictSame(await worker.claim(), [])
-    const waiting = worker.claim(1, 20_000)
-    t.match((await api.call('POST', '/queues/default/resume')).body, { state: 'running' })
-    const [lease] = await waiting
-    t.ok(lease, 'a claim that waits gets it when the queue is resumed')
-    t.match((await api.call('POST', '/queues/default/drain')).body, { state: 'draining', running: 1 })
-    t.equal((await api.call('PUT', '/enqueue?type=noop', json(1))).body.code, 'queue_draining')
-    if (lease) await worker.complete(lease, { value: { json: 1 } })
-    await api.call('POST', '/queues/default/resume')
-    t.equal((await api.call('PUT', '/enqueue?type=noop', json(1))).status, 200)
-    await worker.complete(await one(worker), { value: { json: 1 } })
-    t.match((await api.call('GET', '/queues')).body, {
-      queues: [{ queue: 'default', state: 'running', waiting: 0, uncollected: 2 }],
-    })
-    await api.call('POST', '/pullCompleted?top=9')
-  })
-
-  await t.test('a worker that falls silent loses its job to the next; no attempt is spent', async t => {
-    const workId = await put(api, 'type=noop&attempts=1')
-    const lost = await one(worker)
-    const next = await one(api.worker('w1'), 10_000)
-    t.match(next, { workId, attempt: 1 })
-    t.not(next.token, lost.token)
-    t.match(await view(api, workId), { state: 'running', attemptsMade: 0, lostLeases: 1 })
-    for (let beats = 0; beats < 4; beats += 1) await worker.heartbeat([next], { waitMs: 600 })
-    t.match(
-      await worker.complete(next, { value: { json: 1 } }),
-      { results: [{ outcome: 'succeeded' }] },
-      'heartbeats kept it over two lease times',
-    )
-  })
-
-  await t.test('a job that loses its worker again and again is dead', async t => {
-    const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_MAX_LOST_LEASES: '2' })
-    const worker = api.worker()
-    await worker.heartbeat()
-    const workId = await put(api, 'type=noop')
-    await one(worker)
-    await one(worker, 10_000)
-    t.strictSame(await worker.claim(1, 5000), [])
-    await until(async () => (await view(api, workId)).state === 'dead')
-    t.match((await view(api, workId)).error, { code: 'workers_lost' })
-    await api.call('POST', `/jobs/${workId}/retry`)
-    await worker.heartbeat()
-    t.equal((await one(worker)).workId, workId, 'a replay starts from nothing')
-  })
-})
-
-t.test('listing goes page by page through every state', async t => {
-  const api = await startTestApi(t)
-  const worker = api.worker()
-  await worker.heartbeat()
-  const all = new Set<string>()
-  for (let index = 0; index < 12; index += 1)
-    all.add(await put(api, `type=${index % 3 === 0 ? 'countToThree' : 'noop'}&attempts=1`))
-  all.add(await put(api, 'type=noop&delayMs=100000'))
-  all.add(await put(api, 'type=noop&priority=3'))
-  const leases = await worker.claim(6)
-  for (const lease of leases.slice(0, 3)) await worker.complete(lease, { value: { json: 1 } })
-  for (const lease of leases.slice(3, 5)) await worker.complete(lease, failure)
-  await api.call('DELETE', `/jobs/${[...all][11]}`)
-  for (const limit of [1, 4, 100]) {
-    const seen: string[] = []
-    let cursor = ''
-    for (;;) {
-      const { body } = await api.call('GET', `/jobs?limit=${limit}${cursor}`)
-      seen.push(...body.jobs.map((job: { workId: string }) => job.workId))
-      if (body.nextCursor === undefined) break
-      cursor = `&cursor=${body.nextCursor}`
-    }
-    t.strictSame([...seen].sort(), [...all].sort(), `each once, ${limit} a page`)
-  }
-  const count = async (query: string): Promise<number> => (await api.call('GET', `/jobs?${query}`)).body.jobs.length
-  t.equal(await count('state=succeeded'), 3)
-  t.equal(await count('state=dead'), 2)
-  t.equal(await count('state=running'), 1)
-  t.equal(await count('state=delayed'), 1)
-  t.equal(await count('state=waiting'), 6)
-  t.equal(await count('state=cancelled'), 1)
-  t.equal(await count('type=countToThree'), 4)
-  t.equal(await count('type=countToThree&queue=default&state=succeeded'), 1)
-  const first = (await api.call('GET', '/jobs?limit=1')).body.nextCursor
-  t.equal(
-    (await api.call('GET', `/jobs?limit=1&state=dead&cursor=${first}`)).body.code,
-    'cursor_invalid',
-    'a cursor belongs to its filters',
-  )
-})
-
-t.test('retention forgets what is over, and only that', async t => {
-  const api = await startTestApi(t, {
-    MUSTER_RESULT_TTL_MS: '10000',
-    MUSTER_UNCOLLECTED_TTL_MS: '20000',
-    MUSTER_DEAD_TTL_MS: '30000',
-    MUSTER_INLINE_BYTES: '10',
-  })
-  const worker = api.worker()
-  await worker.heartbeat()
-  const collected = await put(api, 'type=noop', 'a payload over the inline limit')
-  await worker.complete(await one(worker), { value: { json: 1 } })
-  await api.call('POST', '/pullCompleted?top=9')
-  const uncollected = await put(api, 'type=noop')
-  await worker.complete(await one(worker), { value: { json: 1 } })
-  const dead = await put(api, 'type=noop&attempts=1')
-  await worker.complete(await one(worker), failure)
-  const exists = async (): Promise<boolean[]> =>
-    await Promise.all(
-      [collected, uncollected, dead].map(async id => (await api.call('GET', `/jobs/${id}`)).status === 200),
-    )
-  await until(async () => (await view(api, collected)).collection === 'acked')
-  const now = Date.now()
-  t.equal(await api.jobs.retention.forgetExpired(now + 9000), 0)
-  t.equal(await api.jobs.retention.sweepBlobs(now + 7_200_000), 0, 'the payload of a job that exists stays')
-  t.equal(await api.jobs.retention.forgetExpired(now + 11_000), 1)
-  t.strictSame(await exists(), [false, true, true])
-  t.equal(await api.jobs.retention.sweepBlobs(now + 7_200_000), 0, 'its payload went with it')
-  t.equal(await api.jobs.retention.forgetExpired(now + 21_000), 1)
-  t.equal(await api.jobs.retention.forgetExpired(now + 31_000), 1)
-  t.strictSame(await exists(), [false, false, false])
-  t.strictSame((await api.call('POST', '/pullCompleted?top=9&failed=include')).body, [])
 })

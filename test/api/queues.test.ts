@@ -1,0 +1,61 @@
+/** Queues that pause and drain, and leases that run out. */
+import t from 'tap'
+import { startTestApi } from '../support/api.ts'
+import { one, put, view } from '../support/job-calls.ts'
+import { until } from '../support/until.ts'
+
+t.test('queues: pause, drain, resume; leases that run out', async t => {
+  const api = await startTestApi(t, { MUSTER_LEASE_MS: '2000' })
+  const worker = api.worker()
+  await worker.heartbeat()
+
+  await t.test('a paused queue takes jobs and hands out none; a draining one the other way round', async t => {
+    t.match((await api.call('POST', '/queues/default/pause')).body, { queue: 'default', state: 'paused' })
+    await put(api, 'type=noop')
+    t.strictSame(await worker.claim(), [])
+    const waiting = worker.claim(1, 20_000)
+    t.match((await api.call('POST', '/queues/default/resume')).body, { state: 'running' })
+    const [lease] = await waiting
+    t.ok(lease, 'a claim that waits gets it when the queue is resumed')
+    t.match((await api.call('POST', '/queues/default/drain')).body, { state: 'draining', running: 1 })
+    t.equal((await api.call('PUT', '/enqueue?type=noop', { json: { payload: 1 } })).body.code, 'queue_draining')
+    if (lease) await worker.complete(lease, { value: { json: 1 } })
+    await api.call('POST', '/queues/default/resume')
+    t.equal((await api.call('PUT', '/enqueue?type=noop', { json: { payload: 1 } })).status, 200)
+    await worker.complete(await one(worker), { value: { json: 1 } })
+    t.match((await api.call('GET', '/queues')).body, {
+      queues: [{ queue: 'default', state: 'running', waiting: 0, uncollected: 2 }],
+    })
+    await api.call('POST', '/pullCompleted?top=9')
+  })
+
+  await t.test('a worker that falls silent loses its job to the next; no attempt is spent', async t => {
+    const workId = await put(api, 'type=noop&attempts=1')
+    const lost = await one(worker)
+    const next = await one(api.worker('w1'), 20_000)
+    t.match(next, { workId, attempt: 1 })
+    t.not(next.token, lost.token)
+    t.match(await view(api, workId), { state: 'running', attemptsMade: 0, lostLeases: 1 })
+    for (let beats = 0; beats < 4; beats += 1) await worker.heartbeat([next], { waitMs: 1200 })
+    t.match(
+      await worker.complete(next, { value: { json: 1 } }),
+      { results: [{ outcome: 'succeeded' }] },
+      'heartbeats kept it over two lease times',
+    )
+  })
+
+  await t.test('a job that loses its worker again and again is dead', async t => {
+    const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_MAX_LOST_LEASES: '2' })
+    const worker = api.worker()
+    await worker.heartbeat()
+    const workId = await put(api, 'type=noop')
+    await one(worker)
+    await one(worker, 20_000)
+    t.strictSame(await worker.claim(1, 5000), [])
+    await until(async () => (await view(api, workId)).state === 'dead')
+    t.match((await view(api, workId)).error, { code: 'workers_lost' })
+    await api.call('POST', `/jobs/${workId}/retry`)
+    await worker.heartbeat()
+    t.equal((await one(worker)).workId, workId, 'a replay starts from nothing')
+  })
+})
