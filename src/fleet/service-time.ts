@@ -5,6 +5,9 @@
  */
 const halfLifeMs = 30_000
 
+/** What a job is taken to need before any has finished: most are short, and what runs longer says so by running. */
+export const firstGuessMs = 500
+
 export interface ServiceCounters {
   readonly finishedCount: number
   readonly busyMs: number
@@ -20,7 +23,7 @@ export class ServiceTime {
 
   /**
    * Takes in one reading.
-   * @returns ms a job, or undefined when none has ever finished and none runs
+   * @returns ms a job; undefined when none has ever finished, and none runs for longer than the first guess
    */
   observe(counters: ServiceCounters, now: number): number | undefined {
     const last = this.#last
@@ -46,12 +49,13 @@ export class ServiceTime {
     this.#quietSince = undefined
   }
 
-  /** Long jobs after short ones: while jobs run and none finishes, a job takes at least as long as that lasts. */
+  /** Long jobs, at first or after short ones: while jobs run and none finishes, a job takes at least as long as that lasts. */
   #estimate({ running }: ServiceCounters, now: number): number | undefined {
     if (running === 0) this.#quietSince = undefined
     else this.#quietSince ??= now
     const measured = this.#count > 0 ? this.#busyMs / this.#count : undefined
     const quietMs = this.#quietSince === undefined ? 0 : now - this.#quietSince
-    return measured === undefined ? undefined : Math.max(measured, quietMs)
+    if (measured !== undefined) return Math.max(measured, quietMs)
+    return quietMs > firstGuessMs ? quietMs : undefined
   }
 }

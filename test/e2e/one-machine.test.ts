@@ -28,6 +28,21 @@ const chain = (data: string, iterations: number): string => {
   return digest.toString('hex')
 }
 
+t.test('a few short jobs of which nothing is known get one worker', async t => {
+  const node = await startNodeProcess(t, { MUSTER_MAX_WORKERS: '4', MUSTER_WORKER_SLOTS: '1' })
+  const put = async (): Promise<number> =>
+    (await fetch(`${node.url}/enqueue?iterations=10`, { method: 'PUT', headers: octets, body: 'hello' })).status
+  t.same(await Promise.all(Array.from({ length: 6 }, put)), Array(6).fill(200))
+  let collected = 0
+  while (collected < 6) collected += (await pull(node, 'top=10&waitMs=30000')).length
+  const { decisions } = await get(node, '/fleet/decisions')
+  const launches = decisions
+    .flatMap(({ actions }: Body) => actions)
+    .filter(({ kind }: Body) => kind === 'launch')
+    .reduce((sum: number, { count }: Body) => sum + count, 0)
+  t.equal(launches, 1)
+})
+
 t.test('from nothing to a value, and back to nothing', async t => {
   const node = await startNodeProcess(t, { MUSTER_IDLE_TIMEOUT_MS: '1000', MUSTER_AUTOSCALE_INTERVAL_MS: '200' })
   t.match(await get(node, '/status'), { Jobs: 0, Workers: 0 }, 'no work, no workers')

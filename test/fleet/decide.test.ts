@@ -12,7 +12,14 @@ t.test('size', async t => {
   const cases: [string, Given, number, string][] = [
     ['nothing to do', {}, 0, 'no-work'],
     ['one job, unmeasured', { load: { waiting: 1 } }, 1, 'target-wait'],
-    ['unmeasured jobs get a slot each', { load: { waiting: 7 } }, 4, 'target-wait'],
+    ['unmeasured jobs are taken for short ones', { load: { waiting: 20 } }, 1, 'target-wait'],
+    ['but they are work', { load: { waiting: 41 } }, 3, 'target-wait'],
+    [
+      'a target wait shorter than the first guess',
+      { settings: { targetWaitMs: 100 }, load: { waiting: 7 } },
+      4,
+      'target-wait',
+    ],
     ['1,000 jobs of 10 ms fit one worker', { load: { waiting: 1000, serviceMs: 10 } }, 1, 'target-wait'],
     ['1,001 jobs of 10 ms do not', { load: { waiting: 1001, serviceMs: 10 } }, 2, 'target-wait'],
     [
@@ -39,7 +46,7 @@ t.test('size', async t => {
     ['fixed, without work', { settings: { policy: 'fixed' } }, 3, 'fixed'],
     ['fixed, with work', { settings: { policy: 'fixed' }, load: { waiting: 1000 } }, 3, 'fixed'],
     ['floor', { settings: { minWorkers: 2 } }, 2, 'floor'],
-    ['floor below the need', { settings: { minWorkers: 2 }, load: { waiting: 6 } }, 3, 'target-wait'],
+    ['floor below the need', { settings: { minWorkers: 2 }, load: { waiting: 6, serviceMs: 5000 } }, 3, 'target-wait'],
     ['ceiling', { load: { waiting: 1000 } }, 10, 'ceiling'],
     [
       'ceiling for jobs per worker',
@@ -72,10 +79,10 @@ t.test('instances', async t => {
   const draining = (id: string, since: number, leases = 0) =>
     ready(id, { state: 'draining', drainingSince: since, leases })
   const cases: [string, Given, object[]][] = [
-    ['booting counts', { load: { waiting: 4 }, instances: [booting('a'), booting('b')] }, []],
+    ['booting counts', { load: { waiting: 4, serviceMs: 5000 }, instances: [booting('a'), booting('b')] }, []],
     [
       'booting counts once, the rest is launched',
-      { load: { waiting: 6 }, instances: [booting('a'), busy('b')] },
+      { load: { waiting: 6, serviceMs: 5000 }, instances: [booting('a'), busy('b')] },
       [launch(1, 'target-wait')],
     ],
     ['idle for long enough', { instances: [idleFor('a', 60_000)] }, [drain('a')]],
@@ -101,7 +108,11 @@ t.test('instances', async t => {
     ["somebody else's worker is capacity", { load: { waiting: 2 }, instances: [{ ...ready('a'), outside: true }] }, []],
     [
       'over the ceiling and busy',
-      { settings: { maxWorkers: 1 }, load: { waiting: 9, running: 4 }, instances: [busy('a'), busy('b')] },
+      {
+        settings: { maxWorkers: 1 },
+        load: { waiting: 9, running: 4, serviceMs: 5000 },
+        instances: [busy('a'), busy('b')],
+      },
       [],
     ],
     [
@@ -155,7 +166,7 @@ t.test('instances', async t => {
 })
 
 t.test('failed launches back off', async t => {
-  const given = (count: number): Given => ({ load: { waiting: 20 }, failures: { count, lastAt: t0 } })
+  const given = (count: number): Given => ({ load: { waiting: 20, serviceMs: 5000 }, failures: { count, lastAt: t0 } })
   const cases: [number, number][] = [
     [1, 1000],
     [2, 2000],

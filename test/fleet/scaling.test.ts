@@ -61,7 +61,7 @@ t.test('from zero to N and back to zero, without flapping', async t => {
   const peak = Math.max(...sizes)
   // Six jobs a second of two seconds each keep twelve slots busy: six workers.
   t.ok(peak >= 6 && peak <= 10, `peak ${peak}`)
-  t.equal(sizes[0], 3)
+  t.equal(sizes[0], 1, 'six jobs of which nothing is known')
   t.equal(sizes.at(-1), 0)
   t.equal(finishedCount, 720)
   t.equal(counts.launched, counts.drained, 'whoever came also went, once')
@@ -78,7 +78,9 @@ t.test('service time', async t => {
   const at = (finishedCount: number, busyMs: number, running: number, afterMs: number) =>
     service.observe({ finishedCount, busyMs, running }, t0 + afterMs)
   t.equal(at(0, 0, 0, 0), undefined, 'nothing measured')
-  t.equal(at(0, 0, 3, 1000), undefined, 'only running')
+  t.equal(at(0, 0, 3, 1000), undefined, 'only running, not for long')
+  t.equal(at(0, 0, 3, 1500), undefined)
+  t.equal(at(0, 0, 3, 1900), 900, 'the first jobs run for longer than the first guess')
   t.equal(at(10, 1000, 0, 2000), 100, 'the first completions')
   t.equal(at(10, 1000, 0, 90_000), 100, 'nothing new changes nothing')
   t.ok(Math.abs((at(1010, 1000 + 5000, 0, 91_000) ?? 0) - 5) < 0.5, 'many fresh ones outweigh the old')

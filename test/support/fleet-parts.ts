@@ -16,6 +16,8 @@ export const settings = readSettings({
   MUSTER_AUTOSCALE_INTERVAL_MS: '3600000',
   MUSTER_MAX_WORKERS: '4',
   MUSTER_WORKER_SLOTS: '2',
+  // As long as a job is taken to need that was never measured: a slot for each.
+  MUSTER_TARGET_WAIT_MS: '500',
   MUSTER_BOOT_TIMEOUT_MS: '20000',
   MUSTER_CONFIG_FILE: '/nowhere/muster.yaml',
 })
