@@ -7,7 +7,7 @@
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createWriteStream } from 'node:fs'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,6 +15,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { type ProcessInfo, ProcessWatch } from './processes.ts'
 import type { RedisPlace } from './redis-keys.ts'
+import { SmallDisk } from './small-disk.ts'
 
 const run = promisify(execFile)
 
@@ -25,9 +26,14 @@ export interface DeploymentOptions {
   /** A data directory of the caller's, else one is made and removed. */
   readonly dataDir?: string
   readonly keep: boolean
+  /** Local workers run as another user, where that can be. */
+  readonly hasWorkerUser: boolean
+  readonly say: (line: string) => void
   readonly onSurprise: (sentence: string) => void
 }
 
+/** As the nodes are told by MUSTER_DISK_RESERVE_MB. */
+export const diskReserveMib = 64
 export const limits = { leaseMs: 5000, maxBodyBytes: 3 * 1024 * 1024 + 4096 }
 const startsWithinMs = 180_000
 /** Gone with this process, however that ends. */
@@ -47,6 +53,11 @@ export class Deployment {
   readonly folder: string
   readonly urls: readonly string[]
   readonly isTwoNodes: boolean
+  /** Under the data of the nodes; undefined where none can be mounted. */
+  disk: SmallDisk | undefined
+  /** The text of the handlers that the nodes were started with. */
+  handlers = ''
+  #version = 0
   readonly #options: DeploymentOptions
   readonly #members: Member[] = []
   readonly #watch = new ProcessWatch()
@@ -79,6 +90,11 @@ export class Deployment {
     return deployment
   }
 
+  nextVersion(): number {
+    this.#version += 1
+    return this.#version
+  }
+
   get nodes(): readonly string[] {
     return this.#nodes.map(({ name }) => name)
   }
@@ -94,7 +110,7 @@ export class Deployment {
   /** Where the nodes keep large payloads. */
   get payloadDirs(): readonly string[] {
     const dirs = this.#nodes.map(({ environment }) => environment.MUSTER_DATA_DIR as string)
-    return this.isTwoNodes ? [...dirs, join(this.folder, 'payloads')] : dirs
+    return this.isTwoNodes ? [...dirs, join(this.folder, 'disk/payloads')] : dirs
   }
 
   get redis(): RedisPlace {
@@ -170,22 +186,34 @@ export class Deployment {
     for (const deadline = Date.now() + 60_000; left.length > 0 && Date.now() < deadline; left = await this.processes())
       await delay(250)
     for (const { pid } of left) kill(pid, 'SIGKILL')
+    if (!this.#options.keep) this.disk?.unmount()
     if (!this.#options.keep && this.#options.dataDir === undefined)
       await rm(this.folder, { recursive: true, force: true })
     return left
   }
 
   async #startAll(ports: readonly number[]): Promise<void> {
-    const { root, twoNodes } = this.#options
+    const { root, twoNodes, hasWorkerUser, say } = this.#options
     const cli = join(root, 'dist/cli.js')
     const configFile = join(this.folder, 'muster.yaml')
-    await writeFile(configFile, 'queues:\n  second: { maxWorkers: 1, slots: 1 }\n  foreign: { maxWorkers: 0 }\n')
+    await writeFile(
+      configFile,
+      'queues:\n  second: { minWorkers: 0, maxWorkers: 1, slots: 1 }\n  foreign: { minWorkers: 0, maxWorkers: 0 }\n',
+    )
     const redis = twoNodes ? await this.#makeReplicas(cli) : {}
-    const payloads = join(this.folder, 'payloads')
+    const disk = join(this.folder, 'disk')
+    this.disk = await SmallDisk.mount(disk).catch((error: Error) => {
+      say(`no disk is filled: none can be mounted here (${error.message.trim().split('\n').at(-1)})`)
+      return undefined
+    })
+    const payloads = join(disk, 'payloads')
     await mkdir(payloads, { recursive: true })
     const handlers = join(root, 'test/drive/handlers.mjs')
+    this.handlers = await readFile(handlers, 'utf8')
+    const workerUser = hasWorkerUser ? await strangerWho(cli, say) : undefined
+    if (workerUser !== undefined) await chmod(this.folder, 0o755)
     for (const [index, port] of ports.entries()) {
-      const dataDir = join(this.folder, `data-${index + 1}`)
+      const dataDir = join(disk, `data-${index + 1}`)
       await mkdir(dataDir, { recursive: true })
       this.#launch({
         ...{ name: `node-${index + 1}`, command: [process.execPath, cli, 'node', '--handlers', handlers] },
@@ -204,16 +232,31 @@ export class Deployment {
           MUSTER_WORKER_SLOTS: '2',
           MUSTER_WORKER_HEAP_MB: '128',
           MUSTER_WORKER_DRAIN_MS: '5000',
+          MUSTER_MAX_REQUESTS_PER_CALLER: '64',
+          MUSTER_DISK_RESERVE_MB: String(diskReserveMib),
+          ...(workerUser !== undefined && { MUSTER_WORKER_USER: workerUser }),
           ...(twoNodes && { MUSTER_PAYLOAD_STORE: `folder:${payloads}` }),
         },
       })
     }
     await this.untilReady()
     this.#isStarted = true
+  }
+
+  /** Workers that the deployment does not start itself: one in another language, and one with a part of the handlers. */
+  startOutsideWorkers(token: string): void {
+    const { root } = this.#options
+    const environment = { MUSTER_NODE_URLS: this.urls.join(','), MUSTER_WORKER_TOKEN: token }
+    const part = join(root, 'test/drive/handlers-part.mjs')
+    this.#launch({
+      name: 'worker-part',
+      command: [process.execPath, join(root, 'dist/cli.js'), 'worker', '--handlers', part, '--slots', '1'],
+      ...{ child: undefined, isEnding: false, environment },
+    })
     this.#launch({
       ...{ name: 'worker-foreign', command: ['python3', '-u', join(root, 'examples/worker.py')] },
       ...{ child: undefined, isEnding: false },
-      environment: { MUSTER_NODE_URLS: this.urls.join(','), MUSTER_QUEUE: 'foreign' },
+      environment: { ...environment, MUSTER_QUEUE: 'foreign' },
     })
   }
 
@@ -262,8 +305,8 @@ export class Deployment {
 
   async #ended(member: Member, how: number | string): Promise<void> {
     if (member.isEnding || this.#isOver) return
-    // A worker that was told to go has gone in good order: an operator would start another one.
-    if (member.name.startsWith('worker') && how === 0) {
+    // It was told to go, or a move has killed it: an operator would start another one.
+    if (member.name.startsWith('worker') && (how === 0 || how === 'SIGKILL')) {
       this.#launch(member)
       return
     }
@@ -294,6 +337,19 @@ export class Deployment {
     const member = this.#members.find(one => one.name === name)
     if (member === undefined) throw new Error(`no ${name} in this deployment`)
     return member
+  }
+}
+
+/** @returns a user who can run the command of this tree and owns nothing here; undefined, and says why, when there is none */
+async function strangerWho(cli: string, say: (line: string) => void): Promise<string | undefined> {
+  const name = 'nobody'
+  try {
+    if (process.getuid?.() !== 0) throw new Error('only root may')
+    await run('setpriv', ['--reuid', name, '--clear-groups', process.execPath, cli, '--version'])
+    return name
+  } catch (error) {
+    say(`local workers run as the user of the node: ${(error as Error).message.split('\n').at(-1)}`)
+    return undefined
   }
 }
 

@@ -22,22 +22,32 @@ export interface DriveResult {
   /** How often each move was made. */
   readonly counts: ReadonlyMap<string, number>
   readonly peakNodeBytes: number
+  /** How often each code of 429 and 503 was answered. */
+  readonly refusals: Readonly<Record<string, number>>
+  /** Why no more moves were made. */
+  readonly endedBy: string
 }
 
 /** In CI other things run beside it. */
 const slackMs = process.env.CI === undefined ? 45_000 : 90_000
+/** Of a deployment that is not ours; by default it is half a minute. */
+const longestLeaseMs = 60_000
 /** So long after a kill a node may be away. */
 const recoversWithinMs = 60_000
 
 export async function drive(options: DriveOptions, root: string, say: (line: string) => void): Promise<DriveResult> {
   const startedAt = Date.now()
-  const model = new Model({ startedAt, leaseMs: limits.leaseMs, slackMs, looksAreFinal: !options.twoNodes })
-  const deployment = options.url === undefined ? await startDeployment(options, root, model) : undefined
+  const leaseMs = options.url === undefined ? limits.leaseMs : longestLeaseMs
+  const model = new Model({ startedAt, leaseMs, slackMs, looksAreFinal: !options.twoNodes })
+  const deployment = options.url === undefined ? await startDeployment(options, root, model, say) : undefined
   if (deployment !== undefined) say(`${deployment.urls.join(' and ')}, data in ${deployment.folder}`)
   const counts = new Map<string, number>()
   try {
     const stage = makeStage(options, model, deployment)
+    const worker = await makeOwners(stage, options)
+    deployment?.startOutsideWorkers(worker)
     await untilTypesAreKnown(stage)
+    if (deployment === undefined) await overlookWhatIsThere(stage)
     const oracle = new Oracle({ stage, slackMs })
     const over = new AbortController()
     const watching = oracle.watch(over.signal)
@@ -51,14 +61,19 @@ export async function drive(options: DriveOptions, root: string, say: (line: str
     const telling = setInterval(tell, 10_000)
     over.signal.addEventListener('abort', () => clearInterval(telling))
     await makeMoves(stage, options, counts)
-    say(`${model.jobs.size} jobs were accepted; all is collected now`)
+    const endedBy =
+      model.faults.length >= options.maxFaults
+        ? `${model.faults.length} faults, where --max-faults is ${options.maxFaults}`
+        : `its time, ${options.minutes} minutes`
+    say(`the moves were ended by ${endedBy}; ${model.jobs.size} jobs were accepted, and all is collected now`)
     await oracle.settle()
     over.abort()
     await watching
     model.settled(Date.now())
     if (deployment !== undefined)
       await whatIsLeft(stage, deployment, slackMs, !options.without.includes('payload files'))
-    return { faults: model.faults, model, counts, peakNodeBytes: oracle.peakNodeBytes }
+    const { refusals } = stage.http
+    return { faults: model.faults, model, counts, peakNodeBytes: oracle.peakNodeBytes, refusals, endedBy }
   } finally {
     const left = (await deployment?.stop()) ?? []
     for (const { pid, command } of left)
@@ -66,21 +81,29 @@ export async function drive(options: DriveOptions, root: string, say: (line: str
   }
 }
 
-async function startDeployment(options: DriveOptions, root: string, model: Model): Promise<Deployment> {
+async function startDeployment(
+  options: DriveOptions,
+  root: string,
+  model: Model,
+  say: (line: string) => void,
+): Promise<Deployment> {
   const onSurprise = (sentence: string): void => {
     // What it takes along is judged by its own loss.
     model.disturbed('node', Date.now())
     model.history.around(Date.now(), sentence.split('\n')[0] as string)
     model.fault('node ended', Date.now(), sentence)
   }
-  return await Deployment.start({ root, twoNodes: options.twoNodes, keep: options.keep, onSurprise })
+  const hasWorkerUser = new Random(options.seed).fork('worker user').chance(0.5)
+  const { twoNodes, keep } = options
+  return await Deployment.start({ ...{ root, twoNodes, keep, hasWorkerUser }, onSurprise, say })
 }
 
 function makeStage(options: DriveOptions, model: Model, deployment: Deployment | undefined): Stage {
   const onServerError = (sentence: string): void => model.fault('server error', Date.now(), sentence)
+  const onWrongRefusal = (sentence: string): void => model.fault('wrong answer', Date.now(), sentence)
   const urls = deployment?.urls ?? [options.url as string]
   return {
-    ...{ http: new Http(urls, { onServerError }, options.key), model, deployment },
+    ...{ http: new Http(urls, { onServerError, onWrongRefusal }, options.key), model, deployment },
     kinds: chosen(kinds, options),
     maxBodyBytes: limits.maxBodyBytes,
     ...{ closedQueues: new Set<string>(), leases: [], keys: [] },
@@ -92,6 +115,25 @@ function makeStage(options: DriveOptions, model: Model, deployment: Deployment |
   }
 }
 
+/**
+ * Two keys, of which the first may do all. A deployment that is open is not ours to close.
+ * @returns the key of the first
+ */
+async function makeOwners({ http, deployment }: Stage, { key: given }: DriveOptions): Promise<string> {
+  if (deployment === undefined && given === '') return ''
+  const make = async (name: string, roles: readonly string[]): Promise<string> => {
+    const body = JSON.stringify({ name, roles })
+    const reply = await http.insist('POST', '/keys', { headers: { 'content-type': 'application/json' }, body })
+    if (reply.status !== 200)
+      throw new Error(`no key can be made: ${reply.status} ${reply.bytes.toString().slice(0, 300)}`)
+    return reply.json().key
+  }
+  const key = given === '' ? await make('drive', ['submit', 'collect', 'work', 'read', 'operate']) : given
+  http.useKeys(key, '')
+  http.useKeys(key, await make('drive-other', ['submit']))
+  return key
+}
+
 /** A type of workers in another language is known once such a worker was there. */
 async function untilTypesAreKnown({ http, kinds: some }: Stage): Promise<void> {
   if (!some.some(({ group }) => group === 'foreign')) return
@@ -100,6 +142,18 @@ async function untilTypesAreKnown({ http, kinds: some }: Stage): Promise<void> {
     if (fleet.status === 200 && fleet.bytes.includes('"wordCount"')) return
   }
   throw new Error('the worker in Python did not appear')
+}
+
+/** Jobs of others from before are no business of this drive. */
+async function overlookWhatIsThere({ http, model }: Stage): Promise<void> {
+  for (let cursor = ''; ; ) {
+    const reply = await http.insist('GET', `/jobs?limit=1000${cursor}`)
+    if (reply.status !== 200) throw new Error(`GET /jobs: ${reply.status} ${reply.bytes.toString().slice(0, 300)}`)
+    const { jobs, nextCursor } = reply.json() as { jobs: { workId: string }[]; nextCursor?: string }
+    for (const { workId } of jobs) model.acceptedUnjudged(workId)
+    if (nextCursor === undefined) return
+    cursor = `&cursor=${encodeURIComponent(nextCursor)}`
+  }
 }
 
 async function makeMoves(stage: Stage, options: DriveOptions, counts: Map<string, number>): Promise<void> {
@@ -135,6 +189,7 @@ function progressOf({ jobs, faults, history }: Model): string {
 function isPossible(needs: Move['needs'], { deployment }: Stage): boolean {
   if (needs === undefined) return true
   if (deployment === undefined) return false
+  if (needs === 'small disk') return deployment.disk !== undefined
   return needs === 'deployment' || (needs === 'two nodes') === deployment.isTwoNodes
 }
 

@@ -65,7 +65,15 @@ export const faultKinds = [
     'attempt spent',
     'unknown job',
   ] as const),
-  ...(['two jobs for one key', 'leaked', 'server error', 'node ended', 'no answer', 'wrong answer'] as const),
+  ...([
+    'two jobs for one key',
+    'one job for two owners',
+    'leaked',
+    'server error',
+    'node ended',
+    'no answer',
+    'wrong answer',
+  ] as const),
 ] as const
 export type FaultKind = (typeof faultKinds)[number]
 

@@ -7,6 +7,16 @@ const spin = () => {
   for (;;);
 }
 
+/** Replaced by the moves that deploy: `PUT /handlers` with another number here. */
+const deployed = 0
+export const version = defineHandler({
+  type: 'd.version',
+  handle: async ({ ms }) => {
+    await delay(ms)
+    return deployed
+  },
+})
+
 export const echo = defineHandler({ type: 'd.echo', handle: payload => payload })
 
 export const rest = defineHandler({

@@ -18,6 +18,8 @@ export interface Call {
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Uint8Array | string | ReadableStream
   readonly timeoutMs?: number
+  /** With the key of the other owner. */
+  readonly asOther?: true
   readonly signal?: AbortSignal
 }
 
@@ -27,30 +29,68 @@ export class NoAnswer extends Error {}
 export interface HttpEvents {
   /** A reply with 500. */
   onServerError(sentence: string): void
+  /** A refusal that cannot be obeyed. */
+  onWrongRefusal(sentence: string): void
 }
 
 const defaultTimeoutMs = 90_000
 const retryEveryMs = 250
+/** So often 429 is obeyed. */
+const mostTries = 90
 
 export class Http {
   readonly urls: readonly string[]
   readonly #events: HttpEvents
-  readonly #authorization: Readonly<Record<string, string>>
+  /** How often each code of 429 and 503 was answered. */
+  readonly refusals: Record<string, number> = {}
+  #key: string
+  #otherKey: string | undefined
   #next = 0
 
   constructor(urls: readonly string[], events: HttpEvents, key = '') {
     this.urls = urls
     this.#events = events
-    this.#authorization = key === '' ? {} : { authorization: `Bearer ${key}` }
+    this.#key = key
   }
 
-  /** One request to one node, in turn. @throws NoAnswer */
-  async call(method: string, path: string, { headers, body, timeoutMs, signal }: Call = {}): Promise<Reply> {
+  /** From now on all is asked with the first key, and as the other owner with the second. */
+  useKeys(key: string, otherKey: string): void {
+    this.#key = key
+    this.#otherKey = otherKey
+  }
+
+  get hasOther(): boolean {
+    return this.#otherKey !== undefined
+  }
+
+  /** One request to one node, in turn; again, as it is told, after each 429. @throws NoAnswer */
+  async call(method: string, path: string, call: Call = {}): Promise<Reply> {
+    for (let tries = 1; ; tries += 1) {
+      const reply = await this.#once(method, path, call)
+      if (reply.status !== 429 && reply.status !== 503) return reply
+      this.refusals[reply.code()] = (this.refusals[reply.code()] ?? 0) + 1
+      const waitS = Number(reply.headers.get('retry-after') ?? Number.NaN)
+      const isObeyable = waitS > 0 && waitS <= 60
+      if (!isObeyable || tries === mostTries)
+        this.#events.onWrongRefusal(
+          `${method} ${path.slice(0, 200)}: ${reply.status} ${reply.code()} for the ${tries}th time, Retry-After: ${waitS}`,
+        )
+      // A stream is gone once it was sent.
+      if (reply.status === 503 || !isObeyable || tries === mostTries || call.body instanceof ReadableStream)
+        return reply
+      await delay(waitS * 1000, undefined, call.signal === undefined ? {} : { signal: call.signal }).catch(cause => {
+        throw new NoAnswer(`${method} ${path.slice(0, 100)}: gave up waiting`, { cause })
+      })
+    }
+  }
+
+  async #once(method: string, path: string, { headers, body, timeoutMs, signal, asOther }: Call): Promise<Reply> {
     const url = this.urls[this.#next++ % this.urls.length] as string
+    const key = asOther ? (this.#otherKey ?? '') : this.#key
     const askedAt = Date.now()
     const timeout = AbortSignal.timeout(timeoutMs ?? defaultTimeoutMs)
     const init = {
-      ...{ method, headers: { ...this.#authorization, ...headers } },
+      ...{ method, headers: { ...(key !== '' && { authorization: `Bearer ${key}` }), ...headers } },
       ...{ signal: signal === undefined ? timeout : AbortSignal.any([timeout, signal]) },
       ...(body !== undefined && { body, ...(body instanceof ReadableStream && { duplex: 'half' }) }),
     }

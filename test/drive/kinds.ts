@@ -189,6 +189,13 @@ export const kinds: readonly Kind[] = [
     },
   },
   {
+    ...{ name: 'version', weight: 3, group: 'plain' },
+    draw: random => ({
+      ...withJson('d.version', { ms: random.pick([0, 0, 50, 3000]) }),
+      ...succeeds({ version: 'deployed then' }),
+    }),
+  },
+  {
     ...{ name: 'allocate', weight: 1, group: 'plain' },
     draw(random) {
       const mb = random.int(1, 40)

@@ -32,7 +32,7 @@ async function main(): Promise<number> {
   return result.faults.length === 0 ? 0 : 1
 }
 
-function report({ faults, model, counts, peakNodeBytes }: DriveResult, again: string): void {
+function report({ faults, model, counts, peakNodeBytes, refusals, endedBy }: DriveResult, again: string): void {
   const kindCounts = new Map<string, number>()
   for (const { kind, at, sentence, workId } of faults) {
     const nth = (kindCounts.get(kind) ?? 0) + 1
@@ -46,10 +46,13 @@ function report({ faults, model, counts, peakNodeBytes }: DriveResult, again: st
   }
   const made = [...counts].sort(([, one], [, other]) => other - one).map(([name, count]) => `${count} ${name}`)
   print(`\nmoves: ${made.join(', ')}`)
+  const refused = Object.entries(refusals).map(([code, count]) => `${count} ${code}`)
+  print(`refused for a while: ${refused.join(', ') || 'nothing'}`)
   const states = new Map<string, number>()
   for (const { state } of model.jobs.values()) states.set(state, (states.get(state) ?? 0) + 1)
   const ends = [...states].map(([state, count]) => `${count} ${state}`).join(', ')
   print(`${model.jobs.size} jobs (${ends}); the node held up to ${Math.round(peakNodeBytes / 2 ** 20)} MiB`)
+  print(`the moves were ended by ${endedBy}`)
   print(faults.length === 0 ? 'nothing was wrong' : `${faults.length} faults. Again: ${again}`)
 }
 

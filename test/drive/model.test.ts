@@ -109,6 +109,30 @@ t.test('wrong value', async t => {
   t.strictSame(kindsOf(bytes), ['wrong value'])
 })
 
+t.test('wrong value: a version that was not deployed between submission and end', async t => {
+  const spec: JobSpec = { ...adds, type: 'd.version', ending: { value: { version: 'deployed then' }, attempts: 1 } }
+  const lagMs = options.slackMs / 3
+  const judged = (version: unknown, at: number): string[] => {
+    const model = withJob(spec)
+    model.versions.asked(1, t0 - lagMs - 50)
+    model.versions.answered(1, t0 - lagMs - 20)
+    model.versions.asked(2, t0 + 500)
+    model.versions.answered(2, t0 + 600)
+    // Nobody knows whether it is in force.
+    model.versions.asked(3, t0 + 700)
+    model.handedOut(given(at, { outcome: { value: jsonValue(version) } }))
+    return kindsOf(model)
+  }
+  t.strictSame(judged(1, t0 + 100), [])
+  t.strictSame(judged(2, t0 + 700), [])
+  t.strictSame(judged(1, t0 + 700), [], 'it may have been handed out long after its end')
+  t.strictSame(judged(3, t0 + 800), [])
+  t.strictSame(judged(0, t0 + 100), ['wrong value'], 'replaced long before')
+  t.strictSame(judged(2, t0 + 400), ['wrong value'], 'not asked for yet')
+  t.strictSame(judged(4, t0 + 800), ['wrong value'], 'never deployed')
+  t.strictSame(judged('1', t0 + 100), ['wrong value'])
+})
+
 t.test('wrong outcome: dead instead of a value, and the other way round', async t => {
   const model = withJob()
   const error = { code: 'handler_error', message: 'left over' }

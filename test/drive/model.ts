@@ -28,7 +28,8 @@ import {
   type State,
 } from './facts.ts'
 import { History } from './history.ts'
-import { describeValue, isValue, type Value } from './values.ts'
+import { describeValue, type Expected, isValue, type Value } from './values.ts'
+import { Versions } from './versions.ts'
 
 export interface Job {
   readonly workId: string
@@ -59,6 +60,7 @@ export class Model {
   readonly jobs = new Map<string, Job>()
   readonly faults: Fault[] = []
   readonly history: History
+  readonly versions: Versions
   readonly #options: ModelOptions
   readonly #disturbances: { readonly kind: Disturbance; readonly at: number }[] = []
   readonly #doubtfulPulls: DoubtfulPull[] = []
@@ -74,6 +76,7 @@ export class Model {
   constructor(options: ModelOptions) {
     this.#options = options
     this.history = new History(options.startedAt)
+    this.versions = new Versions(0, options.slackMs / 3)
   }
 
   /** Each fault of a job is told once. */
@@ -320,7 +323,7 @@ export class Model {
     if ('value' in outcome) {
       if (value === undefined)
         this.fault('wrong outcome', at, `it has a value instead of ${describeEnding(job.spec.ending)}`, job.workId)
-      else if (!isValue(outcome.value, value))
+      else if (!isValue(outcome.value, value) || !this.#isDeployed(outcome.value, value, job, at))
         this.fault('wrong value', at, `${describeValue(outcome.value)} instead of ${describeValue(value)}`, job.workId)
       return
     }
@@ -334,6 +337,10 @@ export class Model {
       `it is dead (${code}: ${message.slice(0, 200)}) instead of ${describeEnding(job.spec.ending)}`,
       job.workId,
     )
+  }
+
+  #isDeployed(value: Value, expected: Expected, { acceptedAt }: Job, at: number): boolean {
+    return !('version' in expected) || ('json' in value && this.versions.mayHaveRun(value.json, acceptedAt, at))
   }
 
   #attemptsAreRight(job: Job, look: JobLook, at: number): void {

@@ -18,7 +18,13 @@ export interface Stage {
   /** Leases that this drive holds on results, to be acked or left to run out. */
   readonly leases: { readonly leaseId: string; readonly queue: string; readonly workIds: readonly string[] }[]
   /** Keys that were used, for requests that repeat them. */
-  readonly keys: { readonly key: string; readonly workId: string; readonly queue: string; readonly draw: Draw }[]
+  readonly keys: {
+    readonly key: string
+    readonly workId: string
+    readonly queue: string
+    readonly draw: Draw
+    hasOther: boolean
+  }[]
   /** A job that is not over yet and was accepted by the time of asking, by chance. */
   openJob(random: Random): Job | undefined
   /** When the last kill was, in ms ago; infinite without one. */
@@ -33,7 +39,7 @@ export interface Move {
   /** `users`: many at once. `disturbances`: one after another, with pauses. */
   readonly stream: 'users' | 'disturbances'
   /** Left out in deployments where it makes no sense. */
-  readonly needs?: 'deployment' | 'one machine' | 'two nodes'
+  readonly needs?: 'deployment' | 'small disk' | 'one machine' | 'two nodes'
   /** @throws NoAnswer when a node did not answer: the model has been told what may have come of it */
   run(stage: Stage, random: Random): Promise<void>
 }

@@ -27,8 +27,10 @@ model. The seed determines which moves are made, and with what; real time does t
   --minutes <n>      how long moves are made (2); then all is collected and counted
   --users <n>        moves under way at once (12)
   --two-nodes        two nodes on three replicas of Redis, in place of one node with its own
-  --url <url>        a deployment that runs already: nothing is killed there, and its queues "second" and "foreign" must
-                     exist as well as the handlers of test/drive/handlers.mjs. Its key: MUSTER_API_KEY
+  --url <url>        a deployment that runs already: nothing is killed there. It has the queues "second" and "foreign", the
+                     handlers of test/drive/handlers.mjs, and a worker examples/worker.py for the queue "foreign" (or give
+                     --without foreign). Nobody else may submit meanwhile; all results there are collected. Its key, with
+                     all roles: MUSTER_API_KEY
   --only <names>     only these groups or names of moves and kinds of jobs, separated by commas
   --without <names>  not these; "payload files": does not count the files that are left at the end
   --max-faults <n>   ends early after so many (20)

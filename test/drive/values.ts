@@ -4,8 +4,8 @@ import { isDeepStrictEqual } from 'node:util'
 
 export type Value = { readonly json: unknown } | { readonly bytes: number; readonly sha256: string }
 
-/** `sleptMs` is a measured time: at least what was asked for. */
-export type Expected = Value | { readonly sleptMs: number }
+/** `sleptMs` is a measured time: at least what was asked for. `version`: see Versions, which knows which. */
+export type Expected = Value | { readonly sleptMs: number } | { readonly version: 'deployed then' }
 
 export const jsonValue = (json: unknown): Value => ({ json })
 
@@ -15,6 +15,7 @@ export const bytesValue = (bytes: Uint8Array): Value => ({
 })
 
 export function isValue(value: Value, expected: Expected): boolean {
+  if ('version' in expected) return 'json' in value && typeof value.json === 'number'
   if (!('sleptMs' in expected)) return isDeepStrictEqual(value, expected)
   const sleptMs = 'json' in value ? (value.json as { sleptMs?: unknown } | null)?.sleptMs : undefined
   return typeof sleptMs === 'number' && sleptMs >= expected.sleptMs

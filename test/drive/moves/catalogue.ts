@@ -6,6 +6,7 @@ import { hostileMoves } from './hostile.ts'
 import { jobMoves } from './jobs.ts'
 import { killMoves } from './kills.ts'
 import { queueMoves } from './queues.ts'
+import { roomMoves } from './room.ts'
 import { submitMoves } from './submit.ts'
 
 export const moves: readonly Move[] = [
@@ -16,4 +17,5 @@ export const moves: readonly Move[] = [
   ...fleetMoves,
   ...hostileMoves,
   ...killMoves,
+  ...roomMoves,
 ]

@@ -1,4 +1,6 @@
 /** Moves of an operator on the fleet: spawn, terminate, with and without force. */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Deployment } from '../deployment.ts'
 import type { Move, Stage } from '../move.ts'
 import type { Random } from '../random.ts'
 
@@ -7,6 +9,40 @@ interface Instance {
 }
 
 export const fleetMoves: readonly Move[] = [
+  {
+    ...{ name: 'resize the fleet', group: 'fleet', weight: 1, stream: 'disturbances', needs: 'deployment' },
+    /** As an operator does it: each node is restarted with other limits, one after another. */
+    async run(stage, random) {
+      const deployment = stage.deployment as Deployment
+      const most = random.int(1, 4)
+      const limits = { MUSTER_MAX_WORKERS: String(most), MUSTER_MIN_WORKERS: String(random.int(0, Math.min(2, most))) }
+      const tell = (text: string): void => {
+        stage.model.disturbed('node', Date.now())
+        stage.model.history.around(Date.now(), text)
+      }
+      for (const name of deployment.nodes) {
+        tell(`${name} is restarted with ${JSON.stringify(limits)}`)
+        await deployment.restart(name, 'SIGTERM', limits)
+        await deployment.untilReady()
+        tell(`${name} is ready again`)
+      }
+    },
+  },
+  {
+    ...{ name: 'deploy handlers', group: 'fleet', weight: 3, stream: 'disturbances', needs: 'deployment' },
+    async run({ http, model, deployment }, random) {
+      const version = deployment?.nextVersion() as number
+      const body = (deployment as Deployment).handlers.replace('const deployed = 0', `const deployed = ${version}`)
+      model.history.around(Date.now(), `version ${version} of the handlers is deployed`)
+      model.versions.asked(version, Date.now())
+      const reply = await http.call('PUT', '/handlers', { headers: { 'content-type': 'text/javascript' }, body })
+      model.history.around(reply.at, `version ${version} was answered ${reply.status} ${reply.code()}`)
+      if (reply.status === 200) model.versions.answered(version, reply.at)
+      else if (reply.status !== 503)
+        model.fault('wrong answer', reply.at, `PUT /handlers: ${reply.status} ${reply.bytes.toString().slice(0, 600)}`)
+      await delay(random.int(0, 3000))
+    },
+  },
   {
     ...{ name: 'spawn', group: 'fleet', weight: 2, stream: 'disturbances' },
     async run(stage, random) {

@@ -72,7 +72,8 @@ export const hostileMoves: readonly Move[] = [
     },
   },
   {
-    ...{ name: 'too large', group: 'hostile', weight: 0.5, stream: 'users' },
+    // What an existing deployment takes at most is not known.
+    ...{ name: 'too large', group: 'hostile', weight: 0.5, stream: 'users', needs: 'deployment' },
     async run(stage, random) {
       const body = Buffer.alloc(stage.maxBodyBytes + random.pick([1, 100_000]))
       await isRefused(stage, 'too large a body', '/enqueue?iterations=1', { 'content-type': octets }, body)

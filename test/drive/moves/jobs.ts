@@ -20,22 +20,8 @@ export const jobMoves: readonly Move[] = [
   {
     ...{ name: 'cancel', group: 'jobs', weight: 3, stream: 'users' },
     async run(stage, random) {
-      const { http, model } = stage
       const job = stage.openJob(random)
-      if (job === undefined) return
-      const { workId } = job
-      const askedAt = Date.now()
-      model.cancelAsked(workId, askedAt)
-      try {
-        const reply = await http.call('DELETE', `/jobs/${workId}`)
-        const answer = reply.status === 200 ? 'cancelled' : reply.code() === 'job_finished' ? 'finished' : undefined
-        model.cancelAnswered(workId, answer, askedAt, reply.at)
-        if (answer === undefined && reply.status !== 503)
-          model.fault('wrong answer', reply.at, `its cancel was answered ${reply.status} ${reply.code()}`, workId)
-      } catch (error) {
-        model.cancelAnswered(workId, undefined, askedAt, Date.now())
-        throw error
-      }
+      if (job !== undefined) await cancel(stage, job.workId)
     },
   },
   {
@@ -67,6 +53,23 @@ export const jobMoves: readonly Move[] = [
     },
   },
 ]
+
+/** Cancels a job, and tells the model. @returns what was answered; undefined: neither, so that it may be asked again */
+export async function cancel({ http, model }: Stage, workId: string): Promise<'cancelled' | 'finished' | undefined> {
+  const askedAt = Date.now()
+  model.cancelAsked(workId, askedAt)
+  try {
+    const reply = await http.call('DELETE', `/jobs/${workId}`)
+    const answer = reply.status === 200 ? 'cancelled' : reply.code() === 'job_finished' ? 'finished' : undefined
+    model.cancelAnswered(workId, answer, askedAt, reply.at)
+    if (answer === undefined && reply.status !== 503)
+      model.fault('wrong answer', reply.at, `its cancel was answered ${reply.status} ${reply.code()}`, workId)
+    return answer
+  } catch (error) {
+    model.cancelAnswered(workId, undefined, askedAt, Date.now())
+    throw error
+  }
+}
 
 /** Looks at a job, and tells the model. */
 export async function look({ http, model }: Stage, workId: string): Promise<void> {

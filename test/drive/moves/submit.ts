@@ -52,6 +52,10 @@ export const submitMoves: readonly Move[] = [
     },
   },
   {
+    ...{ name: 'same key of another owner', group: 'submit', weight: 2, stream: 'users' },
+    run: submitAsOther,
+  },
+  {
     ...{ name: 'same key again', group: 'submit', weight: 3, stream: 'users' },
     async run(stage, random) {
       if (stage.keys.length === 0) return
@@ -75,6 +79,31 @@ export const submitMoves: readonly Move[] = [
   },
 ]
 
+/** Another job of the same request under the same key: a key is its owner's own. */
+async function submitAsOther(stage: Stage, random: Random): Promise<void> {
+  const own = stage.keys.filter(({ hasOther }) => !hasOther)
+  if (own.length === 0 || !stage.http.hasOther) return
+  const used = random.pick(own)
+  const { key, workId, queue, draw } = used
+  if (stage.closedQueues.has(queue)) return
+  used.hasOther = true
+  const { type, timeoutMs, ending, killsWorkers } = draw
+  const spec = { queue, type, timeoutMs, ending, ...(killsWorkers && { killsWorkers }) }
+  const { path, headers, body } = makeRequest(random, draw, queue, {})
+  const call = { headers: { ...headers, 'idempotency-key': key }, ...withBody(body), asOther: true as const }
+  let reply: Reply
+  try {
+    reply = await stage.http.insist('PUT', path, call)
+  } catch (error) {
+    if (error instanceof NoAnswer) stage.model.submissionDoubted(spec)
+    throw error
+  }
+  if (reply.code() === 'queue_draining') return
+  const given = reply.status === 200 ? String(reply.json()['Work ID']) : reply.code()
+  if (reply.status === 200 && given !== workId) stage.model.accepted(given, spec, reply.at)
+  else stage.model.fault('one job for two owners', reply.at, `the key of another owner was answered ${given}`, workId)
+}
+
 export function drawJob(stage: Stage, random: Random): Draw & { queue: string } {
   return { queue: random.pick(queues), ...random.weighted(stage.kinds).draw(random) }
 }
@@ -89,16 +118,17 @@ const sha512Of = (bytes: Buffer): Draw => ({
   ending: { value: jsonValue(hashChain(bytes, 1)), attempts: 1 },
 })
 
-/** Submits a job until it is accepted, and tells the model. */
+/** Submits a job, and tells the model; half of the time with a key, and then until it is accepted. */
 export async function submit(
   stage: Stage,
   random: Random,
-  draw: Draw & { queue: string },
+  draw: Draw & { queue: string; options?: object },
+  { isOnce = false } = {},
 ): Promise<string | undefined> {
   const { model, http } = stage
   const { queue, type, timeoutMs, ending, killsWorkers } = draw
-  const key = random.chance(0.5) ? `key-${random.int(0, 2 ** 31)}-${random.int(0, 2 ** 31)}` : undefined
-  const options = {
+  const key = !isOnce && random.chance(0.5) ? `key-${random.int(0, 2 ** 31)}-${random.int(0, 2 ** 31)}` : undefined
+  const options = draw.options ?? {
     ...(random.chance(0.2) && { priority: random.pick([0, 1, 7, 2_097_151]) }),
     ...(random.chance(0.15) && { delayMs: random.int(1, 3000) }),
   }
@@ -131,7 +161,7 @@ export async function submit(
   model.accepted(workId, spec, reply.at)
   if (key !== undefined) {
     // The options are part of what the key stands for, so only plain ones are repeated.
-    if (Object.keys(options).length === 0) stage.keys.push({ key, workId, queue, draw })
+    if (Object.keys(options).length === 0) stage.keys.push({ key, workId, queue, draw, hasOther: false })
     if (stage.keys.length > 200) stage.keys.shift()
   }
   return workId
