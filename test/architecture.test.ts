@@ -6,12 +6,22 @@ import t from 'tap'
 const root = fileURLToPath(new URL('../src', import.meta.url))
 
 /** A room, and those that it may look into; every room may look into itself and into the ground. */
-const ground = ['disk-space', 'errors', 'settings', 'terminal', 'trusted-authorities', 'version', 'within']
+const ground = [
+  'disk-space',
+  'errors',
+  'settings',
+  'stopped-process',
+  'terminal',
+  'trusted-authorities',
+  'version',
+  'within',
+]
 const rooms: Record<string, readonly string[]> = {
   errors: [],
   version: [],
   within: [],
   'disk-space': ['within'],
+  'stopped-process': [],
   terminal: [],
   'trusted-authorities': [],
   settings: [],

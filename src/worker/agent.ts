@@ -236,6 +236,12 @@ export class Worker {
     await this.#end('asked')
   }
 
+  /** The process stood still for a while: the nodes hear of it at once, before leases run out. */
+  resumed(): void {
+    this.#options.log.warn('this worker was stopped by a signal (SIGSTOP), and goes on')
+    this.#heartbeat?.renew()
+  }
+
   #onHandlers(path: string, types: readonly HandlerDescription[]): void {
     this.#pool.replaceHandlers(path, types)
     if (this.#heartbeat === undefined) return

@@ -48,12 +48,15 @@ export async function runWorker({ settings, queue, instanceId, log }: RunWorkerO
   }
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
+  const onContinue = (): void => worker.resumed()
+  process.on('SIGCONT', onContinue)
   try {
     await worker.start()
     return exitCodes[await worker.stopped]
   } finally {
     process.off('SIGTERM', onSignal)
     process.off('SIGINT', onSignal)
+    process.off('SIGCONT', onContinue)
     await file?.remove()
   }
 }

@@ -16,6 +16,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { type InstanceRecord, InstanceRecords } from './instance-records.ts'
 import { processIdentity, signalProcess } from './process-identity.ts'
 import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Provider } from './provider.ts'
+import { StoppedWatch } from './stopped-watch.ts'
 import type { WorkerUser } from './worker-user.ts'
 
 export interface LocalProviderOptions {
@@ -57,6 +58,7 @@ class LocalProvider implements Provider {
   readonly #killTimers = new Map<string, NodeJS.Timeout>()
   readonly #changes = new EventEmitter().setMaxListeners(0)
   readonly #idPrefix: string
+  readonly #stoppedWatch: StoppedWatch<InstanceRecord>
   #closed = false
 
   constructor(options: LocalProviderOptions) {
@@ -65,6 +67,11 @@ class LocalProvider implements Provider {
     const home = createHash('sha256').update(`${hostname()}:${options.dataDir}`).digest('hex').slice(0, 8)
     this.#idPrefix = `local-${home}-`
     this.#adopt()
+    this.#stoppedWatch = new StoppedWatch({
+      running: () => [...this.#byId.values()].filter(record => this.#checkAlive(record)),
+      kill: record => this.#kill(record),
+      log: options.log,
+    })
   }
 
   async launch({ pool, count, decisionId, slots }: LaunchRequest): Promise<Instance[]> {
@@ -124,6 +131,7 @@ class LocalProvider implements Provider {
   async close({ stopInstances }: { readonly stopInstances: boolean }): Promise<void> {
     this.#closed = true
     if (stopInstances) await this.#stopAll()
+    this.#stoppedWatch.stop()
     for (const timer of this.#killTimers.values()) clearTimeout(timer)
     this.#killTimers.clear()
     this.#changes.removeAllListeners()
