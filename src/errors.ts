@@ -14,7 +14,7 @@ export const catalogue = {
     status: 413,
     title: 'The body is over the limit',
     action:
-      'Send less, or raise MUSTER_MAX_BODY_BYTES (at most 64 MiB while payloads are kept in Redis: S3 and folders hold more). JSON and form bodies have a lower limit: send raw bytes instead.',
+      'Send less, or raise MUSTER_MAX_BODY_BYTES (at most 64 MiB while payloads are kept in Redis: S3 and folders hold more). JSON and form bodies have a lower limit: send raw bytes instead (a worker uploads its value by PUT /workers/results/{workId}).',
   },
   body_too_slow: {
     status: 408,

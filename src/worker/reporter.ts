@@ -42,6 +42,7 @@ interface Entry {
 /** Calls in flight: a second one keeps node and worker busy while the first is on its way. */
 const callsAtOnce = 2
 const batchCount = 200
+/** At most 3 MiB as UTF-8, and so is one completion alone: a node takes 4 MiB. */
 const batchChars = 1024 * 1024
 /** How long a completion may linger while another call is in flight, unless many have gathered. */
 const lingerMs = 4

@@ -74,10 +74,9 @@ export class FakeNode {
 
   /** Listens, on the port it had before if there was one. */
   async open(): Promise<void> {
-    const app = fastify({ forceCloseConnections: true, bodyLimit: 64 * 1024 * 1024 })
-    app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) =>
-      done(null, body),
-    )
+    const app = fastify({ forceCloseConnections: true, bodyLimit: 4 * 1024 * 1024 })
+    const raw = { parseAs: 'buffer', bodyLimit: 64 * 1024 * 1024 } as const
+    app.addContentTypeParser('application/octet-stream', raw, (_request, body, done) => done(null, body))
     app.addHook('onRequest', async (request, reply) => {
       if (this.token !== '' && request.headers.authorization !== `Bearer ${this.token}`) {
         await reply.code(401).send({ code: 'not_allowed', detail: 'who are you?' })

@@ -323,3 +323,12 @@ export const oomScore = defineHandler({
   type: 'oomScore',
   handle: () => Number(readFileSync('/proc/self/oom_score_adj', 'utf8')),
 })
+
+/** Fills its log with what takes most room as JSON, and returns bytes. */
+export const loud = defineHandler({
+  type: 'loud',
+  handle: async (bytes, { log }) => {
+    for (let line = 0; line < 1000; line++) log('\u0001'.repeat(8000))
+    return Buffer.alloc(bytes, 7)
+  },
+})

@@ -25,8 +25,8 @@ import { problems } from '../schemas.ts'
 import { requireInstance, requireWorker } from '../worker-door.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
 
-/** A batch of completions with inline values. */
-const bodyLimit = 64 * 1024 * 1024
+/** JSON is parsed in the event loop, in one piece: a batch of completions with small values. Large values are uploaded. */
+const bodyLimit = 4 * 1024 * 1024
 /** How long a claim waits on a node that is about to stop. */
 const leavingWaitMs = 200
 /** Ends the open claims of a worker that says itself that it goes; its heartbeat (`worker:`) is to stay open. */
@@ -48,7 +48,10 @@ export function addWorkers(app: App, api: Api): void {
         summary: 'Say who is there, extend all leases, hear what to stop',
         tags: ['workers'],
         body: HeartbeatRequest,
-        response: { 200: HeartbeatReply, ...problems('request_invalid', 'json_invalid', 'queue_unknown') },
+        response: {
+          200: HeartbeatReply,
+          ...problems('request_invalid', 'json_invalid', 'queue_unknown', 'body_too_large'),
+        },
       },
     },
     async (request, reply) => {
@@ -154,7 +157,10 @@ export function addWorkers(app: App, api: Api): void {
         summary: 'Report how attempts ended, and lease the next jobs',
         tags: ['workers'],
         body: CompleteRequest,
-        response: { 200: CompleteReply, ...problems('request_invalid', 'json_invalid', 'queue_unknown') },
+        response: {
+          200: CompleteReply,
+          ...problems('request_invalid', 'json_invalid', 'queue_unknown', 'body_too_large'),
+        },
       },
     },
     async (request, reply) => {
