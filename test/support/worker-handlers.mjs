@@ -332,3 +332,12 @@ export const loud = defineHandler({
     return Buffer.alloc(bytes, 7)
   },
 })
+
+/** Runs until a file is there; `blocks`: hears nothing meanwhile. */
+export const gated = defineHandler({
+  type: 'gated',
+  handle: async ({ gate, blocks }) => {
+    while (!existsSync(gate)) if (!blocks) await delay(20)
+    return 'through'
+  },
+})

@@ -1,14 +1,15 @@
 /** The worker when nodes go away, when it is told to go, and when it is killed. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import t, { type Test } from 'tap'
 import { readSettings } from '../../src/settings.ts'
 import { Worker } from '../../src/worker/agent.ts'
+import { keptLog } from '../support/agent.ts'
 import { FakeNode } from '../support/fake-node.ts'
 import { isAlive } from '../support/is-alive.ts'
 import { until } from '../support/until.ts'
@@ -17,7 +18,7 @@ const handlers = fileURLToPath(new URL('../support/worker-handlers.mjs', import.
 const workerProcess = fileURLToPath(new URL('../support/worker-process.mjs', import.meta.url))
 const pythonWorker = fileURLToPath(new URL('../../examples/worker.py', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'muster-outages-'))
-const log = pino({ level: 'silent' })
+const silent = pino({ level: 'silent' })
 
 async function openNode(test: Test): Promise<FakeNode> {
   const node = new FakeNode()
@@ -26,7 +27,12 @@ async function openNode(test: Test): Promise<FakeNode> {
   return node
 }
 
-async function startWorker(test: Test, nodeUrls: string, more: Record<string, string> = {}): Promise<Worker> {
+async function startWorker(
+  test: Test,
+  nodeUrls: string,
+  more: Record<string, string> = {},
+  log: Logger = silent,
+): Promise<Worker> {
   const environment = {
     MUSTER_NODE_URLS: nodeUrls,
     MUSTER_HANDLERS: handlers,
@@ -80,16 +86,18 @@ function commandOf(pid: number): string {
 
 t.test('a node that is away and comes back gets a result that waited, once', async t => {
   const node = await openNode(t)
-  await startWorker(t, node.url)
-  const file = join(folder, 'away')
-  const [id] = node.add({ type: 'patient', payload: { json: { ms: 700, file } } }) as [string]
+  const { log, lines } = keptLog()
+  await startWorker(t, node.url, {}, log)
+  const gate = join(folder, 'away')
+  const [id] = node.add({ type: 'gated', payload: { json: { gate } } }) as [string]
   await node.when(() => node.leasedIds.length === 1, 'leased')
   await node.close()
   // The job ends while nobody is there to be told.
-  await until(() => existsSync(file) && readFileSync(file, 'utf8') === 'rested\n')
+  writeFileSync(gate, '')
+  await until(() => lines.some(({ msg }) => /^results cannot be delivered now/.test(String(msg))), 60_000)
   t.equal(node.completions.length, 0)
   await node.open()
-  t.same((await node.result(id)).value, { json: 'rested' })
+  t.same((await node.result(id)).value, { json: 'through' })
   const [next] = node.add({ type: 'noop' }) as [string]
   await node.result(next)
   t.equal(node.completions.length, 2)
@@ -99,9 +107,11 @@ t.test('a node that is away and comes back gets a result that waited, once', asy
 t.test('a node without Redis answers 503: results are kept, and nothing is claimed', async t => {
   const node = await openNode(t)
   await startWorker(t, node.url)
-  const [id] = node.add({ type: 'busy', payload: { json: 300 } }) as [string]
+  const gate = join(folder, 'refused')
+  const [id] = node.add({ type: 'gated', payload: { json: { gate } } }) as [string]
   await node.when(() => node.leasedIds.length === 1, 'leased')
   node.isAway = true
+  writeFileSync(gate, '')
   const refused = (call: string): number => node.refused.get(`/workers/${call}`) ?? 0
   await until(() => refused('complete') >= 1)
   const before = refused('claim')
@@ -147,7 +157,7 @@ t.test('a token that nodes do not accept ends the worker', async t => {
 
 t.test('a worker that reaches no node for long ends itself', async t => {
   const node = await openNode(t)
-  const worker = await startWorker(t, node.url, { MUSTER_WORKER_ORPHAN_MS: '1000' })
+  const worker = await startWorker(t, node.url, { MUSTER_WORKER_ORPHAN_MS: '3000' })
   node.add({ type: 'loop' })
   await node.when(() => node.leasedIds.length === 1, 'leased')
   const pids = worker.slotPids
@@ -162,14 +172,18 @@ t.test('draining', async t => {
     const worker = await startWorker(t, node.url, { MUSTER_WORKER_SLOTS: '1' })
     for (const id of node.add(...Array.from({ length: 20 }, () => ({ type: 'busy', payload: { json: 0 } }))))
       await node.result(id)
-    const [running, ...others] = node.add(...[600, 0, 0, 0].map(ms => ({ type: 'busy', payload: { json: ms } }))) as [
-      string,
-      ...string[],
-    ]
+    const gate = join(folder, 'drains')
+    const [running, ...others] = node.add(
+      { type: 'gated', payload: { json: { gate, blocks: true } } },
+      ...[0, 0, 0].map(ms => ({ type: 'busy', payload: { json: ms } })),
+    ) as [string, ...string[]]
     await node.when(() => node.leasedIds.length === 4, 'all leased')
-    await worker.drain()
+    const drained = worker.drain()
+    await node.when(() => node.returned.length === others.length, 'what has not started is back')
+    writeFileSync(gate, '')
+    await drained
     t.equal(await worker.stopped, 'asked')
-    t.same((await node.result(running)).value, { json: 600 })
+    t.same((await node.result(running)).value, { json: 'through' })
     t.same(node.returned.toSorted(), others)
     t.equal(node.heartbeats.at(-1)?.state, 'stopped')
     t.ok(node.heartbeats.some(({ state }) => state === 'draining'))
