@@ -8,6 +8,8 @@ import { mkdir, statfs } from 'node:fs/promises'
 /** More than any drive writes; memory is taken as it is written to. */
 const wideMib = 8192
 const mebibyte = 1 << 20
+const growthBytes = mebibyte / 16
+const mostTries = 40
 
 export class SmallDisk {
   readonly folder: string
@@ -30,14 +32,15 @@ export class SmallDisk {
 
   /** Leaves so many bytes, in whole pages; what is written at the same moment comes off. */
   async fill(leftBytes: number): Promise<void> {
-    for (let tries = 1; ; tries += 1) {
+    for (let tries = 0; ; tries += 1) {
       const { blocks, bfree, bsize } = await statfs(this.folder)
+      // A size below what is used by then is refused: the faster it is written to, the more is left at first.
+      const pages = Math.max(1, blocks - bfree + Math.floor((leftBytes + tries ** 2 * growthBytes) / bsize))
       try {
-        this.#resize(`${Math.max(1, blocks - bfree + Math.floor(leftBytes / bsize)) * bsize}`)
+        this.#resize(String(pages * bsize))
         return
       } catch (error) {
-        // A size below what is used by then is refused.
-        if (tries === 20) throw error
+        if (tries === mostTries) throw error
       }
     }
   }
