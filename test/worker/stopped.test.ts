@@ -77,9 +77,11 @@ t.test('with its slot, too: the node makes it go on, and the run-time limit ends
   t.match(node.output(), /a worker was stopped by a signal, a handler may have sent it/)
 
   // As by somebody who does not give up.
+  const { slot } = await resultOf(await put('who'))
+  process.kill(slot, 'SIGSTOP')
   const stopIt = setInterval(() => isAlive(agent) && process.kill(agent, 'SIGSTOP'), 50)
   t.teardown(() => clearInterval(stopIt))
-  await until(() => !isAlive(agent), 90_000)
+  await until(() => !isAlive(agent) && !isAlive(slot), 90_000)
   clearInterval(stopIt)
   t.not((await resultOf(await put('who'))).agent, agent, 'it was replaced')
 })

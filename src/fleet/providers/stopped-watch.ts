@@ -5,6 +5,7 @@
  *
  * The slots of a worker do the first of it by themselves (worker/slot-watchdog.ts), unless they were stopped as well.
  */
+import { readFileSync } from 'node:fs'
 import type { FastifyBaseLogger } from 'fastify'
 import { isStopped } from '../../stopped-process.ts'
 import { signalProcess } from './process-identity.ts'
@@ -56,11 +57,22 @@ export class StoppedWatch<Watched extends WatchedProcess> {
         signalProcess(watched.pid, 'SIGCONT')
         log.warn(details, 'a worker was stopped by a signal, a handler may have sent it: it goes on')
       } else {
+        // A slot that is stopped as well does not see that its worker is gone.
+        for (const child of childrenOf(watched.pid)) signalProcess(-child, 'SIGKILL')
         kill(watched)
         log.warn(details, 'a worker was stopped by a signal again and again: it is killed')
       }
     } catch (error) {
       log.error({ ...details, err: error }, 'a worker is stopped by a signal, and cannot be reached')
     }
+  }
+}
+
+/** Those that its main thread started: its slots, each the leader of a group. */
+function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().split(' ').filter(Boolean).map(Number)
+  } catch {
+    return []
   }
 }
