@@ -22,6 +22,10 @@ export LC_ALL=C
 . "$ROOT/scripts/lib/deploy/bundle.sh"
 # shellcheck source=scripts/lib/deploy/stack.sh
 . "$ROOT/scripts/lib/deploy/stack.sh"
+# shellcheck source=scripts/lib/deploy/on-nodes.sh
+. "$ROOT/scripts/lib/deploy/on-nodes.sh"
+# shellcheck source=scripts/lib/deploy/handlers.sh
+. "$ROOT/scripts/lib/deploy/handlers.sh"
 # shellcheck source=scripts/lib/deploy/smoke.sh
 . "$ROOT/scripts/lib/deploy/smoke.sh"
 # shellcheck source=scripts/lib/deploy/status.sh
@@ -50,6 +54,7 @@ deploy() {
   read_settings
   deploy_stack
   remove_old_bundles
+  hand_over_handlers
   smoke_test
   step 'done'
   show_places
@@ -66,6 +71,7 @@ prepare() {
   check_together
   check_limits
   build_bundle
+  bundle_handlers
   step 'what is to be'
   show_plan
 }

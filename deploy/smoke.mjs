@@ -7,15 +7,11 @@
  * nothing but Node.js. Exit code 0: all is well; 1: something is not; 3: a node cannot be reached from here.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { request as requestHttp } from 'node:http'
-import { request as requestHttps } from 'node:https'
 import { setTimeout as delay } from 'node:timers/promises'
-import { rootCertificates } from 'node:tls'
 import { parseArgs } from 'node:util'
+import { describe, makeCall } from './call-node.mjs'
 
 const iterations = 1000
-const callTimeoutMs = 15_000
 const reachTimeoutMs = 5000
 const progressEveryMs = 15_000
 
@@ -30,8 +26,7 @@ const { values: options } = parseArgs({
 })
 const urls = (options.urls ?? '').split(',').filter(url => url !== '')
 if (urls.length === 0) end(1, 'no URL is given')
-const key = options['key-file'] === undefined ? '' : readFileSync(options['key-file'], 'utf8').trim()
-const ca = options.ca === undefined ? undefined : [...rootCertificates, readFileSync(options.ca, 'utf8')]
+const call = makeCall({ keyFile: options['key-file'], caFile: options.ca })
 const waitMs = Number(options['wait-ms'])
 let shownAt = Date.now()
 
@@ -122,43 +117,6 @@ function digestChain(data) {
   let digest = createHash('sha512').update(data).digest()
   for (let done = 1; done < iterations; done += 1) digest = createHash('sha512').update(digest).digest()
   return digest.toString('hex')
-}
-
-function call(base, method, path, { headers = {}, body, timeoutMs = callTimeoutMs } = {}) {
-  const url = new URL(path, base)
-  const send = url.protocol === 'https:' ? requestHttps : requestHttp
-  const authorization = key === '' ? {} : { authorization: `Bearer ${key}` }
-  return new Promise((resolve, reject) => {
-    const request = send(url, {
-      method,
-      headers: { ...authorization, ...headers },
-      ca,
-      signal: AbortSignal.timeout(timeoutMs),
-    })
-    request.on('error', reject)
-    request.on('response', response => {
-      const chunks = []
-      response.on('error', reject)
-      response.on('data', chunk => chunks.push(chunk))
-      response.on('end', () => {
-        const text = Buffer.concat(chunks).toString()
-        resolve({ status: response.statusCode, headers: response.headers, text, json: parse(text) })
-      })
-    })
-    request.end(body)
-  })
-}
-
-function parse(text) {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
-
-function describe({ status, text = '' }) {
-  return `${status} ${text.slice(0, 300)}`
 }
 
 function say(text) {

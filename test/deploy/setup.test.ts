@@ -24,6 +24,18 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
   writeFileSync(keyFile, `${operatorKey}\n`, { mode: 0o600 })
   const node = await startNodeProcess(t, { MUSTER_OPERATOR_KEY_FILE: keyFile, MUSTER_MAX_WORKERS: '1' })
   const throughNode = { MUSTER_SMOKE_URLS: node.url, MUSTER_SMOKE_KEY_FILE: keyFile }
+  // A file with a relative import, which travels with it.
+  const handlersFile = join(setup.folder, 'my-handlers.ts')
+  const writeHandlers = (type: string): void => {
+    writeFileSync(join(setup.folder, 'greeting.ts'), `export const type: string = '${type}'\n`)
+    writeFileSync(
+      handlersFile,
+      `import { defineHandler } from 'muster'
+import { type } from './greeting.ts'
+export const own = defineHandler({ type, handle: async () => 'hello' })\n`,
+    )
+  }
+  const authorization = { authorization: `Bearer ${operatorKey}` }
   const always = ['--yes', '--name', 'm1', '--bundle', setup.bundle]
   const left = leftIn(access, ec2)
   const before = await left()
@@ -34,7 +46,9 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     front.quotas.set('L-1216C47A', 10)
     front.quotas.set('L-0263D0A3', 5)
     front.stacks.ofNext = { states: ['CREATE_IN_PROGRESS', 'CREATE_IN_PROGRESS', 'CREATE_COMPLETE'] }
-    const { code, output } = await setup.run([...always, '--client-cidr', '203.0.113.7/32'], throughNode)
+    writeHandlers('greet')
+    const args = [...always, '--client-cidr', '203.0.113.7/32', '--handlers', 'my-handlers.ts']
+    const { code, output } = await setup.run(args, throughNode)
     t.equal(code, 0, output)
     t.match(output, /nodes and witness take 6, each worker up to 2/)
     t.match(output, /there is room for 2 On-Demand workers, not for 4\.\n.*--desired-value 14/)
@@ -45,19 +59,43 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.match(output, `${node.url}: a job went in, its value came out`)
     t.match(output, /API +https:\/\/[\d.]+:5000\n/)
     t.match(output, /keys +the operator key is in Secrets Manager:\n +\S/, 'it says where the key is')
-    const reply = await fetch(`${node.url}/status`, { headers: { authorization: `Bearer ${operatorKey}` } })
+    t.match(output, /handlers +my-handlers\.ts, for the types .*greet/)
+    t.match(output, /the handlers [0-9a-f]{64} are in force/)
+    t.match(await (await fetch(`${node.url}/types`, { headers: authorization })).text(), '"greet"')
+    const reply = await fetch(`${node.url}/status`, { headers: authorization })
     const { Uncollected } = (await reply.json()) as { Uncollected: number }
     t.equal(Uncollected, 0, 'nothing of the smoke test is left for others to collect')
   })
 
   t.test('run again, it updates; what is not named stays', async t => {
-    const { code, output } = await setup.run([...always, '--max-workers', '6'])
+    writeHandlers('greetAgain')
+    const { code, output } = await setup.run([...always, '--max-workers', '6', '--handlers', handlersFile])
     t.equal(code, 0, output)
     t.match(output, /workers +0 to 6/)
     t.match(output, /clients: 203\.0\.113\.7\/32/)
     t.match(output, /by Systems Manager[\s\S]*both nodes: the command ended well[^\n]*no job was seen/)
     t.equal(made('ExecuteChangeSet'), 1)
     t.equal(made('CreateSecret'), 1, 'the secret is the one that it was')
+    t.match(output, /a node fetches them, by Systems Manager[\s\S]*the node i-\w+: the command ended well/)
+    const [, digest = 'none'] = /s3api put-object .* --key handlers\/([0-9a-f]{64})\.mjs/.exec(setup.calls()) ?? []
+    t.match(setup.calls(), `s3api delete-object --bucket m1-muster-123456789012-us-east-1 --key handlers/${digest}.mjs`)
+  })
+
+  t.test('handlers that cannot be used are refused before anything is changed', async t => {
+    const changes = front.calls.length
+    writeFileSync(handlersFile, `import './missing.ts'\n`)
+    const broken = await setup.run([...always, '--handlers', handlersFile])
+    t.equal(broken.code, 10, broken.output)
+    t.match(broken.output, /Could not resolve "\.\/missing\.ts"/)
+    const absent = await setup.run([...always, '--handlers', 'nowhere.ts'])
+    t.equal(absent.code, 2, absent.output)
+    t.match(absent.output, /there is no file nowhere\.ts/)
+    t.equal((await setup.run(['--status', '--handlers', handlersFile])).code, 2)
+    const changing = /^(Put|Create|Execute|Send|Delete|Update)/
+    t.same(
+      front.calls.slice(changes).filter(({ action }) => changing.test(action)),
+      [],
+    )
   })
 
   t.test('what would lose the queue is refused', async t => {

@@ -24,6 +24,7 @@ Always
   --no-smoke               do not put a job through each node at the end
   --smoke-timeout MINUTES  how long a job may take then; its worker has to boot (15)
   --bundle FILE            deploy this bundle, made by scripts/bundle.sh, rather than build one
+  --handlers FILE          your own handlers, JavaScript or TypeScript; run again, it replaces them, and no machine for them
   --keep-failed            leave a first deployment that failed for you to look at; the next run removes it
   --keep-data              with --delete: keep the buckets of payloads and backups
 
@@ -67,11 +68,11 @@ Logs and alarms
 
 Variables
   MUSTER_SMOKE_URLS        URLs of the nodes as this machine reaches them (a tunnel, a VPN), separated by commas
-  MUSTER_SMOKE_KEY_FILE    a file with an API key for the smoke test (the operator key, from Secrets Manager)
+  MUSTER_SMOKE_KEY_FILE    a file with an API key for that and for --handlers (the operator key, from Secrets Manager)
   and those of the AWS CLI: AWS_PROFILE, AWS_ENDPOINT_URL, HTTPS_PROXY, …
 
 Exit codes
-   0  done; with --status: all is well        8  deployed, but the smoke test failed
+   0  done; with --status: all is well        8  deployed; handlers or smoke test failed
    1  an error in this script                 9  you said no
    2  an option is wrong                     10  the bundle could not be built
    3  a tool is missing: aws, node, npm      11  --status: it is not deployed
@@ -84,7 +85,7 @@ HELP
 
 # read_options "$@"
 read_options() {
-  COMMAND=deploy YES=no WAIT=yes SMOKE=yes KEEP_DATA=no KEEP_FAILED=no BUNDLE='' TIMEOUT_MINUTES=90 SMOKE_MINUTES=15
+  COMMAND=deploy YES=no WAIT=yes SMOKE=yes KEEP_DATA=no KEEP_FAILED=no BUNDLE='' HANDLERS='' TIMEOUT_MINUTES=90 SMOKE_MINUTES=15
   PLAIN_HTTP=no NAME=muster REGION='' GIVEN='' SUBNETS='' VPC='' ZONES=''
   local option value
   while [ $# -gt 0 ]; do
@@ -127,6 +128,7 @@ take_value() {
   --name) NAME=$2 ;;
   --region) REGION=$2 ;;
   --bundle) BUNDLE=$2 ;;
+  --handlers) HANDLERS=$2 ;;
   --timeout) TIMEOUT_MINUTES=$(number "$1" "$2") || exit ;;
   --smoke-timeout) SMOKE_MINUTES=$(number "$1" "$2") || exit ;;
   --vpc) VPC=$2 ;;
@@ -215,6 +217,13 @@ check_options() {
   printf '%s' "$NAME" | grep -Eq '^[a-z][a-z0-9-]{0,19}$' ||
     wrong "--name is up to 20 lower-case letters, digits and dashes, with a letter first, not \"$NAME\""
   if [ -n "$BUNDLE" ] && [ ! -f "$BUNDLE" ]; then wrong "there is no file $BUNDLE"; fi
+  if [ -n "$HANDLERS" ]; then
+    if [ ! -f "$HANDLERS" ]; then wrong "there is no file $HANDLERS"; fi
+    case "$COMMAND" in
+    deploy | dry-run) ;;
+    *) wrong "--handlers and --$COMMAND do not go together" ;;
+    esac
+  fi
   if [ -n "$VPC" ] && [ -z "$SUBNETS" ]; then wrong '--vpc needs --subnets, one in each zone'; fi
   if [ -n "$SUBNETS" ] && [ -n "$ZONES" ]; then wrong 'subnets have their zones: leave --zones out'; fi
   if [ -n "$SUBNETS" ] && is_given pVpcCidr; then wrong 'a VPC of yours has its addresses: leave --vpc-cidr out'; fi

@@ -34,6 +34,7 @@ show_plan() {
   if [ "$(setting pRedis)" != nodes ]; then witness="ElastiCache ($(setting pCacheNodeType)) in both zones"; fi
   say "  stack       $NAME in $REGION, account $ACCOUNT"
   say "  version     $VERSION"
+  if [ -n "$HANDLERS" ]; then say "  handlers    $HANDLERS, for the types $HANDLERS_TYPES"; fi
   say "  network     $network; clients: $(clients)"
   say "  nodes       2 × $(setting pNodeInstanceType) ($(setting pNodeArchitecture)) in $(setting pZoneA) and $(setting pZoneB)"
   say "  queue       $witness"
