@@ -13,7 +13,19 @@ import { faultsOfRedis } from './settings/faults-of-redis.ts'
 import { type Field, fallbackOf, field, parseField } from './settings/field.ts'
 import { maskUrls } from './settings/masked-url.ts'
 import { nearest } from './settings/nearest.ts'
-import { addresses, autoOr, integer, list, oneOf, optionalUrl, redisUrl, text, urls, word } from './settings/parsers.ts'
+import {
+  addresses,
+  autoOr,
+  integer,
+  list,
+  oneOf,
+  optionalUrl,
+  redisUrl,
+  sha256,
+  text,
+  urls,
+  word,
+} from './settings/parsers.ts'
 import { defaultMaxBodyBytes, defaultPayloadStore, faultsOfPayloads, payloadStore } from './settings/payload-place.ts'
 import { noQueues, placementFields, poolFields, type QueueSettings, readQueues, runFields } from './settings/queues.ts'
 
@@ -183,6 +195,7 @@ export const fields = {
     'A volume that a worker left is deleted when it is this old',
   ),
   bundleUrl: field(optionalUrl, '', 'Where new instances get the code of the worker; unset: from the nodes'),
+  bundleSha256: field(sha256, '', 'SHA-256 of what lies at MUSTER_BUNDLE_URL, in hex; instances run nothing else'),
 
   nodeUrls: field(
     urls,

@@ -18,6 +18,7 @@ imds=${imds%/}
 node_urls=@@NODE_URLS@@
 join_parameter=@@JOIN_PARAMETER@@
 bundle_url=@@BUNDLE_URL@@
+bundle_sha256=@@BUNDLE_SHA256@@
 authority=@@AUTHORITY@@
 closed='IPAddressDeny=169.254.169.254 fd00:ec2::254'
 
@@ -85,8 +86,12 @@ install_node() {
   if ! has_node; then give_up 'Node.js 20 or newer is needed and could not be installed: use an image that has it'; fi
 }
 
-# A bundle is a tar.gz of the folders dist and node_modules and the file package.json.
+# unpack_bundle <file> <where it is from>. A bundle is a tar.gz of the folders dist and node_modules and the file package.json.
 unpack_bundle() {
+  if [ -n "$bundle_sha256" ] && ! sha256sum --check --status <<<"$bundle_sha256  $1"; then
+    say "$2 gives another bundle than that of the SHA-256 $bundle_sha256: is it of another version?"
+    return 1
+  fi
   rm -rf "$home.new"
   mkdir -p "$home.new"
   tar -xzf "$1" -C "$home.new" --no-same-owner && [ -f "$home.new/dist/cli.js" ] || return 1
@@ -106,10 +111,10 @@ install_bundle() {
   fi
   for try in 1 2 3 4 5 6; do
     if [ -n "$bundle_url" ]; then
-      if fetch --output "$file" "$bundle_url" && unpack_bundle "$file"; then break; fi
+      if fetch --output "$file" "$bundle_url" && unpack_bundle "$file" "$bundle_url"; then break; fi
     else
       for url in $node_urls; do
-        if fetch "${ca[@]}" --header "@$headers" --output "$file" "$url/workers/bundle.tgz" && unpack_bundle "$file"; then break 2; fi
+        if fetch "${ca[@]}" --header "@$headers" --output "$file" "$url/workers/bundle.tgz" && unpack_bundle "$file" "$url"; then break 2; fi
       done
     fi
     if [ "$try" -eq 6 ]; then give_up "no worker bundle to be had from ${bundle_url:-$node_urls}"; fi

@@ -8,6 +8,7 @@ interface Ec2Settings {
   readonly nodeUrls: readonly string[]
   readonly workerJoinProof: string
   readonly bundleUrl: string
+  readonly bundleSha256: string
   readonly insecure: string
   readonly ec2IdentityCertFile: string
 }
@@ -28,6 +29,10 @@ export function faultsOfEc2(settings: Ec2Settings): string[] {
   if (wantsDocument && settings.ec2IdentityCertFile === '')
     faults.push(
       `MUSTER_EC2_IDENTITY_CERT_FILE must be set with MUSTER_WORKER_JOIN_PROOF=${settings.workerJoinProof}: the RSA-2048 certificate of the region, which AWS publishes (EC2 User Guide, "AWS public certificates for instance identity document signatures")`,
+    )
+  if (settings.bundleUrl !== '' && settings.bundleSha256 === '')
+    faults.push(
+      'MUSTER_BUNDLE_SHA256 must be set with MUSTER_BUNDLE_URL, to what sha256sum prints for the archive: instances run nothing else',
     )
   // With an emulator the instances may well be processes on this machine.
   if (awsEndpointUrl !== '') return faults

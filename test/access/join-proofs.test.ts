@@ -141,6 +141,10 @@ t.test('the settings say what is asked for, and what is missing for it', async t
     () => readSettings({ ...base, MUSTER_BUNDLE_URL: 'http://bundles.example.com/x.tgz' }),
     /must begin with https/,
   )
+  const elsewhere = { ...base, MUSTER_BUNDLE_URL: 'https://bundles.example.com/x.tgz' }
+  t.throws(() => readSettings(elsewhere), /MUSTER_BUNDLE_SHA256 must be set/)
+  t.throws(() => readSettings({ ...elsewhere, MUSTER_BUNDLE_SHA256: 'abc' }), /MUSTER_BUNDLE_SHA256 must be a SHA-256/)
+  t.doesNotThrow(() => readSettings({ ...elsewhere, MUSTER_BUNDLE_SHA256: 'a'.repeat(64) }))
   t.doesNotThrow(() => readSettings({ ...http, MUSTER_INSECURE: 'yes' }))
   await t.rejects(readIdentityCertificates('/nonexistent'), /MUSTER_EC2_IDENTITY_CERT_FILE/)
 })

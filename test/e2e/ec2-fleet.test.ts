@@ -188,6 +188,7 @@ t.test('an instance that never boots is ended, and what it said is in the journa
   })
   const node = await ec2Node(t, {
     MUSTER_BUNDLE_URL: `http://127.0.0.1:${(silent.address() as AddressInfo).port}/`,
+    MUSTER_BUNDLE_SHA256: '0'.repeat(64),
     MUSTER_BOOT_TIMEOUT_MS: '5000',
     MUSTER_MAX_WORKERS: '1',
   })

@@ -1,5 +1,6 @@
 /** The user data of the workers: rendered, checked, and run on simulated machines. */
 import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { chmod, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
@@ -214,15 +215,22 @@ async function startNodeServer(t: Test, refusals: readonly string[] = [], tls?: 
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => server.close())
   const { port } = server.address() as AddressInfo
-  return { asked, joined, url: tls === undefined ? `http://127.0.0.1:${port}` : `https://localhost:${port}` }
+  const bundleSha256 = createHash('sha256').update(bundle).digest('hex')
+  return {
+    asked,
+    joined,
+    bundleSha256,
+    url: tls === undefined ? `http://127.0.0.1:${port}` : `https://localhost:${port}`,
+  }
 }
 const withSecret = (root: string): Promise<void> => put(join(root, 'etc/muster/join-secret'), `${joinSecret}\n`, 0o600)
 
 t.test(
   'with a join secret in its image an instance gets a token, and the code from the first node that has it',
   async t => {
-    const { asked, joined, url } = await startNodeServer(t, ['503', 'no archive at all'])
-    const { id, machine, said } = await boot(t, ['http://127.0.0.1:9', url, url, url], withSecret)
+    const { asked, joined, url, bundleSha256 } = await startNodeServer(t, ['503', 'no archive at all'])
+    const urls = ['http://127.0.0.1:9', url, url, url]
+    const { id, machine, said } = await boot(t, urls, withSecret, { bundleSha256 })
     const console = await said(/^worker /m)
     t.equal(joined.length, 3, 'refused once, then for the boot, then for the start of the worker')
     const shown = joined.map(text => JSON.parse(text.slice(text.indexOf('{'))))
@@ -234,6 +242,7 @@ t.test(
       t.equal(JSON.parse(document).instanceId, id, 'its identity document, in one line')
     }
     t.equal((await stat(join(machine.root, 'etc/muster/join-nonce'))).mode & 0o777, 0o600)
+    t.match(console, `${url} gives another bundle than that of the SHA-256 ${bundleSha256}`)
     t.same(asked, Array(3).fill(`/workers/bundle.tgz Bearer ${token}-2`))
     t.match(console, `"MUSTER_WORKER_TOKEN":"${token}-3"`, 'a new one for each start of the worker')
     t.equal((await stat(join(machine.root, 'etc/muster/token.env'))).mode & 0o777, 0o600, 'it is for nobody else')
@@ -291,8 +300,8 @@ t.test('an instance that may not read the secret powers off, and says so', async
 })
 
 t.test('the code may come from elsewhere, which gets no token', async t => {
-  const { asked, url } = await startNodeServer(t)
-  const { said } = await boot(t, [url], withSecret, { bundleUrl: `${url}/muster.tgz` })
+  const { asked, url, bundleSha256 } = await startNodeServer(t)
+  const { said } = await boot(t, [url], withSecret, { bundleUrl: `${url}/muster.tgz`, bundleSha256 })
   await said(/^worker /m)
   t.same(asked, ['/muster.tgz undefined'])
 })

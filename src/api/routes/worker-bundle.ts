@@ -1,8 +1,8 @@
 /** GET /workers/bundle.tgz: the code of a worker, for an instance that has none. */
 import type { FastifyReply } from 'fastify'
+import { workerBundle } from '../../fleet/worker-bundle.ts'
 import type { App } from '../api.ts'
 import { problems } from '../schemas.ts'
-import { workerBundle } from '../worker-bundle.ts'
 
 export function addWorkerBundle(app: App): void {
   app.get(

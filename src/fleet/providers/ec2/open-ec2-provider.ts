@@ -2,6 +2,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { StartupError } from '../../../errors.ts'
 import type { Settings } from '../../../settings.ts'
+import { workerBundle } from '../../worker-bundle.ts'
 import type { Provider } from '../provider.ts'
 import { classify, codeOf } from './aws-errors.ts'
 import { openEc2Api } from './ec2-api.ts'
@@ -21,7 +22,8 @@ const longestListCacheMs = 1000
  */
 export async function openEc2Provider(settings: Settings, log: FastifyBaseLogger): Promise<Provider> {
   const access = { region: settings.awsRegion, endpoint: settings.awsEndpointUrl }
-  const userData = await renderUserData(settings, settings.nodeUrls)
+  const bundleSha256 = settings.bundleUrl === '' ? (await workerBundle()).digest : settings.bundleSha256
+  const userData = await renderUserData({ ...settings, bundleSha256 }, settings.nodeUrls)
   const api = await openEc2Api(access, pace, log)
   const template = new LaunchTemplate({
     api,

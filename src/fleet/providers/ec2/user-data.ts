@@ -9,7 +9,14 @@ import { type Settings, variableName } from '../../../settings.ts'
 
 export type UserDataSettings = Pick<
   Settings,
-  'workerJoinParameter' | 'bundleUrl' | 'caFile' | 'logLevel' | 'workerHeapMb' | 'workerDrainMs' | 'workerOrphanMs'
+  | 'workerJoinParameter'
+  | 'bundleUrl'
+  | 'bundleSha256'
+  | 'caFile'
+  | 'logLevel'
+  | 'workerHeapMb'
+  | 'workerDrainMs'
+  | 'workerOrphanMs'
 >
 
 /** EC2 takes no more. */
@@ -34,13 +41,14 @@ export async function renderUserData(settings: UserDataSettings, nodeUrls: reado
     NODE_URLS: quote(nodeUrls.join(' ')),
     JOIN_PARAMETER: quote(settings.workerJoinParameter),
     BUNDLE_URL: quote(settings.bundleUrl),
+    BUNDLE_SHA256: quote(settings.bundleSha256),
     AUTHORITY: quote(await readAuthority(settings.caFile)),
     HARDENING: await readHardening(),
     STOP_SECONDS: String(Math.ceil(settings.workerDrainMs / 1000) + 30),
     ENVIRONMENT: quote(environment.map(([name, value]) => `${name}=${forSystemd(value ?? '')}`).join('\n')),
   }
   const template = await readFile(templateFile, 'utf8')
-  const text = template.replace(/@@([A-Z_]+)@@/g, (_, name: string) => values[name] ?? unknownPlaceholder(name))
+  const text = template.replace(/@@([A-Z0-9_]+)@@/g, (_, name: string) => values[name] ?? unknownPlaceholder(name))
   if (Buffer.byteLength(text) > maxBytes)
     throw new StartupError(
       `The user data of the workers would have ${Buffer.byteLength(text)} bytes; EC2 takes ${maxBytes}. Name fewer MUSTER_NODE_URLS.`,
