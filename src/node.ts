@@ -88,9 +88,11 @@ export async function startNode(settings: Settings, log: Logger): Promise<Runnin
 }
 
 async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promise<Omit<RunningNode, 'stop'>> {
+  // Code of users runs as the user of the workers, also when it is only looked at.
+  const user = findWorkerUser(settings.workerUser)
   // Loaded once, before all else: what is wrong with them ends the start.
   const own = settings.handlers === '' ? undefined : await bundleHandlers(settings.handlers)
-  const declared = own === undefined ? [] : await describeBundle(own, settings.handlers)
+  const declared = own === undefined ? [] : await describeBundle(own, settings.handlers, user)
   const address = await findRedis(settings, log, stops)
   const redis = await connectRedis({ ...address, role: 'commands', log })
   stops.push(() => closeRedis(redis))
@@ -137,7 +139,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
       acks,
       types,
       handlers,
-      checkHandlers: describeBundle,
+      checkHandlers: (bundle, source) => describeBundle(bundle, source, user),
       store,
       fleet,
       bell,

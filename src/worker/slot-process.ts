@@ -28,12 +28,19 @@ const slotMainFile = fileURLToPath(
   new URL(import.meta.url.endsWith('.ts') ? '../../dist/worker/slot-main.js' : './slot-main.js', import.meta.url),
 )
 
+export interface ProcessUser {
+  readonly uid: number
+  readonly gid: number
+}
+
 export interface SlotProcessOptions {
   readonly handlersFile: string | undefined
   readonly heapMb: number
   readonly maxBodyBytes: number
   /** Variables that the handlers may see besides the harmless ones. */
   readonly passEnv: readonly string[]
+  /** Whom it runs as; unset: the user of its parent. */
+  readonly user?: ProcessUser
   /** May throw: what the slot said is nonsense, and it is killed. */
   readonly onMessage: (header: unknown, body: Buffer) => void
   /** Lines that came by another way than frames: from native code, V8's last words, what a handler spawned. */
@@ -69,6 +76,7 @@ export class SlotProcess {
       detached: true,
       env: { ...childEnvironment(process.env, options.passEnv), [slotMark]: this.#mark },
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+      ...(options.user !== undefined && { ...options.user, cwd: '/' }),
     })
     goFirst(this.#child.pid)
     this.#child.on('error', error => {

@@ -52,6 +52,16 @@ t.test('a handler reads neither the keys, nor the data, nor the Redis of the nod
   const environment = { MUSTER_OPERATOR_KEY: operatorKey, MUSTER_WORKER_USER: 'nobody', MUSTER_MAX_WORKERS: '1' }
   const node = await startNodeProcess(t, environment, ['--handlers', handlers])
   const authorization = `Bearer ${operatorKey}`
+  // A version that says whom it is looked at as, in words that reach the answer.
+  const look = `throw new Error('loaded as ' + process.getuid() + ', ' + Object.keys(process.env).filter(name => /OPERATOR/.test(name)))`
+  const refused = await fetch(`${node.url}/handlers`, {
+    ...{ method: 'PUT', body: look },
+    headers: { authorization, 'content-type': 'text/javascript' },
+  })
+  t.equal(refused.status, 400)
+  const nobody = findWorkerUser('nobody', 0)?.uid
+  t.match(await refused.text(), new RegExp(`loaded as ${nobody}, (?!OPERATOR)`))
+
   const put = await fetch(`${node.url}/enqueue?type=look&attempts=1`, {
     method: 'PUT',
     headers: { authorization, 'content-type': 'application/json' },
@@ -64,7 +74,7 @@ t.test('a handler reads neither the keys, nor the data, nor the Redis of the nod
   })
   const [result] = (await pull.json()) as { Value: object }[]
   t.match(result?.Value, {
-    uid: findWorkerUser('nobody', 0)?.uid,
+    uid: nobody,
     groups: false,
     environment: 'EACCES',
     folder: 'EACCES',
