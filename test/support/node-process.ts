@@ -33,8 +33,9 @@ export async function startNodeProcess(
   environment: Record<string, string> = {},
   args: string[] = [],
   program: string = process.execPath,
+  entry: string = cli,
 ): Promise<NodeProcess> {
-  if (!existsSync(cli)) throw new Error('dist/ is missing: run "npm run build"')
+  if (!existsSync(entry)) throw new Error('dist/ is missing: run "npm run build"')
   const dataDir = await mkdtemp(join(tmpdir(), 'muster-e2e-'))
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
@@ -56,7 +57,7 @@ export async function startNodeProcess(
       MUSTER_CONFIG_FILE: '/nonexistent',
       ...environment,
     }
-    child = spawn(program, [cli, 'node', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    child = spawn(program, [entry, 'node', ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     let ended = false
     end = once(child, 'exit').then(([code, signal]) => {
       ended = true
