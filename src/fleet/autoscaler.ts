@@ -23,6 +23,7 @@ import { Loop } from './loop.ts'
 import { PoolMeasures } from './pool-measures.ts'
 import type { Instance, Provider } from './providers/provider.ts'
 import { viewInstances, withUnlisted } from './read-snapshot.ts'
+import { ReasonNews } from './reason-news.ts'
 import type { WorkerRecord, WorkerRegistry } from './registry.ts'
 import type { PoolSnapshot } from './snapshot.ts'
 import { providerTimeoutMs, redisTimeoutMs, within } from './within.ts'
@@ -68,7 +69,7 @@ export class Autoscaler {
   readonly #loop: Loop<TickCounts>
   readonly #executor: Executor
   readonly #measures = new Map<string, PoolMeasures>()
-  readonly #lastReasons = new Map<string, string>()
+  readonly #news = new ReasonNews()
   #epoch: number | undefined
 
   constructor(options: AutoscalerOptions) {
@@ -145,7 +146,7 @@ export class Autoscaler {
   #takeOver(epoch: number | undefined): void {
     if (epoch !== undefined) this.#options.log.info({ epoch }, 'this node scales the fleet')
     this.#epoch = epoch
-    this.#lastReasons.clear()
+    this.#news.clear()
     for (const measures of this.#measures.values()) measures.takeOver()
   }
 
@@ -179,14 +180,13 @@ export class Autoscaler {
     const decision = decide(inputs, now)
     // Before the decision: it came before it, and whoever looks for the newest finds what was decided.
     await this.#tellBoots(queue, reading, decision.wanted, now)
-    if (decision.actions.length > 0 || this.#lastReasons.get(queue) !== decision.reason) {
+    if (this.#news.observe(queue, decision, now)) {
       const evidence = await readEvidence(provider, decision.actions, log)
       const named = decision.actions.some(({ kind }) => kind === 'launch') ? { decisionId: ticket.id } : {}
       const entry = { queue, at: now, epoch, ...decision, ...named, ...evidence, inputs }
       await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
       log.info({ queue, wanted: decision.wanted, reason: decision.reason }, decision.sentence)
     }
-    this.#lastReasons.set(queue, decision.reason)
     const { history, bootLog } = this.#measuresOf(queue)
     const boot = bootLog.medians
     const decided = { at: now, epoch, decision, inputs, ...(boot !== undefined && { boot }) }

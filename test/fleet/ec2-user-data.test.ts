@@ -30,7 +30,12 @@ process.on('SIGTERM', () => process.exit(0))
 ${end}
 `
 const settings = readSettings({
-  ...{ MUSTER_CONFIG_FILE: '/nonexistent', MUSTER_WORKER_DRAIN_MS: '45000', MUSTER_LOG_LEVEL: 'warn' },
+  ...{
+    MUSTER_CONFIG_FILE: '/nonexistent',
+    MUSTER_WORKER_DRAIN_MS: '45000',
+    MUSTER_SLOT_MEMORY_MB: '700',
+    MUSTER_LOG_LEVEL: 'warn',
+  },
   // What belongs to the node alone.
   MUSTER_WORKER_TOKEN: 'token-of-the-node',
   MUSTER_WORKER_JOIN_SECRET: `secret-of-the-node-${'s'.repeat(32)}`,
@@ -106,6 +111,7 @@ t.test('a worker in the image is started with all that it must know', async t =>
     MUSTER_WORKER_TOKEN: `it's "$HOME"`,
     MUSTER_LOG_LEVEL: 'warn',
     MUSTER_WORKER_DRAIN_MS: '45000',
+    MUSTER_SLOT_MEMORY_MB: '700',
     MUSTER_HANDLERS: /\/opt\/muster\/handlers\.mjs$/,
     AWS_EC2_METADATA_SERVICE_ENDPOINT: /^http:\/\/127\.0\.0\.1:\d+$/,
   })

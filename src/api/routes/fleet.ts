@@ -156,7 +156,8 @@ export function addFleet(app: App, { fleet, jobs }: Api): void {
       schema: {
         operationId: 'listDecisions',
         summary: 'What the autoscaler decided, and what it saw',
-        description: 'Newest first; only decisions that did something or gave a new reason. The newest 1,000 are kept.',
+        description:
+          'Newest first; only decisions that did something or gave a reason that is news: one that was told in the minute before is left out. The newest 1,000 are kept.',
         tags: ['fleet'],
         querystring: DecisionsQuery,
         response: {

@@ -15,6 +15,7 @@ export type UserDataSettings = Pick<
   | 'caFile'
   | 'logLevel'
   | 'workerHeapMb'
+  | 'slotMemoryMb'
   | 'workerDrainMs'
   | 'workerOrphanMs'
 >
@@ -26,7 +27,7 @@ const unitFile = new URL('../../../../deploy/systemd/muster-worker.service', imp
 /** From here on its lines hold for every worker. */
 const firstOfHardening = 'LimitNOFILE=65536'
 /** Settings of the node that its workers share. */
-const passedOn = ['logLevel', 'workerHeapMb', 'workerDrainMs', 'workerOrphanMs'] as const
+const passedOn = ['logLevel', 'workerHeapMb', 'slotMemoryMb', 'workerDrainMs', 'workerOrphanMs'] as const
 
 /**
  * @param nodeUrls where the instances reach the nodes
