@@ -50,24 +50,14 @@ export class BackupPlace {
 
   /** The names of all whole backups, oldest first. @throws StartupError */
   async names(): Promise<string[]> {
-    const { ListObjectsV2Command } = await import('@aws-sdk/client-s3')
     const names: string[] = []
-    for (let token: string | undefined; ; ) {
-      const page = {
-        Bucket: this.#bucket,
-        Prefix: this.#prefix,
-        ...(token !== undefined && { ContinuationToken: token }),
-      }
-      const reply = await this.#explained('s3:ListBucket', () =>
-        this.#calls.plain((client, options) => client.send(new ListObjectsV2Command(page), options)),
-      )
-      for (const { Key = '' } of reply.Contents ?? []) {
+    await this.#explained('s3:ListBucket', async () => {
+      for await (const { Key = '' } of this.#calls.objects(this.#bucket, this.#prefix)) {
         const [, name] = /^([^/]+)\.json$/.exec(Key.slice(this.#prefix.length)) ?? []
         if (name !== undefined) names.push(name)
       }
-      token = reply.NextContinuationToken
-      if (token === undefined) return names.sort()
-    }
+    })
+    return names.sort()
   }
 
   /** What is known of one. @throws StartupError when there is no such backup, or its note is none of ours */

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
-import { classify } from '../../src/fleet/providers/ec2/aws-errors.ts'
+import { classify, isThrottledCode } from '../../src/fleet/providers/ec2/aws-errors.ts'
 import { backoffMs } from '../../src/fleet/providers/ec2/backoff.ts'
 import { CapacityMemory, type Place } from '../../src/fleet/providers/ec2/capacity-memory.ts'
 import { planLaunch } from '../../src/fleet/providers/ec2/plan-launch.ts'
@@ -104,6 +104,12 @@ t.test('an error of AWS says whether it happened', async t => {
   const error = (name: string, httpStatusCode?: number) =>
     Object.assign(new Error(name), { name, $metadata: { httpStatusCode } })
   t.equal(classify(error('RequestLimitExceeded', 503)), 'throttled')
+  for (const code of ['EC2ThrottledException', 'SlowDown', 'ThrottlingException'])
+    t.equal(classify(error(code, 503)), 'throttled', code)
+  t.equal(classify(error('SomethingElse', 429)), 'throttled', 'by the status')
+  t.equal(classify(Object.assign(error('SomethingElse', 400), { $retryable: { throttling: true } })), 'throttled')
+  t.ok(isThrottledCode('EC2ThrottledException'), 'a code in a reply that came')
+  t.notOk(isThrottledCode('InsufficientInstanceCapacity'))
   t.equal(classify(error('InsufficientInstanceCapacity', 500)), 'capacity')
   t.equal(classify(error('IdempotentParameterMismatch', 400)), 'mismatch')
   t.equal(classify(error('InternalError', 500)), 'unknown')

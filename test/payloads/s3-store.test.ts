@@ -1,7 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { CreateBucketCommand, ListMultipartUploadsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3'
+import {
+  CreateBucketCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+} from '@aws-sdk/client-s3'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
@@ -41,6 +47,11 @@ async function makeBucket(): Promise<string> {
   const bucket = `payloads-${buckets}`
   await admin.send(new CreateBucketCommand({ Bucket: bucket }))
   return bucket
+}
+
+/** Twenty at a time. */
+async function eachAtOnce(keys: readonly string[], put: (key: string) => Promise<void>): Promise<void> {
+  for (let from = 0; from < keys.length; from += 20) await Promise.all(keys.slice(from, from + 20).map(put))
 }
 
 const openCalls = async (t: Test, pace: Partial<S3Pace> = {}) => {
@@ -107,6 +118,26 @@ t.test('what S3 fails at for a moment is done again; what it refuses is a 503', 
   await t.rejects(store.put('w/a', Buffer.from('x'), plenty), refused)
   await t.rejects(store.get('w/a'), refused)
   await t.rejects(store.delete(['w/a']), refused)
+})
+
+t.test('a list goes over all pages, and each page has its own time', async t => {
+  const { store, bucket } = await openStore(t, { tryMs: 4000, callMs: 4000 })
+  const keys = Array.from({ length: 1001 }, (_, i) => `w/${String(i).padStart(4, '0')}`)
+  await eachAtOnce(keys, async key => {
+    await admin.send(new PutObjectCommand({ Bucket: bucket, Key: `some/where/muster-payloads/${key}`, Body: 'x' }))
+  })
+  const found: string[] = []
+  const before = proxy.calls.length
+  for await (const key of store.list(-60_000, Date.now())) found.push(key)
+  t.same(found, keys)
+  t.equal(proxy.calls.length - before, 2, 'two pages')
+  proxy.fault = (_method, path) => (/continuation-token/.test(path) ? 'hang' : undefined)
+  found.length = 0
+  const broken = async (): Promise<void> => {
+    for await (const key of store.list(-60_000, Date.now())) found.push(key)
+  }
+  await t.rejects(broken(), { code: 'payload_store_unavailable' })
+  t.equal(found.length, 1000, 'the first page was read')
 })
 
 t.test('an S3 that never answers is given up', async t => {

@@ -3,7 +3,7 @@
  * no sound answer, with jitter. The signal ends a request; it does not end the search for credentials, so time is kept
  * outside of the SDK as well.
  */
-import type { S3Client } from '@aws-sdk/client-s3'
+import type { _Object, S3Client } from '@aws-sdk/client-s3'
 import { Problem } from '../../errors.ts'
 import { within } from '../../within.ts'
 
@@ -58,6 +58,25 @@ export class S3Calls {
       return await this.plain(call)
     } catch (error) {
       throw unavailable(error)
+    }
+  }
+
+  /**
+   * All objects below a prefix. Each page is a call with a time limit of its own.
+   * @throws the error of S3, or one that says that there was no answer in time
+   */
+  async *objects(Bucket: string, Prefix: string): AsyncGenerator<_Object> {
+    const { paginateListObjectsV2 } = await import('@aws-sdk/client-s3')
+    const ending = new AbortController()
+    const pages = paginateListObjectsV2({ client: this.#client }, { Bucket, Prefix }, { abortSignal: ending.signal })
+    try {
+      for (;;) {
+        const { done, value } = await within(this.pace.callMs, 'S3', pages.next())
+        if (done === true) return
+        yield* value.Contents ?? []
+      }
+    } finally {
+      ending.abort()
     }
   }
 

@@ -75,17 +75,13 @@ export class S3Store implements PayloadStore {
   }
 
   async *list(olderThanMs: number, now: number): AsyncGenerator<string> {
-    const { ListObjectsV2Command } = await import('@aws-sdk/client-s3')
-    const where = { Bucket: this.#bucket, Prefix: this.#prefix }
-    for (let ContinuationToken: string | undefined; ; ) {
-      const page = { ...where, ...(ContinuationToken !== undefined && { ContinuationToken }) }
-      const reply = await this.#calls.once((client, options) => client.send(new ListObjectsV2Command(page), options))
-      for (const { Key = '', LastModified } of reply.Contents ?? []) {
+    try {
+      for await (const { Key = '', LastModified } of this.#calls.objects(this.#bucket, this.#prefix)) {
         const isOld = LastModified !== undefined && LastModified.getTime() <= now - olderThanMs
         if (isOld) yield Key.slice(this.#prefix.length)
       }
-      ContinuationToken = reply.NextContinuationToken
-      if (ContinuationToken === undefined) return
+    } catch (error) {
+      throw unavailable(error)
     }
   }
 

@@ -2,20 +2,11 @@
  * What an error of AWS means for us. The SDK names an error by its code; one without an HTTP status never got a reply, so
  * whatever it asked for may have happened.
  */
+import { isThrottlingError } from '@smithy/core/retry'
 import type { LaunchFailure } from '../provider.ts'
 
 /** mismatch: somebody has used the token already. unknown: it may have happened. refused: it did not, and the same request will fare no better. */
 export type ErrorKind = 'throttled' | 'capacity' | 'mismatch' | 'unknown' | 'refused'
-
-const throttledCodes = new Set([
-  'RequestLimitExceeded',
-  'RequestThrottled',
-  'RequestThrottledException',
-  'Throttling',
-  'ThrottlingException',
-  'ThrottledException',
-  'TooManyRequestsException',
-])
 
 /** The second one: what it launched has been terminated since. */
 const knownTokenCodes = new Set(['IdempotentParameterMismatch', 'IdempotentInstanceTerminated'])
@@ -45,7 +36,11 @@ export type CapacityScope = 'pool' | 'type' | 'subnet' | 'market'
 export const capacityScope = (code: string): CapacityScope | undefined =>
   Object.hasOwn(capacityScopes, code) ? capacityScopes[code] : undefined
 
-export const isThrottled = (code: string): boolean => throttledCodes.has(code)
+const isThrottled = (error: unknown): boolean =>
+  error instanceof Error && isThrottlingError(error as Parameters<typeof isThrottlingError>[0])
+
+/** A code in the middle of a reply, where the SDK throws no error. */
+export const isThrottledCode = (code: string): boolean => isThrottled(Object.assign(new Error(code), { name: code }))
 
 export const codeOf = (error: unknown): string => (error instanceof Error ? error.name : 'Error')
 
@@ -54,7 +49,7 @@ const statusOf = (error: unknown): number | undefined =>
 
 export function classify(error: unknown): ErrorKind {
   const code = codeOf(error)
-  if (isThrottled(code)) return 'throttled'
+  if (isThrottled(error)) return 'throttled'
   // InsufficientInstanceCapacity is a 500: the code goes before the status.
   if (capacityScope(code) !== undefined) return 'capacity'
   if (knownTokenCodes.has(code)) return 'mismatch'

@@ -12,7 +12,7 @@ import type {
   Tag,
 } from '@aws-sdk/client-ec2'
 import type { Instance, LaunchFailure, LaunchRequest, Market } from '../provider.ts'
-import { capacityScope, isThrottled } from './aws-errors.ts'
+import { capacityScope, isThrottledCode } from './aws-errors.ts'
 import type { Place } from './capacity-memory.ts'
 import type { ResolvedTemplate } from './launch-template.ts'
 import type { Ask } from './plan-launch.ts'
@@ -134,7 +134,7 @@ function fleetFailure({ ErrorCode, ErrorMessage, Lifecycle, LaunchTemplateAndOve
     }),
     code,
     message: ErrorMessage ?? '',
-    throttled: isThrottled(code),
+    throttled: isThrottledCode(code),
     capacity: capacityScope(code) !== undefined,
   }
 }
