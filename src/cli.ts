@@ -36,7 +36,7 @@ program
   .option('--port <port>', 'port to listen on (MUSTER_PORT)')
   .option('--host <address>', 'address to listen on (MUSTER_HOST)')
   .option('--data-dir <folder>', 'where jobs, payloads and logs are kept (MUSTER_DATA_DIR)')
-  .action(async (options: Record<string, string>) => await runNode(settingsWith(options)))
+  .action(async (options: Record<string, string>) => await runNode(() => settingsWith(options)))
 
 program
   .command('worker')
@@ -274,7 +274,8 @@ function settingsWith(options: Readonly<Record<string, string | undefined>>): Se
   })
 }
 
-async function runNode(settings: Settings): Promise<void> {
+async function runNode(read: () => Settings): Promise<void> {
+  const settings = read()
   const log = makeLog(settings)
   for (const { name, nearest } of unknownVariables(process.env))
     log.warn(
@@ -282,7 +283,7 @@ async function runNode(settings: Settings): Promise<void> {
     )
   // Only now: a worker needs none of a node's parts, nor the packages beneath them.
   const { startNode } = await import('./node.ts')
-  const node = await startNode(settings, log)
+  const node = await startNode(settings, log, read)
   tellPerson(welcome(node.url, node.needsKey))
   const counts = countsLine(node.counts, log)
   if (process.stdout.isTTY) counts.start()

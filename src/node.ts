@@ -17,6 +17,7 @@ import { watchStandingStill } from './api/standing-still.ts'
 import { TlsFiles } from './api/tls-files.ts'
 import { StartupError } from './errors.ts'
 import { createFleet } from './fleet/fleet.ts'
+import { LiveSettings } from './fleet/live-settings.ts'
 import { createLocalProvider } from './fleet/providers/local-provider.ts'
 import type { Provider } from './fleet/providers/provider.ts'
 import { tellEnds } from './fleet/providers/tell-ends.ts'
@@ -65,9 +66,10 @@ const inFlightMs = 10_000
 
 /**
  * Starts a node.
+ * @param reread the settings as they would be now; with it the node follows MUSTER_FLEET_SETTINGS_FILE
  * @throws StartupError when something outside must be mended first; nothing is left running then
  */
-export async function startNode(settings: Settings, log: Logger): Promise<RunningNode> {
+export async function startNode(settings: Settings, log: Logger, reread?: () => Settings): Promise<RunningNode> {
   const stops: Stop[] = []
   const stop = async (): Promise<void> => {
     for (let next = stops.pop(); next !== undefined; next = stops.pop()) {
@@ -80,7 +82,13 @@ export async function startNode(settings: Settings, log: Logger): Promise<Runnin
     return stopped
   }
   try {
-    return { ...(await startParts(settings, log, stops)), stop: stopOnce }
+    const parts = await startParts(settings, log, stops)
+    if (reread !== undefined && settings.fleetSettingsFile !== '') {
+      const live = new LiveSettings({ settings, reread, log })
+      stops.push(async () => live.stop())
+      live.start()
+    }
+    return { ...parts, stop: stopOnce }
   } catch (error) {
     await stopOnce()
     throw error

@@ -11,6 +11,7 @@ import { faultsOfAccess } from './settings/faults-of-access.ts'
 import { faultsOfEc2 } from './settings/faults-of-ec2.ts'
 import { faultsOfRedis } from './settings/faults-of-redis.ts'
 import { type Field, fallbackOf, field, parseField } from './settings/field.ts'
+import { livePlacementFields, livePoolFields, readFleetSettings } from './settings/fleet-settings-file.ts'
 import { maskUrls } from './settings/masked-url.ts'
 import { nearest } from './settings/nearest.ts'
 import {
@@ -64,6 +65,11 @@ export const fields = {
   ),
   handlers: field(text, '', 'JavaScript or TypeScript file with your own handlers'),
   configFile: field(text, 'muster.yaml', 'File with queues and pools; need not exist'),
+  fleetSettingsFile: field(
+    text,
+    '',
+    'File with settings of the fleet, lines NAME=value that go before the environment; taken over while the node runs',
+  ),
 
   operatorKey: field(text, '', 'A key with every role but work, given by settings', { secret: true }),
   operatorKeyFile: field(text, '', 'File with that key'),
@@ -271,13 +277,18 @@ const parseQueueField = (key: string, given: string): unknown => {
   return parseField(source, fields[source], given)
 }
 
+/** What may stand in MUSTER_FLEET_SETTINGS_FILE. */
+const liveVariables = [...livePoolFields, ...livePlacementFields].map(key => variableName(queueFields[key] as string))
+
 /**
  * Reads all settings.
- * @param environment usually process.env
+ * @param variables usually process.env
  * @throws StartupError that lists every fault
  */
-export function readSettings(environment: Environment): Settings {
+export function readSettings(variables: Environment): Settings {
   const faults: string[] = []
+  const fleetFile = variables[variableName('fleetSettingsFile')]?.trim() ?? ''
+  const environment: Environment = { ...variables, ...readFleetSettings(fleetFile, liveVariables, faults) }
   const values: Record<string, unknown> = {}
   for (const [key, definition] of Object.entries<Field<unknown>>(fields)) {
     const name = variableName(key)

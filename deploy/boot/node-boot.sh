@@ -10,6 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/redis-copy.sh"
 # shellcheck source=deploy/boot/lib/certificate.sh
 . "$here/lib/certificate.sh"
+# shellcheck source=deploy/boot/lib/fleet-settings.sh
+. "$here/lib/fleet-settings.sh"
 trap 'give_up "line $LINENO of ${BASH_SOURCE[0]##*/} failed: $BASH_COMMAND"' ERR
 trap forget_redis_secrets EXIT
 
@@ -20,7 +22,7 @@ write_node_environment() {
     grep -E '^(MUSTER|AWS)_' "$etc/machine.env"
     printf 'MUSTER_HOST=0.0.0.0\nMUSTER_PORT=%s\nMUSTER_DATA_DIR=/var/lib/muster/node\n' "$API_PORT"
     printf 'MUSTER_TLS_CERT_FILE=/etc/muster/tls/api.crt\nMUSTER_TLS_KEY_FILE=/etc/muster/tls/api.key\n'
-    printf 'MUSTER_CA_FILE=/etc/muster/tls/ca.crt\n'
+    printf 'MUSTER_CA_FILE=/etc/muster/tls/ca.crt\nMUSTER_FLEET_SETTINGS_FILE=/var/lib/muster/fleet/fleet.env\n'
     # Workers read it by way of SSM, under the name of the secret: that of its ARN without the six characters at the end.
     local name=${JOIN_SECRET##*:secret:}
     printf 'MUSTER_WORKER_JOIN_PARAMETER=/aws/reference/secretsmanager/%s\n' "${name%-*}"
@@ -34,15 +36,20 @@ write_node_environment() {
   umask 022
 }
 
+# start_timer <name>: from now on, and after each start of this machine.
+start_timer() {
+  local kind
+  for kind in service timer; do
+    install -m 644 "$home/deploy/systemd/$1.$kind" "$root/etc/systemd/system/$1.$kind"
+  done
+  systemctl daemon-reload
+  systemctl enable --now "$1.timer"
+}
+
 # Both nodes take turns: "muster redis backup" looks whether the other one has just taken one.
 schedule_backups() {
   printf 'BACKUP_TO=%s\nAWS_REGION=%s\n' "$BACKUP_TO" "$AWS_REGION" >"$etc/backup.env"
-  local unit
-  for unit in muster-backup.service muster-backup.timer; do
-    install -m 644 "$home/deploy/systemd/$unit" "$root/etc/systemd/system/$unit"
-  done
-  systemctl daemon-reload
-  systemctl enable --now muster-backup.timer
+  start_timer muster-backup
 }
 
 # Ready means: Redis takes writes, and the API is served.
@@ -63,6 +70,10 @@ start_log_agent
 fetch_redis_secrets
 fetch_secret "$OPERATOR_SECRET" "$etc/operator-key"
 fetch_secret "$JOIN_SECRET" "$etc/join-secret"
+mkdir -p "$state/fleet"
+fetch_fleet_settings try_often || give_up "$WHY"
+chown -R muster:muster "$state/fleet"
+chmod 700 "$state/fleet"
 issue_certificate "$secrets/redis.json"
 if [ "$REDIS" = nodes ]; then
   write_copy
@@ -75,6 +86,7 @@ if [ "$REDIS" = nodes ]; then start_copy; fi
 start_unit muster-node "$etc/node.env" "$etc/operator-key" "$etc/join-secret"
 await_node
 if [ "$REDIS" = nodes ]; then await_copy; fi
+start_timer muster-fleet
 if [ -n "${BACKUP_TO:-}" ]; then schedule_backups; fi
 tell_stack true 'the node is ready'
 say 'the node is ready'

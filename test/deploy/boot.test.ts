@@ -47,13 +47,15 @@ const nodeSettings = {
   CACHE_SECRET: '',
   OPERATOR_SECRET: arn('operatorKey-1x2y-AbCdEf'),
   JOIN_SECRET: arn('workerJoinSecret-1x2y-AbCdEf'),
+  FLEET_SETTINGS: 'CFN-fleetSettings-1',
   MUSTER_DEPLOYMENT: 'm',
   MUSTER_FLEET: 'ec2',
 }
 const witnessSettings = { ...shared, SIGNAL: 'witnessGroup', ROLE: 'witness', MACHINE: 'c' }
 
+const parameters = { 'CFN-fleetSettings-1': 'MUSTER_MIN_WORKERS=0\nMUSTER_MAX_WORKERS=4\n' }
 const makeNode = (t: Test, more: Record<string, string> = {}): Promise<Machine> =>
-  makeMachine(t, { settings: { ...nodeSettings, ...more }, bundle, secrets })
+  makeMachine(t, { settings: { ...nodeSettings, ...more }, bundle, secrets, parameters })
 const makeWitness = (t: Test, more: Record<string, string> = {}): Promise<Machine> =>
   makeMachine(t, { settings: { ...witnessSettings, ...more }, bundle, secrets })
 
@@ -106,6 +108,7 @@ t.test('a node: secrets, copy of Redis, certificate, settings, services, signal'
     'MUSTER_WORKER_JOIN_PARAMETER=/aws/reference/secretsmanager/workerJoinSecret-1x2y\n',
     `MUSTER_REDIS_URL=rediss+sentinel://muster:${redisSecrets.passwords.muster}@x/y`,
     'AWS_REGION=',
+    'MUSTER_FLEET_SETTINGS_FILE=/var/lib/muster/fleet/fleet.env\n',
   ])
     t.match(environment, line)
   t.notMatch(environment, /OPERATOR_SECRET|^STACK/m, 'settings of the machine are not those of the node')
@@ -137,6 +140,34 @@ t.test('a node: secrets, copy of Redis, certificate, settings, services, signal'
   }
   t.match(node.file('etc/systemd/system/muster-node.service'), 'User=muster')
   t.match(node.file('etc/muster/redis.env'), `REDIS_COPY=${join(node.root, 'var/lib/muster/redis/a')}`)
+})
+
+t.test('the settings of the fleet come from the stack, and follow it', async t => {
+  const node = await makeNode(t)
+  await status(node, { canFailOver: true, hosts: [inSync('a')] })
+  t.equal((await node.boot()).code, 0)
+  t.equal(node.file('var/lib/muster/fleet/fleet.env'), parameters['CFN-fleetSettings-1'])
+  t.ok(node.calls().includes(`chown -R muster:muster ${join(node.root, 'var/lib/muster/fleet')}`))
+  t.ok(node.calls().includes('systemctl enable --now muster-fleet.timer'))
+  t.match(node.file('etc/systemd/system/muster-fleet.service'), '/opt/muster/deploy/boot/refresh-fleet.sh')
+
+  const parameter = join(node.state, 'parameters/CFN-fleetSettings-1')
+  await writeFile(parameter, 'MUSTER_MAX_WORKERS=5\n')
+  await rm(join(node.state, 'calls'))
+  t.match(await node.run('refresh-fleet.sh'), { code: 0, output: '' })
+  t.equal(node.file('var/lib/muster/fleet/fleet.env'), 'MUSTER_MAX_WORKERS=5\n')
+  t.same(
+    node.calls().filter(call => /systemctl|cfn-signal/.test(call)),
+    [],
+    'nothing is restarted, nobody is signalled',
+  )
+
+  await writeFile(parameter, 'MUSTER_MAX_WORKERS=bad\n')
+  t.match(await node.run('refresh-fleet.sh'), { code: 1, output: /stay as they are: .* is refused: .*need mending/ })
+  await writeFile(join(node.state, 'ssm-fails'), '')
+  t.match(await node.run('refresh-fleet.sh'), { code: 1, output: /CFN-fleetSettings-1 cannot be read/ })
+  t.equal(node.calls().filter(call => call.startsWith('aws ssm')).length, 3, 'the next try comes in a minute')
+  t.equal(node.file('var/lib/muster/fleet/fleet.env'), 'MUSTER_MAX_WORKERS=5\n')
 })
 
 t.test('a second run changes nothing, and restarts only what changed', async t => {
@@ -240,6 +271,18 @@ t.test('what fails is told to the stack, once, with its reason', async t => {
       /line \d+ of \S+ failed/,
     ],
     [
+      'settings of the fleet that no node would take',
+      {},
+      machine => writeFile(join(machine.state, 'parameters/CFN-fleetSettings-1'), 'bad'),
+      /the parameter CFN-fleetSettings-1 is refused: muster: These settings need mending/,
+    ],
+    [
+      'settings of the fleet that cannot be read',
+      {},
+      machine => rm(join(machine.state, 'parameters/CFN-fleetSettings-1')),
+      /the parameter CFN-fleetSettings-1 cannot be read/,
+    ],
+    [
       'a node that does not become ready',
       {},
       machine => writeFile(join(machine.state, 'node-is-not-ready'), ''),
@@ -273,7 +316,7 @@ t.test('on a stock image, Node.js and Valkey are installed', async t => {
   // A PATH without node and Redis.
   const tools = join(node.state, 'tools')
   await mkdir(tools)
-  for (const tool of 'bash sh env mkdir cat printenv mktemp timeout sha256sum rm tar gzip chmod mv grep sleep install openssl cp ln touch basename dirname cut'.split(
+  for (const tool of 'bash sh env mkdir cat printenv mktemp timeout sha256sum rm tar gzip chmod mv cmp grep sleep install openssl cp ln touch basename dirname cut'.split(
     ' ',
   )) {
     const found = ['/usr/bin', '/bin'].map(folder => join(folder, tool)).find(existsSync)

@@ -43,7 +43,14 @@ const units = readdirSync(join(root, 'deploy/systemd'))
 
 t.test('systemd takes every unit, and finds it closed enough', async t => {
   t.same(units, [
-    ...['muster-backup.service', 'muster-backup.timer', 'muster-node.service', 'muster-redis.service'],
+    ...[
+      'muster-backup.service',
+      'muster-backup.timer',
+      'muster-fleet.service',
+      'muster-fleet.timer',
+      'muster-node.service',
+      'muster-redis.service',
+    ],
     'muster-worker.service',
   ])
   if (!haveTool(t, 'systemd-analyze', 'apt-get install systemd')) return

@@ -153,6 +153,10 @@ t.test('what an update replaces is said before the question', async t => {
     ).output
   t.match(show('witnessLaunchTemplate', 'nodeALaunchTemplate'), /replaced, one after the other: witness nodeA \(/)
   t.match(show('nodeDownAlarm'), /No machine is replaced/)
+  const fleet = show('fleetSettings', 'workerLaunchTemplate')
+  t.match(fleet, /No machine is replaced/)
+  t.match(fleet, /take the settings of the fleet over within a minute/)
+  t.notMatch(show('nodeDownAlarm'), /settings of the fleet/)
   t.match(part(t, ': >"$WORK/changes"; show_changes').output, /does not say which parts/)
 })
 

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { readSettings } from '../../src/settings.ts'
 import {
   type Mapping,
   readTemplate,
@@ -351,4 +352,57 @@ t.test('nodes and witness run the one user data, deploy/user-data/node.sh', asyn
     for (const [whole, name] of text.matchAll(/\$\{([^}]+)\}/g))
       t.notMatch(name, /[^\w:.]/, `${machine}: ${whole} is for CloudFormation, the script has no braces of its own`)
   }
+})
+
+/** By name, each with the parameters that it depends on, directly or by what it refers to. */
+function dependsOn(name: string, seen = new Set<string>()): Set<string> {
+  const [, resource] = resourcesOf(muster).find(([each]) => each === name) ?? []
+  for (const { value, path } of walk(resource?.Properties ?? {})) {
+    const at = path.at(-1)
+    const named =
+      at === 'Ref' || at === 'Fn::GetAtt'
+        ? [String(Array.isArray(value) ? value[0] : value).split('.')[0] ?? '']
+        : [...String(value).matchAll(/\$\{(\w+)/g)].map(([, each]) => each ?? '')
+    for (const each of named) seen.add(each)
+  }
+  return seen
+}
+
+t.test('settings of the fleet are no part of a machine: they change without replacing one', async t => {
+  const fleet = ['pMinWorkers', 'pMaxWorkers', 'pSpotPercent', 'pWorkerInstanceTypes']
+  for (const machine of ['nodeA', 'nodeB', 'witness'])
+    for (const part of ['LaunchTemplate', 'Group'])
+      for (const parameter of fleet)
+        t.notOk(dependsOn(machine + part).has(parameter), `${machine}${part}: ${parameter}`)
+  for (const parameter of fleet) t.ok(dependsOn('fleetSettings').has(parameter), parameter)
+  t.ok(dependsOn('nodeALaunchTemplate').has('fleetSettings'), 'a node knows where they are')
+  const [, settings] = resourcesOf(muster).find(([name]) => name === 'fleetSettings') ?? []
+  t.equal(settings?.Type, 'AWS::SSM::Parameter')
+  const names = [...String(JSON.stringify(settings?.Properties)).matchAll(/MUSTER_\w+/g)].map(([name]) => name)
+  t.same(names, ['MUSTER_MIN_WORKERS', 'MUSTER_MAX_WORKERS', 'MUSTER_EC2_INSTANCE_TYPES', 'MUSTER_EC2_SPOT_PERCENT'])
+
+  const file = join(t.testdir({ 'fleet.env': names.map(name => `${name}=1\n`).join('') }), 'fleet.env')
+  t.match(
+    readSettings({ MUSTER_CONFIG_FILE: '/nonexistent', MUSTER_FLEET_SETTINGS_FILE: file }).pools,
+    { default: { minWorkers: 1, maxWorkers: 1 } },
+    'a node takes all of them',
+  )
+})
+
+t.test('a node reads the settings of the fleet, and no other parameter', async t => {
+  const role = resourcesOf(muster).find(([name]) => name === 'nodeRole')?.[1].Properties
+  const reads = [...walk(role ?? {})].filter(({ value }) => (value as Mapping)?.Sid !== undefined)
+  const statements = reads
+    .map(({ value }) => value as Mapping)
+    .filter(({ Action }) => /"ssm:Get/.test(JSON.stringify(Action)))
+  t.same(statements, [
+    {
+      Sid: 'ReadFleetSettings',
+      Effect: 'Allow',
+      Action: 'ssm:GetParameter',
+      Resource: {
+        'Fn::Sub': 'arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${fleetSettings}',
+      },
+    },
+  ])
 })

@@ -25,6 +25,7 @@ const secrets = {
   'operator-AbCdEf': operatorKey,
   'join-AbCdEf': 'join-secret-join-secret-join-secret',
 }
+const parameters = { fleet: 'MUSTER_MAX_WORKERS=3\n' }
 const arn = (name: string): string => `arn:aws:secretsmanager:eu-central-1:123456789012:secret:${name}`
 const bundle = await makeBundle(t)
 const ports = { a: await freePort(), b: await freePort() }
@@ -40,6 +41,7 @@ const shared = {
 const nodeSettings = {
   ...{ ROLE: 'node', REDIS: 'nodes', REDIS_ADDRESS: '', CACHE_SECRET: '' },
   ...{ OPERATOR_SECRET: arn('operator-AbCdEf'), JOIN_SECRET: arn('join-AbCdEf') },
+  FLEET_SETTINGS: 'fleet',
   ...{ MUSTER_FLEET: 'none', MUSTER_PAYLOAD_STORE: 'redis', MUSTER_SHUTDOWN_GRACE_MS: '100' },
   MUSTER_NODE_URLS: `https://127.0.0.1:${ports.a},https://127.0.0.1:${ports.b}`,
 }
@@ -48,7 +50,7 @@ async function start(t: Test, host: 'a' | 'b' | 'c'): Promise<Machine> {
   const own = host === 'c' ? { ROLE: 'witness' } : { ...nodeSettings, API_PORT: `${ports[host]}` }
   const address = { a: '127.0.62.1', b: '127.0.62.2', c: '127.0.62.3' }[host]
   const settings = { ...shared, ...own, MACHINE: host, SIGNAL: host, ADDRESSES: address }
-  const machine = await makeMachine(t, { settings, bundle, secrets, isAlive: true })
+  const machine = await makeMachine(t, { settings, bundle, secrets, parameters, isAlive: true })
   t.teardown(() => end(machine))
   const { code, output } = await machine.boot({ MUSTER_BOOT_PAUSE: '0', MUSTER_BOOT_WAIT: '60' })
   t.equal(code, 0, code === 0 ? `${host} is up` : `${output}\n${logsOf(machine)}`)

@@ -280,6 +280,7 @@ show_changes() {
   else
     say '  No machine is replaced.'
   fi
+  if cut -f 3 "$WORK/changes" | grep -qx fleetSettings; then say '  The nodes take the settings of the fleet over within a minute or two.'; fi
 }
 
 ask_or_forget() {

@@ -20,6 +20,8 @@ export interface Machine {
   calls(): string[]
   /** Runs the user data. @returns its exit code and all that it said */
   boot(environment?: Readonly<Record<string, string>>): Promise<{ code: number | null; output: string }>
+  /** Runs a script of deploy/boot, as one of its timers does. */
+  run(script: string): Promise<{ code: number | null; output: string }>
 }
 
 export interface MachineOptions {
@@ -27,6 +29,8 @@ export interface MachineOptions {
   readonly bundle: string
   /** By the last part of the ARN. */
   readonly secrets: Readonly<Record<string, string>>
+  /** What the Parameter Store has, by name. */
+  readonly parameters?: Readonly<Record<string, string>>
   /** Its services really run, and it is asked whether they are ready. */
   readonly isAlive?: true
 }
@@ -63,24 +67,27 @@ export async function makeMachine(t: Test, options: MachineOptions): Promise<Mac
     await symlink(program, join(state, 'bin', name))
   }
   for (const [name, secret] of Object.entries(options.secrets)) await writeFile(join(state, 'secrets', name), secret)
+  await mkdir(join(state, 'parameters'))
+  for (const [name, value] of Object.entries(options.parameters ?? {}))
+    await writeFile(join(state, 'parameters', name), value)
   const settings = Object.entries(options.settings).map(([name, value]) => `${name}='${value}'`)
   const script = readFileSync(join(root, 'deploy/user-data/node.sh'), 'utf8').replace(
     '@@SETTINGS@@',
     settings.join('\n'),
   )
   await writeFile(join(state, 'user-data'), script)
+  const environment = {
+    PATH: `${join(state, 'bin')}:${process.env.PATH}`,
+    ...{ MUSTER_ROOT: machineRoot, STUB_STATE: state, MUSTER_BOOT_PAUSE: '0', MUSTER_BOOT_WAIT: '1' },
+  }
   return {
     root: machineRoot,
     state,
     file: path => readFileSync(join(machineRoot, path), 'utf8'),
     calls: () =>
       existsSync(join(state, 'calls')) ? readFileSync(join(state, 'calls'), 'utf8').trim().split('\n') : [],
-    boot: (environment = {}) =>
-      run('bash', [join(state, 'user-data')], {
-        PATH: `${join(state, 'bin')}:${process.env.PATH}`,
-        ...{ MUSTER_ROOT: machineRoot, STUB_STATE: state, MUSTER_BOOT_PAUSE: '0', MUSTER_BOOT_WAIT: '1' },
-        ...environment,
-      }),
+    boot: (more = {}) => run('bash', [join(state, 'user-data')], { ...environment, ...more }),
+    run: script => run('bash', [join(machineRoot, 'opt/muster/deploy/boot', script)], environment),
   }
 }
 

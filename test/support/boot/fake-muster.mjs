@@ -1,4 +1,7 @@
-/** In place of dist/cli.js of a bundle, for a dry run: `redis init` writes what the real one does, `redis status` what it is told. */
+/**
+ * In place of dist/cli.js of a bundle, for a dry run: `redis init` writes what the real one does, `redis status` what it is told,
+ * `settings` refuses a file of the fleet with the word "bad".
+ */
 import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -17,6 +20,11 @@ if (args[1] === 'init') {
     join(option('--out'), 'node.env'),
     `MUSTER_REDIS_URL=rediss+sentinel://muster:${passwords.muster}@x/y\n`,
   )
+} else if (args[0] === 'settings') {
+  if (readFileSync(process.env.MUSTER_FLEET_SETTINGS_FILE, 'utf8').includes('bad')) {
+    process.stderr.write('muster: These settings need mending\n')
+    process.exitCode = 1
+  }
 } else if (args[1] === 'status') {
   const file = join(state, 'status.json')
   process.stdout.write(existsSync(file) ? readFileSync(file, 'utf8') : '{"canFailOver":false,"hosts":[]}')

@@ -15,6 +15,10 @@ case "$name $*" in
 "aws secretsmanager get-secret-value --secret-id "*)
   cat "$state/secrets/${4##*:secret:}"
   ;;
+"aws ssm get-parameter --name "*)
+  [ ! -f "$state/ssm-fails" ] || exit 1
+  cat "$state/parameters/$4"
+  ;;
 "getent passwd muster") [ -f "$state/has-user" ] ;;
 "useradd "*) touch "$state/has-user" ;;
 "dnf install -y nodejs22") exit 1 ;;
