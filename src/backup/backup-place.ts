@@ -25,9 +25,6 @@ export interface Backup {
   readonly sha256: string
 }
 
-/** Larger than any Redis that Muster is for. */
-const mostBytes = 512 * 1024 ** 3
-
 export class BackupPlace {
   readonly #calls: S3Calls
   readonly #bucket: string
@@ -42,9 +39,9 @@ export class BackupPlace {
   /** Keeps the file, then the note that makes it a backup. @throws StartupError */
   async put(file: string, backup: Backup): Promise<void> {
     await this.#explained('s3:PutObject', async () => {
-      await upload(this.#calls, this.#target(`${backup.name}.rdb`), createReadStream(file), mostBytes)
+      await upload(this.#calls, this.#target(`${backup.name}.rdb`), createReadStream(file), backup.bytes)
       const note = Buffer.from(`${JSON.stringify(backup, null, 2)}\n`)
-      await upload(this.#calls, this.#target(`${backup.name}.json`), chunksOf(note), note.byteLength)
+      await upload(this.#calls, this.#target(`${backup.name}.json`), note, note.byteLength)
     })
   }
 
@@ -115,10 +112,6 @@ export class BackupPlace {
       throw new StartupError(`S3 does not do as asked in ${where}, which takes ${right}: ${code}.`, { cause: error })
     }
   }
-}
-
-async function* chunksOf(bytes: Buffer): AsyncGenerator<Buffer> {
-  yield bytes
 }
 
 /** Opens `s3://bucket/prefix`. @throws StartupError when it is written otherwise */

@@ -79,6 +79,14 @@ t.test('what is larger than a part goes in parts; one that breaks off leaves non
   t.same(await store.put('w1/payload', pieces(), plenty), { bytes: content.byteLength, sha256: sha256(content) })
   const parts = proxy.calls.slice(before).filter(({ path }) => /partNumber=/.test(path))
   t.equal(parts.length, 3)
+  await store.put('w0/small', Buffer.from('x'), plenty)
+  const puts = proxy.calls.slice(before).filter(({ method }) => method === 'PUT')
+  t.equal(
+    puts.filter(({ headers }) => headers['x-amz-checksum-sha256'] !== undefined).length,
+    4,
+    'each has its SHA-256',
+  )
+  await store.delete(['w0/small'])
   const found = await store.get('w1/payload')
   t.ok(found && (await buffer(found.stream)).equals(content))
   await t.rejects(store.put('w2/payload', pieces(), { maxBytes: 11 * 1024 * 1024 }), PayloadTooLargeError)
@@ -89,10 +97,33 @@ t.test('what is larger than a part goes in parts; one that breaks off leaves non
     Contents.map(({ Key }) => Key),
     ['some/where/muster-payloads/w1/payload'],
   )
-  t.equal(partBytesOf(1, plenty.maxBytes), 5 * 1024 * 1024)
+  t.equal(partBytesOf(plenty.maxBytes), 5 * 1024 * 1024)
   const terabyte = 1024 ** 4
-  const most = 1000 * partBytesOf(1, terabyte) + 8999 * partBytesOf(1001, terabyte)
-  t.ok(most >= terabyte, 'ten thousand parts hold the largest payload that can be set')
+  t.ok(10_000 * partBytesOf(terabyte) >= terabyte, 'ten thousand parts hold the largest payload that can be set')
+})
+
+t.test('an upload that S3 breaks off leaves no parts, and says why', async t => {
+  const { store, bucket } = await openStore(t)
+  const content = randomBytes(12 * 1024 * 1024)
+  const leftParts = async (): Promise<number> =>
+    (await admin.send(new ListMultipartUploadsCommand({ Bucket: bucket }))).Uploads?.length ?? 0
+  const refused = { code: 'payload_store_unavailable', message: /AccessDenied/ }
+  const denied = { status: 403, code: 'AccessDenied' } as const
+  for (const [what, isMet] of [
+    ['a part', (method, path) => method === 'PUT' && path.includes('partNumber=2')],
+    ['the end', (method, path) => method === 'POST' && path.includes('uploadId=')],
+  ] satisfies [string, (method: string, path: string) => boolean][]) {
+    proxy.fault = (method, path) => (isMet(method, path) ? denied : undefined)
+    await t.rejects(store.put('w/a', content, plenty), refused, what)
+    t.equal(await leftParts(), 0, what)
+  }
+  proxy.fault = (method, path) =>
+    method === 'DELETE' ? { status: 403, code: 'NoAbort' } : path.includes('partNumber=2') ? denied : undefined
+  await t.rejects(store.put('w/a', content, plenty), refused, 'what ended it is told, not that its parts stay')
+  proxy.fault = method => (method === 'DELETE' ? denied : undefined)
+  const most = { maxBytes: 11 * 1024 * 1024 }
+  await t.rejects(store.put('w/a', content, most), PayloadTooLargeError, 'nor does that hide what the sender did')
+  t.equal(await store.get('w/a'), undefined)
 })
 
 t.test('what S3 fails at for a moment is done again; what it refuses is a 503', async t => {

@@ -16,6 +16,8 @@ export interface S3Access {
 /** One call through the SDK. */
 export type S3Call<T> = (client: S3Client, options: { readonly abortSignal: AbortSignal }) => Promise<T>
 
+type AnyCommand = Parameters<S3Client['send']>[0]
+
 export interface S3Pace {
   /** Until the reply to one try begins; a part is sent in that time. */
   readonly tryMs: number
@@ -31,11 +33,15 @@ const connectTimeoutMs = 3000
 
 export class S3Calls {
   readonly pace: S3Pace
+  /** For helpers of the SDK, which send by themselves: each call goes through `once`. */
+  readonly client: S3Client
   readonly #client: S3Client
 
   constructor(client: S3Client, pace: S3Pace) {
     this.#client = client
     this.pace = pace
+    const send = (command: AnyCommand) => this.once((inner, options) => inner.send(command, options))
+    this.client = Object.assign(Object.create(client) as S3Client, { send })
   }
 
   /**
@@ -63,21 +69,12 @@ export class S3Calls {
 
   /**
    * All objects below a prefix. Each page is a call with a time limit of its own.
-   * @throws the error of S3, or one that says that there was no answer in time
+   * @throws Problem payload_store_unavailable
    */
   async *objects(Bucket: string, Prefix: string): AsyncGenerator<_Object> {
     const { paginateListObjectsV2 } = await import('@aws-sdk/client-s3')
-    const ending = new AbortController()
-    const pages = paginateListObjectsV2({ client: this.#client }, { Bucket, Prefix }, { abortSignal: ending.signal })
-    try {
-      for (;;) {
-        const { done, value } = await within(this.pace.callMs, 'S3', pages.next())
-        if (done === true) return
-        yield* value.Contents ?? []
-      }
-    } finally {
-      ending.abort()
-    }
+    for await (const { Contents = [] } of paginateListObjectsV2({ client: this.client }, { Bucket, Prefix }))
+      yield* Contents
   }
 
   /** Lets go of its connections. */

@@ -37,7 +37,7 @@ export class S3Store implements PayloadStore {
     try {
       assertPayloadKey(key)
       const meter = new Meter()
-      await upload(this.#calls, this.#target(key), meter.through(source, maxBytes), maxBytes)
+      await upload(this.#calls, this.#target(key), Readable.from(meter.through(source, maxBytes)), maxBytes)
       return meter.total()
     } finally {
       source.destroy()
@@ -75,13 +75,9 @@ export class S3Store implements PayloadStore {
   }
 
   async *list(olderThanMs: number, now: number): AsyncGenerator<string> {
-    try {
-      for await (const { Key = '', LastModified } of this.#calls.objects(this.#bucket, this.#prefix)) {
-        const isOld = LastModified !== undefined && LastModified.getTime() <= now - olderThanMs
-        if (isOld) yield Key.slice(this.#prefix.length)
-      }
-    } catch (error) {
-      throw unavailable(error)
+    for await (const { Key = '', LastModified } of this.#calls.objects(this.#bucket, this.#prefix)) {
+      const isOld = LastModified !== undefined && LastModified.getTime() <= now - olderThanMs
+      if (isOld) yield Key.slice(this.#prefix.length)
     }
   }
 

@@ -3,7 +3,7 @@
  * of each.
  */
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 
@@ -17,16 +17,16 @@ export type S3Fault =
 
 export interface S3Proxy {
   readonly url: string
-  readonly calls: readonly { readonly method: string; readonly path: string }[]
+  readonly calls: readonly { readonly method: string; readonly path: string; readonly headers: IncomingHttpHeaders }[]
   /** Asked with each request; undefined lets it pass. */
   fault: (method: string, path: string) => S3Fault | undefined
 }
 
 export async function startS3Proxy(t: Pick<Test, 'teardown'>, target: string): Promise<S3Proxy> {
-  const calls: { method: string; path: string }[] = []
+  const calls: { method: string; path: string; headers: IncomingHttpHeaders }[] = []
   const server = createServer((incoming, reply) => {
     const { method = '', url = '' } = incoming
-    calls.push({ method, path: url })
+    calls.push({ method, path: url, headers: incoming.headers })
     const fault = proxy.fault(method, url)
     if (fault === 'reset') return incoming.socket.destroy()
     if (fault === 'hang') return incoming.resume()
