@@ -7,6 +7,7 @@ import { Problem, StartupError } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
 import type { RedisClient } from '../redis/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
+import { Script } from '../redis/script.ts'
 import type { Settings } from '../settings.ts'
 import { AccessRecords } from './access-records.ts'
 import { isSame, parseKey } from './api-key.ts'
@@ -43,6 +44,16 @@ const operator: Caller = {
   roles: new Set(roles.filter(role => role !== 'work')),
   queues: undefined,
 }
+
+/** KEYS: ended instances. ARGV: until when to forget, then score and id of each. Also in a full Redis: it ends something. */
+const endScript = new Script<number>(
+  'endInstances',
+  `
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1`,
+  { whenFull: true },
+)
 
 type Known = { readonly caller: Caller } | { readonly refusal: string; readonly mayBeNew: boolean }
 
@@ -146,18 +157,14 @@ export class Access {
 
   /** From now on nothing that this instance was given is good any more, on any node. */
   async endInstances(instanceIds: readonly string[]): Promise<void> {
-    const news = instanceIds.filter(id => !this.hasEnded(id))
-    if (news.length === 0) return
+    if (instanceIds.length === 0) return
     const { redis, workerTokenTtlMs } = this.#options
     const now = this.#clock()
-    for (const id of news) this.#records.addEnded(id)
+    // Written again also for one that is known here: the last write may have failed.
+    for (const id of instanceIds) this.#records.addEnded(id)
     // Longer than any token lives, also one from a node with another setting.
     const forgetBefore = now - Math.max(2 * workerTokenTtlMs, longestTokenMs)
-    await redis
-      .multi()
-      .zadd(keys.ended, ...news.flatMap(id => [now, id]))
-      .zremrangebyscore(keys.ended, '-inf', forgetBefore)
-      .exec()
+    await endScript.run(redis, [keys.ended], [forgetBefore, ...instanceIds.flatMap(id => [now, id])])
     this.#announce()
   }
 

@@ -1,5 +1,6 @@
 /** What operators did, in Redis: the newest 10,000 actions. No secret is ever part of an entry. */
 import type { RedisClient } from '../redis/connection.ts'
+import { Script } from '../redis/script.ts'
 import { keys } from './keys.ts'
 
 export interface AuditEntry {
@@ -26,6 +27,13 @@ export interface AuditPage {
 const kept = 10_000
 const idPattern = /^\d{1,15}-\d{1,15}$/
 
+/** KEYS: log. ARGV: how many to keep, the entry. Also in a full Redis: what was done there is not to be hidden. */
+const append = new Script<string>(
+  'appendAudit',
+  `return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'entry', ARGV[2])`,
+  { whenFull: true },
+)
+
 export class AuditLog {
   readonly #redis: RedisClient
 
@@ -35,7 +43,7 @@ export class AuditLog {
 
   /** @throws what Redis says */
   async write(entry: AuditEntry): Promise<void> {
-    await this.#redis.xadd(keys.audit, 'MAXLEN', '~', kept, '*', 'entry', JSON.stringify(entry))
+    await append.run(this.#redis, [keys.audit], [kept, JSON.stringify(entry)])
   }
 
   /**

@@ -9,10 +9,20 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { RedisClient } from '../redis/connection.ts'
+import { Script } from '../redis/script.ts'
 import { joinKey } from './keys.ts'
 
 /** Longer than any instance of a fleet is meant to live; each join begins it anew. */
 const boundMs = 90 * 24 * 3600 * 1000
+
+/** KEYS: the word of an instance. ARGV: its hash, time to live in ms. Also in a full Redis: workers make room. */
+const bind = new Script<string | null>(
+  'bindInstance',
+  `return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX')`,
+  {
+    whenFull: true,
+  },
+)
 
 export class FirstUse {
   readonly #redis: RedisClient
@@ -38,7 +48,7 @@ export class FirstUse {
     const key = joinKey(instanceId)
     const hash = createHash('sha256').update(nonce).digest('hex')
     const ttlMs = nonce === '' ? this.#unboundMs : boundMs
-    if ((await this.#redis.set(key, hash, 'PX', ttlMs, 'NX')) === 'OK') return 'first'
+    if ((await bind.run(this.#redis, [key], [hash, ttlMs])) === 'OK') return 'first'
     const known = await this.#redis.get(key)
     // It ran out just now.
     if (known === null) return await this.join(instanceId, nonce)

@@ -30,13 +30,14 @@ export interface KeyStoreOptions {
   readonly clock?: () => number
 }
 
-/** KEYS: keys. ARGV: id, the record as it was, the new one. Returns whether it was still so. */
+/** KEYS: keys. ARGV: id, the record as it was, the new one. Returns whether it was still so. Also in a full Redis: it ends a secret. */
 const replaceScript = new Script<number>(
   'replaceKey',
   `
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1`,
+  { whenFull: true },
 )
 
 const tries = 5

@@ -14,18 +14,24 @@ interface StoredSecret {
   readonly goodUntil?: number
 }
 
-/** KEYS: signing. ARGV: the list as it was, the new one. Returns whether it was still so. */
+/** KEYS: signing. ARGV: the first list. */
+const ensureScript = new Script<string | null>('ensureSigning', `return redis.call('SET', KEYS[1], ARGV[1], 'NX')`, {
+  whenFull: true,
+})
+
+/** KEYS: signing. ARGV: the list as it was, the new one. Returns whether it was still so. Also in a full Redis: it ends tokens. */
 const replaceScript = new Script<number>(
   'replaceSigning',
   `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1`,
+  { whenFull: true },
 )
 
 /** Makes the first secret where there is none. Calling it again, on any node, is harmless. */
 export async function ensureSigningSecret(redis: RedisClient): Promise<void> {
-  await redis.set(keys.signing, print([newSecret()]), 'NX')
+  await ensureScript.run(redis, [keys.signing], [print([newSecret()])])
 }
 
 /** Newest first: the first one signs. */

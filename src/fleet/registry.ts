@@ -137,6 +137,11 @@ return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])`,
   { whenFull: true },
 )
 
+/** KEYS: launched types. ARGV: queue, types. Also in a full Redis: the fleet goes on there. */
+const rememberTypes = new Script<number>('remember_types', `return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])`, {
+  whenFull: true,
+})
+
 /** KEYS: worker. ARGV: now. Notes that a known worker has work. */
 const workedScript = runsWhenFull(`
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -331,7 +336,7 @@ export class WorkerRegistry {
   }
 
   async rememberLaunchedTypes(queue: string, types: readonly string[]): Promise<void> {
-    await this.#redis.hset(keys.launchedTypes, queue, JSON.stringify(types))
+    await rememberTypes.run(this.#redis, [keys.launchedTypes], [queue, JSON.stringify(types)])
   }
 
   /** All types that a worker registered within the last month: those of workers that were scaled to zero, too. */

@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
+import { Script } from '../redis/script.ts'
 import { bullFields, bullKeys, delayedUnit } from './bull-layout.ts'
 import type { JobQueue } from './job-queue.ts'
 import { countByType, sortWaiting } from './lanes.ts'
@@ -44,6 +45,11 @@ export interface QueueLoad {
 /** Delayed jobs that are asked for their type at once. */
 const dueSample = 500
 
+/** KEYS: control of a queue. Also in a full Redis: no new jobs is what helps there. */
+const drainScript = new Script<number>('drain_queue', `return redis.call('HSET', KEYS[1], 'draining', '1')`, {
+  whenFull: true,
+})
+
 const sum = (counts: Iterable<number>): number => [...counts].reduce((all, one) => all + one, 0)
 
 export class Control {
@@ -83,7 +89,7 @@ export class Control {
 
   /** No new jobs from now on; those that are there are finished. */
   async drain(): Promise<void> {
-    await this.#queue.confirm(() => this.#queue.redis.hset(this.#queue.keys.control, 'draining', '1'))
+    await this.#queue.confirm(() => drainScript.run(this.#queue.redis, [this.#queue.keys.control]))
     this.#draining = true
     this.#changed()
   }

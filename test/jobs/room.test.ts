@@ -99,11 +99,9 @@ t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
   t.equal((await api.call('POST', '/queues/default/pause')).status, 200)
   t.equal((await api.call('POST', '/queues/default/resume')).status, 200)
   t.ok((await jobs.retention.forgetExpired(Date.now() + 365 * 86_400_000)) >= 2, 'what is over is forgotten')
-  for (const [method, path] of [
-    ['POST', `/jobs/${dying.workId}/retry`],
-    ['POST', '/queues/default/drain'],
-  ] as const)
-    t.not((await api.call(method, path)).status, 500, path)
+  t.match(await api.call('POST', '/queues/default/drain'), { status: 200, body: { state: 'draining' } })
+  t.equal((await api.call('POST', '/queues/default/resume')).status, 200)
+  t.not((await api.call('POST', `/jobs/${dying.workId}/retry`)).status, 500)
 
   await redis.config('SET', 'maxmemory', '0')
   await jobs.room.loop.runOnce()
