@@ -46,13 +46,13 @@ export const urls = (text: string): string[] => {
   return all.map(url => url.replace(/\/+$/, ''))
 }
 
-/** '' or one URL, without a slash at its end. */
 /** Empty, or a digest. */
 export const sha256 = (text: string): string => {
   if (!/^(?:[0-9a-f]{64})?$/i.test(text)) throw new Error('must be a SHA-256 in hex: 64 digits')
   return text.toLowerCase()
 }
 
+/** '' or one URL, without a slash at its end. */
 export const optionalUrl = (text: string): string => {
   if (text !== '' && !/^https?:\/\/[^/]/.test(text)) throw new Error('must be a URL like https://host/path')
   return text.replace(/\/+$/, '')

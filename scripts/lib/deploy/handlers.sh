@@ -48,7 +48,7 @@ hand_over_by_nodes() {
   for instance in $INSTANCES; do
     # shellcheck disable=SC2016 # the PATH of the node
     send_command 'Handlers for Muster' 300 \
-      'set -e; PATH=$PATH:/usr/local/bin; '"aws s3api get-object --bucket $BUCKET --key $key --region $REGION $file >/dev/null; node /opt/muster/deploy/put-handlers.mjs --urls https://127.0.0.1:5000 --key-file /etc/muster/operator-key --ca /etc/muster/tls/ca.crt --file $file --sha256 $HANDLERS_SHA256; rm -f $file" \
+      'set -e; PATH=$PATH:/usr/local/bin; '"trap 'rm -f $file' EXIT; aws s3api get-object --bucket $BUCKET --key $key --region $REGION $file >/dev/null; node /opt/muster/deploy/put-handlers.mjs --urls https://127.0.0.1:5000 --key-file /etc/muster/operator-key --ca /etc/muster/tls/ca.crt --file $file --sha256 $HANDLERS_SHA256" \
       "$instance"
     if await_command "$instance" $((SECONDS + 420)); then
       case "$COMMAND_SAID" in
