@@ -1,6 +1,7 @@
 /**
  * A consistent picture of all that a Redis holds, as its own file format (RDB): asked for in the way of a replica, so Redis
- * goes on serving meanwhile, and the picture is that of one instant.
+ * goes on serving meanwhile, and the picture is that of one instant. `redis-cli --rdb` does the same, but over TLS it takes
+ * the certificate of any host of the authority, has no limit of time, and writes the mark at the end to standard output too.
  *
  *   greeting ──SYNC──▶ waiting (Redis forks) ──$length or $EOF:mark──▶ reading ──all bytes or the mark──▶ done
  */

@@ -12,7 +12,7 @@ import { type Machine, makeBundle, makeMachine } from '../support/boot/boot-mach
 // Some 20 s on a machine with nothing else to do.
 t.setTimeout(240_000)
 const arn = (name: string): string => `arn:aws:secretsmanager:eu-central-1:123456789012:secret:${name}`
-const redisSecrets = makeSecrets([], Date.now())
+const redisSecrets = await makeSecrets([], Date.now())
 const secrets = {
   'redis-AbCdEf': JSON.stringify(redisSecrets),
   'operatorKey-1x2y-AbCdEf': 'operator-key-operator-key-operator-key',

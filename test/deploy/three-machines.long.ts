@@ -18,7 +18,7 @@ if (process.platform !== 'linux') {
 }
 // Some 30 s on a machine with nothing else to do.
 t.setTimeout(240_000)
-const redisSecrets = makeSecrets([], Date.now())
+const redisSecrets = await makeSecrets([], Date.now())
 const operatorKey = 'operator-key-operator-key-operator-key'
 const secrets = {
   'redis-AbCdEf': JSON.stringify(redisSecrets),

@@ -278,8 +278,8 @@ t.test('the join secret may stand in the Parameter Store', async t => {
 })
 
 t.test('a worker trusts the authority that its nodes trust', async t => {
-  const authority = makeAuthority(Date.now())
-  const { certificate: cert, key } = makeServerCertificate(authority, [], Date.now())
+  const authority = await makeAuthority(Date.now())
+  const { certificate: cert, key } = await makeServerCertificate(authority, [], Date.now())
   const caFile = join(t.testdir(), 'ca.crt')
   await writeFile(caFile, authority.certificate)
   const { url } = await startNodeServer(t, [], { cert, key })

@@ -27,8 +27,8 @@ export async function runRedisSecrets(options: SecretsOptions, print: Print): Pr
   const odd = names.find(name => !/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/.test(name))
   if (odd !== undefined) throw new StartupError(`--hosts-names: "${odd}" is no DNS name.`)
   const secrets = options.renewCertificate
-    ? renewCertificate(await readSecrets(file), names, Date.now())
-    : makeSecrets(names, Date.now())
+    ? await renewCertificate(await readSecrets(file), names, Date.now())
+    : await makeSecrets(names, Date.now())
   if (options.renewCertificate) await replaceSecrets(file, secrets)
   else await writeSecrets(file, secrets)
   const until = new Date(expiresAtMs(secrets.serverCertificate)).toISOString().slice(0, 10)

@@ -20,9 +20,9 @@ export interface Secrets {
 }
 
 /** Fresh secrets; `names`: more DNS names for the server certificate. */
-export function makeSecrets(names: readonly string[], nowMs: number): Secrets {
-  const authority = makeAuthority(nowMs)
-  const server = makeServerCertificate(authority, names, nowMs)
+export async function makeSecrets(names: readonly string[], nowMs: number): Promise<Secrets> {
+  const authority = await makeAuthority(nowMs)
+  const server = await makeServerCertificate(authority, names, nowMs)
   // base64url: it stands in URLs, in redis.conf and in ACL files as it is.
   const passwords = Object.fromEntries(userNames.map(name => [name, randomBytes(24).toString('base64url')]))
   return {
@@ -36,9 +36,9 @@ export function makeSecrets(names: readonly string[], nowMs: number): Secrets {
 }
 
 /** The same secrets with a new server certificate, for the same names and `names`. */
-export function renewCertificate(secrets: Secrets, names: readonly string[], nowMs: number): Secrets {
+export async function renewCertificate(secrets: Secrets, names: readonly string[], nowMs: number): Promise<Secrets> {
   const authority = { certificate: secrets.caCertificate, key: secrets.caKey }
-  const server = makeServerCertificate(authority, [...namesOf(secrets.serverCertificate), ...names], nowMs)
+  const server = await makeServerCertificate(authority, [...namesOf(secrets.serverCertificate), ...names], nowMs)
   return { ...secrets, serverCertificate: server.certificate, serverKey: server.key }
 }
 

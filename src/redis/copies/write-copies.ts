@@ -74,7 +74,7 @@ async function haveSecrets(file: string, isGiven: boolean, lines: string[]): Pro
     },
   )
   if (found) return await readSecrets(file)
-  const secrets = makeSecrets([], Date.now())
+  const secrets = await makeSecrets([], Date.now())
   await writeSecrets(file, secrets)
   lines.push(`Made secrets: ${file}. Keep it: every host must be written with the same.`)
   return secrets
