@@ -71,21 +71,28 @@ const texts: Record<string, string> = {
 
 const bearer = (key: string | undefined): Record<string, string> =>
   key === undefined ? {} : { authorization: `Bearer ${key}` }
-/** @param workerId a key speaks for workers that it introduced itself */
+/** @param workerId a key speaks for workers that it introduced itself, and for their leases */
 const call = async (
   { method, route, path }: (typeof routes)[number],
   key: string | undefined,
   workerId = who.workerId,
 ): Promise<Reply> =>
-  await api.call(method, path.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? name) + (queries[route] ?? ''), {
-    headers: {
-      ...bearer(key),
-      ...((route.startsWith('PUT /workers') || route in texts) && { 'content-type': 'application/octet-stream' }),
+  await api.call(
+    method,
+    path.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? name) +
+      (queries[route] ?? '').replace('w1/', `${workerId}/`),
+    {
+      headers: {
+        ...bearer(key),
+        ...((route.startsWith('PUT /workers') || route in texts) && { 'content-type': 'application/octet-stream' }),
+      },
+      ...(route in bodies && {
+        json: JSON.parse(JSON.stringify(bodies[route]).replaceAll(/"w1(?=["/])/g, `"${workerId}`)),
+      }),
+      ...(route.startsWith('PUT /workers') && { body: 'x' }),
+      ...(route in texts && { body: texts[route] }),
     },
-    ...(route in bodies && { json: JSON.parse(JSON.stringify(bodies[route]).replaceAll('"w1"', `"${workerId}"`)) }),
-    ...(route.startsWith('PUT /workers') && { body: 'x' }),
-    ...(route in texts && { body: texts[route] }),
-  })
+  )
 
 t.test('every route has an entry, and every entry a route', async t => {
   for (const { route } of routes) t.ok(routeRoles[route], route)

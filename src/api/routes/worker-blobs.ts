@@ -18,7 +18,7 @@ const TokenQuery = Type.Object({ token: Type.String({ minLength: 1, maxLength: 2
 const UploadQuery = Type.Object({ ...TokenQuery.properties, kind: Type.Enum(['bytes', 'json']) })
 
 /** `app` must leave the bodies alone: they are read here. */
-export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
+export function addWorkerBlobs(app: App, { settings, jobs, store, fleet }: Api): void {
   const blobReply = {
     200: {
       description: 'The bytes',
@@ -118,7 +118,7 @@ export function addWorkerBlobs(app: App, { settings, jobs, store }: Api): void {
   )
 
   async function requireLease(caller: Caller, workId: string, token: string): Promise<void> {
-    requireLeaseOf(caller, token)
+    await requireLeaseOf(caller, token, fleet.registry)
     if (!(await jobs.ofWorkId(workId).leases.holds({ workId, token }))) throw new Problem('lease_lost')
   }
 

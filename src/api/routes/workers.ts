@@ -22,7 +22,7 @@ import { Fence, refuse } from '../fence.ts'
 import { printExact } from '../json-text.ts'
 import { unwrapValues } from '../render-value.ts'
 import { problems } from '../schemas.ts'
-import { requireInstance, requireWorker } from '../worker-door.ts'
+import { requireInstance, requireIntroducer, requireWorker } from '../worker-door.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
 
 /** JSON is parsed in the event loop, in one piece: a batch of completions with small values. Large values are uploaded. */
@@ -62,8 +62,9 @@ export function addWorkers(app: App, api: Api): void {
       const beat = async (): Promise<{ stop: LostLease[]; drain: boolean }> => {
         const isBound = caller.worker !== undefined
         const registered = fleet.registry.heartbeat(worker, state, leases.length, interruption, isBound, keyOf(caller))
-        // Only Redis knows whether a first token's worker is its own: nothing else is done for it before.
-        if (isBound && caller.worker.workerId === undefined) requireOwnWorker(await registered)
+        // Only Redis knows whether the worker of a first token, or of a key, is its own: nothing else is done for it before.
+        if (caller.kind === 'key' || (isBound && caller.worker.workerId === undefined))
+          requireOwnWorker(await registered)
         const [own, stop] = await Promise.all([
           registered.then(requireOwnWorker),
           parts.leases.extend(leases),
@@ -166,6 +167,7 @@ export function addWorkers(app: App, api: Api): void {
     async (request, reply) => {
       const { workerId, queue, results, claim = 0 } = request.body
       requireWorker(request.caller, workerId, results)
+      await requireIntroducer(request.caller, workerId, fleet.registry)
       const { completions } = jobs.of(queue)
       const noteUnsupported = async (outcome: Outcome): Promise<void> => {
         const type = await completions.typeOfHeld(outcome)
@@ -205,6 +207,7 @@ export function addWorkers(app: App, api: Api): void {
     },
     async ({ body, caller }) => {
       requireWorker(caller, body.workerId, body.jobs)
+      await requireIntroducer(caller, body.workerId, fleet.registry)
       const { queue, claims } = jobs.of(body.queue)
       return { returned: await queue.confirm(() => claims.giveBack(body.jobs)) }
     },
