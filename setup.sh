@@ -16,6 +16,8 @@ export LC_ALL=C
 . "$ROOT/scripts/lib/deploy/check.sh"
 # shellcheck source=scripts/lib/deploy/limits.sh
 . "$ROOT/scripts/lib/deploy/limits.sh"
+# shellcheck source=scripts/lib/deploy/amazon-linux.sh
+. "$ROOT/scripts/lib/deploy/amazon-linux.sh"
 # shellcheck source=scripts/lib/deploy/plan.sh
 . "$ROOT/scripts/lib/deploy/plan.sh"
 # shellcheck source=scripts/lib/deploy/bundle.sh
@@ -62,6 +64,7 @@ deploy() {
 
 # prepare: everything that is looked at before anything is made. GIVEN and the settings are whole afterwards.
 prepare() {
+  keep_images
   read_settings
   step 'looking at instance types, zones and quotas'
   check_types
@@ -93,7 +96,7 @@ dry_run() {
   give pBundleSha256 "$SHA256"
   read_settings
   show_setting_changes
-  say '  The template itself may have changed, too, and Amazon Linux: without --dry-run each part is shown before the question.'
+  say '  The template itself may have changed, too: without --dry-run each part is shown before the question.'
   step 'the end of the dry run'
   say '  nothing was made, uploaded or changed'
 }

@@ -193,3 +193,41 @@ t.test('keys travel unencrypted only where that was said', async t => {
   t.equal(check('PLAIN_HTTP=yes').code, 0)
   t.equal(check('PLAIN_HTTP=no', { pCertificateArn: 'arn:x' }).code, 0)
 })
+
+t.test('a newer Amazon Linux replaces no machine, unless it is asked for', async t => {
+  const deployed = (...lines: string[]) => `printf '${lines.map(line => `${line}\\n`).join('')}' >"$WORK/deployed"`
+  const keep = (prepare: string, more = 'UPDATE_IMAGES=no STATE=UPDATE_COMPLETE') =>
+    part(t, `${prepare}; ${more}; keep_images; printf '%s\n' "$GIVEN"`).output
+  const found = deployed('pArmImage\\t/aws/arm', 'pArmImage.resolved\\tami-1', 'pIntelImage.resolved\\tami-2')
+  t.match(keep(found), /pKeptArmImageId=ami-1\npKeptIntelImageId=ami-2\n/, 'what was found stays')
+  const kept = deployed('pArmImage.resolved\\tami-9', 'pKeptArmImageId\\tami-1', 'pIntelImage.resolved\\tami-2')
+  t.match(keep(kept), 'pKeptArmImageId=ami-1\n', 'also when the stack has looked again since')
+  t.match(keep(kept, 'UPDATE_IMAGES=yes STATE=UPDATE_COMPLETE'), /pKeptArmImageId=\npKeptIntelImageId=\n/)
+  t.notMatch(
+    keep(': >"$WORK/deployed"', 'UPDATE_IMAGES=no STATE=none'),
+    'pKept',
+    'the first deployment takes the newest',
+  )
+
+  const settings = { pKeptArmImageId: 'ami-1', pArmImage: '/aws/arm', pRedis: 'nodes', pKeptIntelImageId: 'ami-2' }
+  const show = (newest: string) => part(t, 'show_images', `ssm\\ get-parameters) echo ${newest} ;;`, settings).output
+  t.match(show('ami-7'), /ami-1 stays; Amazon Linux has a newer one, ami-7: --update-images/)
+  t.equal(show('ami-1'), '  image       ami-1 stays\n', 'and nothing of a processor that no machine has')
+  t.equal(part(t, 'show_images', '', settings).code, 0, 'nobody waits for it')
+})
+
+t.test('what the stack was told about images, and what it found, are two things', async t => {
+  const folder = t.testdir({
+    'reply.json': JSON.stringify({
+      Stacks: [
+        {
+          ...{ StackStatus: 'CREATE_COMPLETE', StackId: 'arn' },
+          Parameters: [{ ParameterKey: 'pArmImage', ParameterValue: '/aws/arm', ResolvedValue: 'ami-1' }],
+        },
+      ],
+    }),
+  })
+  const files = ['reply.json', 'deployed', 'outputs'].map(name => join(folder, name))
+  t.equal(spawnSync('node', [join(root, 'scripts/lib/deploy/read-stack.mjs'), ...files]).status, 0)
+  t.equal(readFileSync(files[1] ?? '', 'utf8'), 'pArmImage\t/aws/arm\npArmImage.resolved\tami-1\n')
+})

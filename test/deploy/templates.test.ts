@@ -406,3 +406,26 @@ t.test('a node reads the settings of the fleet, and no other parameter', async t
     },
   ])
 })
+
+t.test('an image that is kept goes before the newest, on every machine', async t => {
+  const kept = (processor: string) => ({
+    'Fn::If': [`CondKept${processor}Image`, { Ref: `pKept${processor}ImageId` }, { Ref: `p${processor}Image` }],
+  })
+  const imageOf = (machine: string) => {
+    const [, template] = resourcesOf(muster).find(([name]) => name === `${machine}LaunchTemplate`) ?? []
+    return (template?.Properties.LaunchTemplateData as Mapping | undefined)?.ImageId
+  }
+  t.same(imageOf('witness'), kept('Arm'))
+  for (const [machine, kind] of Object.entries({ nodeA: 'Node', nodeB: 'Node', worker: 'Worker' }))
+    t.same(
+      imageOf(machine),
+      {
+        'Fn::If': [
+          `Cond${kind}Image`,
+          { Ref: `p${kind}ImageId` },
+          { 'Fn::If': [`CondArm${kind}s`, kept('Arm'), kept('Intel')] },
+        ],
+      },
+      machine,
+    )
+})

@@ -25,6 +25,7 @@ Always
   --smoke-timeout MINUTES  how long a job may take then; its worker has to boot (15)
   --bundle FILE            deploy this bundle, made by scripts/bundle.sh, rather than build one
   --handlers FILE          your own handlers, JavaScript or TypeScript; run again, it replaces them, and no machine for them
+  --update-images          take the newest Amazon Linux 2023, which replaces the machines; without it a deployment keeps what it has
   --keep-failed            leave a first deployment that failed for you to look at; the next run removes it
   --keep-data              with --delete: keep the buckets of payloads and backups
 
@@ -43,7 +44,7 @@ Network
 
 Nodes and queue
   --instance-type TYPE     of the nodes (t4g.medium)
-  --ami ID                 of the nodes (the newest Amazon Linux 2023)
+  --ami ID                 of the nodes (Amazon Linux 2023)
   --witness-type TYPE      of the witness, Arm (t4g.small)
   --volume-gb N            (16)
   --redis-memory-mb N      what the queue may take on each of the three machines (1024)
@@ -55,7 +56,7 @@ Nodes and queue
 
 Workers
   --worker-types A,B,…     instance types to choose from, all Arm or all x86-64 (c7g.large,c6g.large,m7g.large,m6g.large)
-  --worker-ami ID          (the newest Amazon Linux 2023)
+  --worker-ami ID          (Amazon Linux 2023)
   --min-workers N          (0)
   --max-workers N          (4)
   --spot-percent N         (0)
@@ -86,7 +87,7 @@ HELP
 # read_options "$@"
 read_options() {
   COMMAND=deploy YES=no WAIT=yes SMOKE=yes KEEP_DATA=no KEEP_FAILED=no BUNDLE='' HANDLERS='' TIMEOUT_MINUTES=90 SMOKE_MINUTES=15
-  PLAIN_HTTP=no NAME=muster REGION='' GIVEN='' SUBNETS='' VPC='' ZONES=''
+  PLAIN_HTTP=no UPDATE_IMAGES=no NAME=muster REGION='' GIVEN='' SUBNETS='' VPC='' ZONES=''
   local option value
   while [ $# -gt 0 ]; do
     option=$1
@@ -100,6 +101,7 @@ read_options() {
     --no-smoke) SMOKE=no ;;
     --keep-data) KEEP_DATA=yes ;;
     --keep-failed) KEEP_FAILED=yes ;;
+    --update-images) UPDATE_IMAGES=yes ;;
     --private) give pPublicAddresses no ;;
     --plain-http) PLAIN_HTTP=yes ;;
     --elasticache) give pRedis elasticache ;;

@@ -3,7 +3,7 @@
  *   GIVEN       in:  what was asked for, a line "name=value" each
  *   DEPLOYED    in:  what the deployed stack has, a line "name<tab>value" each; empty where there is none
  *   SETTINGS    out: what counts, a line "name=value" each: given, else deployed, else the template's default
- *   PARAMETERS  out: the same for CloudFormation, but the images of Amazon Linux: CloudFormation finds the newest
+ *   PARAMETERS  out: the same for CloudFormation, but where Amazon Linux is found: CloudFormation looks there
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 

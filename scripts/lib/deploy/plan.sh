@@ -37,6 +37,7 @@ show_plan() {
   if [ -n "$HANDLERS" ]; then say "  handlers    $HANDLERS, for the types $HANDLERS_TYPES"; fi
   say "  network     $network; clients: $(clients)"
   say "  nodes       2 × $(setting pNodeInstanceType) ($(setting pNodeArchitecture)) in $(setting pZoneA) and $(setting pZoneB)"
+  show_images
   say "  queue       $witness"
   say "  workers     $(setting pMinWorkers) to $(setting pMaxWorkers), of $(setting pWorkerInstanceTypes); $(setting pSpotPercent) % Spot"
   say "  entrance    $(entrance)"

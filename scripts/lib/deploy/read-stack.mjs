@@ -1,6 +1,7 @@
 /**
  * Takes apart what describe-stacks says: read-stack.mjs REPLY DEPLOYED OUTPUTS (names of files). Prints state, id and reason, a
- * line each; writes parameters and outputs, a line "name<tab>value" each.
+ * line each; writes parameters and outputs, a line "name<tab>value" each. What a parameter of the Parameter Store was found to be
+ * stands under "name.resolved".
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 
@@ -10,7 +11,10 @@ const write = (file, entries) =>
   writeFileSync(file, entries.map(([name, value]) => `${name}\t${value ?? ''}\n`).join(''))
 write(
   deployedFile,
-  Parameters.map(({ ParameterKey, ParameterValue }) => [ParameterKey, ParameterValue]),
+  Parameters.flatMap(({ ParameterKey, ParameterValue, ResolvedValue }) => [
+    [ParameterKey, ParameterValue],
+    ...(ResolvedValue === undefined ? [] : [[`${ParameterKey}.resolved`, ResolvedValue]]),
+  ]),
 )
 write(
   outputsFile,
