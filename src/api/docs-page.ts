@@ -12,7 +12,6 @@ const configuration = {
   withDefaultFonts: false,
   telemetry: false,
   showDeveloperTools: 'never',
-  showToolbar: 'never',
   mcp: { disabled: true },
   hideClientButton: true,
   agent: { disabled: true },
@@ -42,7 +41,10 @@ export async function apiPage(): Promise<AssetContent> {
   )
   return {
     type: 'text/html; charset=utf-8',
-    body: html.replace('<title>Scalar API Reference</title>', '<title>Muster API</title>'),
+    body: html.replace(
+      '<title>Scalar API Reference</title>',
+      '<title>Muster API</title><link rel="icon" href="data:,">',
+    ),
     contentSecurityPolicy: [
       "default-src 'none'",
       `script-src 'self' ${inline.join(' ')}`,
