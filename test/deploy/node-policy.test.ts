@@ -13,12 +13,15 @@ interface Launch {
   readonly subnet?: string
   readonly group?: string
   readonly tag?: string
+  readonly type?: string
 }
 
 /** Every resource that EC2 asks about when it launches one instance. */
 function mayLaunch(action: string, launch: Launch): boolean {
   const { template: named, subnet = 'SUBNET_ID', group = 'SECURITY_GROUP_ID', tag = 'DEPLOYMENT' } = launch
+  const { type = 'INSTANCE_TYPE' } = launch
   const context = {
+    'ec2:InstanceType': type,
     ...(named !== undefined && { 'ec2:LaunchTemplate': named }),
     ...(tag !== '' && { 'aws:RequestTag/muster:deployment': tag }),
   }
@@ -38,6 +41,7 @@ t.test('launches come from the template of the fleet, into its network, with its
     'from another one': { template: arn('launch-template', 'lt-other') },
     'into another subnet': { template, subnet: 'subnet-other' },
     'into another group': { template, group: 'sg-other' },
+    'of another type': { template, type: 'p5.48xlarge' },
     'without the tag': { template, tag: '' },
     'with the tag of another deployment': { template, tag: 'other' },
   }

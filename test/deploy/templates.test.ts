@@ -249,6 +249,7 @@ t.test('the fleet may do in the stack what deploy/iam allows it, word for word',
       .replaceAll('ACCOUNT', '${AWS::AccountId}')
       .replaceAll('DEPLOYMENT', '${AWS::StackName}')
       .replaceAll('LAUNCH_TEMPLATE_ID', '${workerLaunchTemplate}')
+      .replace('["INSTANCE_TYPE"]', '{"Fn::Split": [",", "${pWorkerInstanceTypes}"]}')
       .replaceAll('arn:${AWS::Partition}:iam::${AWS::AccountId}:role/WORKER_ROLE', 'workerRole.Arn')
       .replace('"iam:PassedToService": "ec2.amazonaws.com"', '"iam:PassedToService": "ec2.${AWS::URLSuffix}"'),
   ) as { Statement: Mapping[] }

@@ -1,7 +1,7 @@
 /**
  * A template that is put into a bucket, in the words that moto's CloudFormation knows.
  * Why: it takes the short form of Condition for something absent, and a date that stands without quotes for no text; it does
- * not know Cidr.
+ * not know Cidr; and it gives no name to a parameter that has none, whose tags it wants as a list.
  */
 import type { IncomingCall } from '../incoming-call.ts'
 
@@ -24,6 +24,11 @@ export function templateForMoto(text: string): string {
   return (
     text
       .replace(/!Condition (Cond\w+)/g, '{Condition: $1}')
+      .replace(
+        /^( +)Type: AWS::SSM::Parameter\n +Properties:\n/gm,
+        (found, indent: string) => `${found}${indent}  Name: !Sub "\${AWS::StackName}-settings"\n`,
+      )
+      .replace(/^( +Tags:\n +)(muster:\w+): (!Ref \S+)$/gm, '$1- {Key: "$2", Value: $3}')
       .replace(/^( +Version: )(2012-10-17)$/gm, "$1'$2'")
       // Right for a network of 16 bits, as in all tests.
       .replace(/!Select \[(\d), !Cidr \[!Ref (\w+), \d, 12\]\]/g, (_, index: string, name: string) => {
