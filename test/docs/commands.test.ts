@@ -49,7 +49,7 @@ const rules: readonly Rule[] = [
   { command: /^npm (pack|install --save-dev)$/, because: 'named in passing, without what it takes' },
   { command: /^npm exec$/, because: 'the sentence advises against it' },
   { command: /^npx tap /, because: 'it runs one file of these tests' },
-  { command: /^muster node$/, by: ['test/support/node-process.ts', "[cli, 'node', ...args]"] },
+  { command: /^muster node$/, by: ['test/support/node-process.ts', "[entry, 'node', ...args]"] },
   { command: /^muster worker$/, by: ['test/e2e/node-versions.test.ts', "[cli, 'worker']"] },
   { command: /^muster settings$/, by: ['test/access/secrets.test.ts', "run(['settings'])"] },
   { command: /^muster fleet explain$/, by: ['test/access/node.test.ts', "muster(['fleet', 'explain']"] },
