@@ -180,13 +180,13 @@ t.test('draining', async t => {
     await node.when(() => node.leasedIds.length === 4, 'all leased')
     const drained = worker.drain()
     await node.when(() => node.returned.length === others.length, 'what has not started is back')
+    await node.when(() => node.heartbeats.some(({ state }) => state === 'draining'), 'it says that it drains')
     writeFileSync(gate, '')
     await drained
     t.equal(await worker.stopped, 'asked')
     t.same((await node.result(running)).value, { json: 'through' })
     t.same(node.returned.toSorted(), others)
     t.equal(node.heartbeats.at(-1)?.state, 'stopped')
-    t.ok(node.heartbeats.some(({ state }) => state === 'draining'))
   })
 
   await t.test('returns what does not finish in time, after it was stopped', async t => {
