@@ -7,8 +7,8 @@
 export const newsAfterMs = 60_000
 
 export class ReasonNews {
-  /** By queue: the reason of the latest decision, and when each reason was journaled. */
-  readonly #pools = new Map<string, { last: string; readonly toldAt: Map<string, number> }>()
+  /** By queue: the reason that was journaled last, and when each reason was. */
+  readonly #pools = new Map<string, { lastTold: string; readonly toldAt: Map<string, number> }>()
 
   /**
    * Takes note of a decision.
@@ -20,12 +20,11 @@ export class ReasonNews {
     now: number,
   ): boolean {
     const { reason, actions } = decision
-    const pool = this.#pools.get(queue) ?? { last: '', toldAt: new Map<string, number>() }
+    const pool = this.#pools.get(queue) ?? { lastTold: '', toldAt: new Map<string, number>() }
     this.#pools.set(queue, pool)
-    const isSame = pool.last === reason
-    pool.last = reason
     const isFresh = now - (pool.toldAt.get(reason) ?? Number.NEGATIVE_INFINITY) < newsAfterMs
-    if (actions.length === 0 && (isSame || isFresh)) return false
+    if (actions.length === 0 && (pool.lastTold === reason || isFresh)) return false
+    pool.lastTold = reason
     pool.toldAt.set(reason, now)
     return true
   }

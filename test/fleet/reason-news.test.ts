@@ -24,6 +24,15 @@ t.test('a reason that lasts is told once; another one at once', async t => {
   t.ok(news.observe('other', idle('paused'), t0 + 10 * newsAfterMs + 1), 'each queue for itself')
 })
 
+t.test('a reason that comes back and lasts is told after its minute', async t => {
+  const news = new ReasonNews()
+  t.ok(news.observe('default', idle('no-work'), t0))
+  t.ok(news.observe('default', launch, t0 + 10_000))
+  t.notOk(news.observe('default', idle('no-work'), t0 + 40_000), 'told less than a minute ago')
+  t.ok(news.observe('default', idle('no-work'), t0 + newsAfterMs), 'it lasts: the journal ends with what holds')
+  t.notOk(news.observe('default', idle('no-work'), t0 + 10 * newsAfterMs))
+})
+
 t.test('what does something is always told', async t => {
   const news = new ReasonNews()
   for (let second = 0; second < 3; second += 1) t.ok(news.observe('default', launch, t0 + second * 1000))
