@@ -10,12 +10,10 @@
  */
 import { hostname } from 'node:os'
 import { nanoid } from 'nanoid'
-import type { Logger } from 'pino'
 import type { HeartbeatReply, Interruption, Lease } from '../contract/worker-protocol.ts'
-import type { Settings } from '../settings.ts'
 import { trustedAuthorities } from '../trusted-authorities.ts'
 import { version } from '../version.ts'
-import { Attempt } from './attempt.ts'
+import { Attempt, type Verdict } from './attempt.ts'
 import { pause } from './backoff.ts'
 import { ownBootReport } from './boot-report.ts'
 import { CheckpointUploads } from './checkpoint-uploads.ts'
@@ -31,26 +29,7 @@ import { Returns } from './returns.ts'
 import { SlotPool } from './slot-pool.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
 import { UpdateLoop } from './update-loop.ts'
-
-/**
- * Why a worker ended: asked by `drain()`, ordered by a node, its instance is to end, alone for too long, or not let in by
- * the nodes.
- */
-export type StopReason = 'asked' | 'ordered' | 'interrupted' | 'orphaned' | 'refused'
-
-export interface WorkerOptions {
-  readonly settings: Settings
-  readonly queue: string
-  /** The instance under the worker, when somebody launched one. */
-  readonly instanceId?: string
-  /** Given: it follows the handlers of the nodes, and starts with those of this digest (digest undefined: with none). */
-  readonly follows?: { readonly digest: string | undefined }
-  /** Made up when left out. */
-  readonly workerId?: string
-  /** Of the metadata service of EC2; left out: this is no EC2 instance. */
-  readonly metadataUrl?: string
-  readonly log: Logger
-}
+import type { StopReason, WorkerOptions } from './worker-options.ts'
 
 /** How long the open claim may take to come back from a node that was told of the drain, before it is cut off. */
 const claimGraceMs = 500
@@ -351,25 +330,37 @@ export class Worker {
     const finishByMs = (): number =>
       this.#instanceEndsAtMs === Number.POSITIVE_INFINITY ? drainedByMs : this.#instanceEndsAtMs - beforeEndMs
     await this.#until(() => this.#pool.isEmpty, finishByMs, this.#hurry.signal)
-    const running = this.#pool.running
-    for (const attempt of running) this.#pool.end(attempt, reason === 'interrupted' ? 'interrupted' : 'returned')
-    if (this.#hurry.signal.aborted) this.#pool.stop()
+    const ended = this.#endAll(reason === 'interrupted' ? 'interrupted' : 'returned')
     const abortedByMs = performance.now() + abortedWithinMs
     await this.#until(
       () => this.#pool.isEmpty,
       () => abortedByMs,
       this.#hurry.signal,
     )
+    this.#pool.stop()
     const keptByMs = performance.now() + lastCheckpointsMs
-    const areKept = (): boolean => running.every(({ checkpointing }) => checkpointing === undefined)
+    const areKept = (): boolean => ended.every(({ checkpointing }) => checkpointing === undefined)
     await this.#until(areKept, () => keptByMs, this.#hurry.signal)
     // Not before they have ended here: another worker may start them at once.
-    this.#giveBack(running)
+    this.#giveBack(ended)
     const deliveredByMs = performance.now() + lastResultsMs
     const areDelivered = (): boolean => this.#reporter?.isEmpty !== false
     await this.#until(areDelivered, () => deliveredByMs, AbortSignal.timeout(lastResultsMs))
     await this.#returns.settled()
     await this.#shutDown(reason)
+  }
+
+  /** All that is held and has no outcome, also what a slot has and has not yet said to run. */
+  #endAll(verdict: Verdict): Attempt[] {
+    const held = this.#leases
+      .attempts()
+      .filter(attempt => attempt.verdict === undefined && this.#reporter?.has(attempt) !== true)
+    for (const attempt of held) {
+      this.#pool.end(attempt, verdict)
+      // Nobody has it.
+      attempt.verdict ??= verdict
+    }
+    return held
   }
 
   async #shutDown(reason: StopReason): Promise<void> {

@@ -2,9 +2,10 @@
 import type { Logger } from 'pino'
 import { bundleHandlers, canBundle } from '../handlers/bundle-handlers.ts'
 import type { Settings } from '../settings.ts'
-import { type StopReason, Worker } from './agent.ts'
+import { Worker } from './agent.ts'
 import { fetchHandlers } from './fetch-handlers.ts'
 import { type BundleFile, describeBundle, writeBundle } from './load-bundle.ts'
+import type { StopReason } from './worker-options.ts'
 
 export interface RunWorkerOptions {
   readonly settings: Settings

@@ -155,11 +155,6 @@ export class SlotPool {
     this.#clear()
   }
 
-  /** The attempts that run now. */
-  get running(): Attempt[] {
-    return [...this.#supply.all].flatMap(slot => slot.current ?? [])
-  }
-
   /** Kills all slots. What was in them is gone without a word. */
   stop(): void {
     this.#stopped = true

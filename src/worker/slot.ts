@@ -119,10 +119,6 @@ export class Slot {
     return this.#held.has(attempt.id)
   }
 
-  get current(): Attempt | undefined {
-    return this.#current
-  }
-
   /** How long the running job runs; 0 when none does. */
   get runningForMs(): number {
     return this.#current?.startedAtMs === undefined ? 0 : performance.now() - this.#current.startedAtMs
