@@ -76,7 +76,8 @@ export interface InterruptionNotice {
  * of one key, -5 too many types of one key.
  * Records one sign of life; returns the reason to drain, or an empty string, and whether an interruption is news.
  * A rebalance may become an interruption, not the other way round.
- * A stopped worker has score 0: listed until it is forgotten, never alive.
+ * A stopped worker has score 0: listed until it is forgotten, never alive. A sign of life from its drain that arrives late
+ * does not bring it back; one that says ready does.
  */
 const heartbeatScript = runsWhenFull(`
 local instance = redis.call('HGET', KEYS[1], 'instance')
@@ -103,7 +104,9 @@ end
 redis.call('HSETNX', KEYS[1], 'instance', ARGV[8])
 redis.call('HSETNX', KEYS[1], 'queue', ARGV[10])
 redis.call('HSETNX', KEYS[1], 'firstSeenAt', ARGV[2])
-redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', ARGV[3], 'leases', ARGV[4], 'description', ARGV[5])
+local state = ARGV[3]
+if state == 'draining' and redis.call('HGET', KEYS[1], 'state') == 'stopped' then state = 'stopped' end
+redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', state, 'leases', ARGV[4], 'description', ARGV[5])
 if ARGV[4] ~= '0' then redis.call('HSET', KEYS[1], 'workedAt', ARGV[2]) end
 if ARGV[3] ~= 'ready' then redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2]) end
 local known = redis.call('HGET', KEYS[1], 'interruption')
@@ -114,7 +117,7 @@ if fence then
   redis.call('HSETNX', KEYS[1], 'drain', fence)
   redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
 end
-redis.call('ZADD', KEYS[2], ARGV[3] == 'stopped' and 0 or ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[2], state == 'stopped' and 0 or ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[15])
 for i = 16, #ARGV do redis.call('ZADD', KEYS[3], ARGV[2], ARGV[i]) end
 return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`)

@@ -72,6 +72,8 @@ t.test('registry', async t => {
   t.equal(await registry.mayClaim('w2'), 'drain', 'one that drains by itself claims nothing either')
   await registry.heartbeat(worker('w2', { queue: 'other' }), 'stopped', 0)
   t.equal(await registry.countAlive(), 1)
+  await registry.heartbeat(worker('w2', { queue: 'other' }), 'draining', 1)
+  t.equal(await registry.countAlive(), 1, 'a late sign of life from its drain does not bring it back')
   t.same(
     (await registry.list()).map(({ workerId }) => workerId),
     ['w1'],
@@ -104,9 +106,7 @@ t.test('leader lease', async t => {
   const brief = new LeaderLease(redis, 50)
   await b.release()
   t.equal(await brief.hold(), 3)
-  const before = Date.now()
   t.equal(await eventually(() => a.hold()), 4, 'a lease that is not renewed runs out')
-  t.ok(Date.now() - before >= 30)
   t.equal(await brief.hold(), undefined)
 })
 
