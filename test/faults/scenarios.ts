@@ -1,5 +1,7 @@
 /** Every scenario, listed once. How to write one stands in README.md. */
+import type { Host } from './engine/host.ts'
 import type { Heal, Scenario, Stage } from './engine/scenario.ts'
+import { waitFor } from './engine/wait-for.ts'
 
 const seconds = [5, 20, 60] as const
 type Seconds = (typeof seconds)[number]
@@ -79,6 +81,39 @@ const partitionOfPrimary = (downSeconds: 12 | 60): Scenario => ({
     return rejoin(stage)
   },
 })
+
+/**
+ * The Sentinel of the new primary heard the old one report itself as primary, and hears nothing better before it is cut off:
+ * it asks every 10 s.
+ * When it is back it reads the same report again: this time it is true, for the others have made that one primary.
+ */
+const partitionAfterFailover: Scenario = {
+  name: 'failover-then-primary-partition',
+  what: 'SENTINEL FAILOVER; as soon as all follow, the new primary is cut off for 12 s, and the old one takes over again',
+  needsLinks: true,
+  downMs: 12_000,
+  inject: async stage => {
+    const { copies, network } = stage.deployment
+    const [old] = (await copies.byPreference()) as [Host, ...Host[]]
+    const isPrimary = async (): Promise<true | undefined> => ((await copies.primary()) === old ? true : undefined)
+    // The one that Sentinel prefers takes over when the new primary is cut off.
+    if ((await isPrimary()) === undefined) {
+      await copies.handOver()
+      await waitFor(isPrimary, 10_000)
+    }
+    await stage.deployment.untilWhole()
+    await copies.failover()
+    await waitFor(async () => ((await copies.primary()) === old ? undefined : true), 10_000)
+    const primary = await copies.primary()
+    const hearsPrimary = async () => (await copies.roleAsHeardBy(primary, old)) === 'master' || undefined
+    await waitFor(hearsPrimary, 5000)
+    await copies.follow(old, primary)
+    await waitFor(async () => ((await copies.faults()).length === 0 ? true : undefined), 8000)
+    if (primary === old || !(await hearsPrimary())) throw new Error('Sentinel knows better: there is nothing to see')
+    await network.isolate([primary.name], stage.mark)
+    return rejoin(stage)
+  },
+}
 
 const partitionOfNode = (downSeconds: Seconds): Scenario => ({
   name: `node-partition-${downSeconds}s`,
@@ -186,6 +221,7 @@ export const scenarios: readonly Scenario[] = [
   ...seconds.map(s => powerLossOf('primary', s)),
   partitionOfPrimary(12),
   partitionOfPrimary(60),
+  partitionAfterFailover,
   ...seconds.map(s => killOf('node', s)),
   ...seconds.map(s => stopOf('node', s)),
   ...seconds.map(s => partitionOfNode(s)),

@@ -19,6 +19,7 @@ import { askRedisInfo } from './copy-info.ts'
 import { type CopyProcess, endLeftoverCopy, launchCopy, rotateLog, tailOf } from './copy-process.ts'
 import { handOver } from './hand-over.ts'
 import { type DataFiles, dataFiles, holdsNoData, makeDataDir, writeRedisConf, writeSentinelConf } from './run-files.ts'
+import { type SentinelBelief, watchForStaleSentinel } from './stale-sentinel.ts'
 import { decideStart, type StartDecision } from './start-rule.ts'
 import { surveyCopies } from './survey-copies.ts'
 import { openTargets, type Targets } from './targets.ts'
@@ -56,6 +57,8 @@ export class CopySupervisor {
   #parts: Parts | undefined
   #redis: CopyProcess | undefined
   #sentinel: CopyProcess | undefined
+  /** Ended on purpose, to be started again. */
+  readonly #renewed = new WeakSet<CopyProcess>()
   #loops: Promise<unknown> = Promise.resolve()
   #rotation: NodeJS.Timeout | undefined
   #stopped: Promise<void> | undefined
@@ -90,7 +93,7 @@ export class CopySupervisor {
       { host: copy.host, dataDir: this.#files.dataDir },
       'starting the Redis and the Sentinel of this host',
     )
-    this.#loops = Promise.all([this.#keepSentinel(parts), this.#keepRedis(parts)])
+    this.#loops = Promise.all([this.#keepSentinel(parts), this.#keepRedis(parts), this.#watchSentinel(parts)])
   }
 
   /**
@@ -132,6 +135,24 @@ export class CopySupervisor {
     })
   }
 
+  async #watchSentinel({ copy, targets }: Parts): Promise<void> {
+    await watchForStaleSentinel({
+      sentinel: targets.sentinel(sidesOf(copy).own),
+      ...{ name: copy.name, hostCount: copy.hosts.length, signal: this.#stopping.signal },
+      onStale: async belief => await this.#renewSentinel(belief),
+    })
+  }
+
+  async #renewSentinel({ claimants }: SentinelBelief): Promise<void> {
+    this.#log.warn(
+      { claimants },
+      'Sentinel is cut off from the others, and what it knows of who is primary may be outdated: it starts anew',
+    )
+    if (this.#sentinel === undefined) return
+    this.#renewed.add(this.#sentinel)
+    await this.#sentinel.end()
+  }
+
   /** Redis only as the start rule says, each time. */
   async #keepRedis(parts: Parts): Promise<void> {
     await this.#keep('Redis', this.#files.redis.log, async () => {
@@ -163,6 +184,7 @@ export class CopySupervisor {
         if (child === undefined) return
         startedMs = Date.now()
         how = await child.ended
+        if (this.#renewed.has(child)) continue
       } catch (error) {
         how = { err: error }
       }

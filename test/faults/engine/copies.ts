@@ -92,6 +92,30 @@ export class Copies {
     await this.#sentinel((await this.primary()).address, ['sentinel', 'failover', this.#file.name])
   }
 
+  /** The hosts, in the order in which Sentinel prefers them among copies that have the same data: by the ids of their runs. */
+  async byPreference(): Promise<Host[]> {
+    const ids = await Promise.all(
+      this.hosts.map(async ({ address }) => {
+        const [info] = await this.#ask(address, this.#file.port, ['info', 'server'])
+        return /run_id:(\w+)/.exec(String(info))?.[1] ?? ''
+      }),
+    )
+    const places = this.hosts.map((host, at) => ({ host, id: ids[at] as string }))
+    return places.toSorted((one, other) => (one.id < other.id ? -1 : 1)).map(({ host }) => host)
+  }
+
+  /** The role in which the Sentinel of `witness` last heard the Redis of `host` report itself. */
+  async roleAsHeardBy(witness: Host, host: Host): Promise<string> {
+    const [replicas] = await this.#sentinel(witness.address, ['sentinel', 'replicas', this.#file.name])
+    const found = (replicas as string[][]).find(pairs => pairs[pairs.indexOf('ip') + 1] === host.address)
+    return found?.[found.indexOf('role-reported') + 1] ?? 'unknown'
+  }
+
+  /** As `muster redis failover` does with the old primary, so that it need not wait for Sentinel. */
+  async follow(host: Host, primary: Host): Promise<void> {
+    await this.#ask(host.address, this.#file.port, ['replicaof', primary.address, String(this.#file.port)])
+  }
+
   /** What keeps the copies from being whole; empty when they are: one primary, two replicas in sync, three Sentinels that agree. */
   async faults(): Promise<string[]> {
     const views = await Promise.allSettled(this.hosts.map(host => this.#viewOf(host)))
