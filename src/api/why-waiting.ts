@@ -1,4 +1,5 @@
 /** Why a job waits that nobody can take now; and what waits so in all. Put together from the queues and the workers. */
+import { launchableTypes } from '../fleet/launchable-types.ts'
 import type { JobView } from '../jobs/inspect.ts'
 import { countByType } from '../jobs/lanes.ts'
 import type { Api } from './api.ts'
@@ -24,7 +25,8 @@ export async function whyWaiting(parts: Parts, job: JobView): Promise<WaitsFor |
     }
   const serving = workers.filter(({ queue, state: standing }) => queue === job.queue && standing === 'ready')
   if (serving.some(({ types }) => types.includes(job.type))) return undefined
-  const then = isLaunched(parts, job.type)
+  const isLaunched = await launchedIn(parts, job.queue)
+  const then = isLaunched(job.type)
     ? 'The fleet launches workers for it, up to the limits of the pool.'
     : 'It waits, no attempt spent, until a worker that declares this type appears.'
   if (serving.length === 0)
@@ -43,13 +45,18 @@ export async function typesWithoutWorker(
   const found = await Promise.all(
     parts.jobs.queues.all().map(async queue => {
       const alive = new Set(workers.filter(worker => worker.queue === queue.name).flatMap(({ types }) => types))
+      const isLaunched = await launchedIn(parts, queue.name)
       return [...(await countByType(queue))]
-        .filter(([type]) => !alive.has(type) && !isLaunched(parts, type))
+        .filter(([type]) => !alive.has(type) && !isLaunched(type))
         .map(([type, waitingCount]) => ({ queue: queue.name, type, waitingCount }))
     }),
   )
   return found.flat()
 }
 
-const isLaunched = ({ settings, types }: Parts, type: string): boolean =>
-  settings.fleet !== 'none' && types.own().includes(type)
+/** Whether the fleet launches workers for a type, by the same rule as the autoscaler: all count while none is known. */
+async function launchedIn({ settings, types, fleet }: Parts, queue: string): Promise<(type: string) => boolean> {
+  if (settings.fleet === 'none') return () => false
+  const known = launchableTypes(types.own(), [], await fleet.registry.launchedTypes(queue))
+  return type => known.length === 0 || known.includes(type)
+}

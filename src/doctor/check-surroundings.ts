@@ -71,14 +71,15 @@ export function checkWorkers(views: readonly NodeView[]): Finding {
       'They are told to go by themselves before long. If it comes again, look into the log of the worker: does it reach a node?',
     )
   const without = views.find(view => view.report?.withoutWorker !== undefined)?.report?.withoutWorker ?? []
-  if (aliveCount > 0 && without.length > 0)
+  const launches = report.fleet.provider !== 'none'
+  if (without.length > 0 && (aliveCount > 0 || launches))
     return warn(
       'workers',
       without
         .slice(0, shownTypes)
         .map(({ queue, type, waitingCount }) => `${waitingCount} jobs of type "${type}" wait in queue "${queue}"`)
         .join(', ')
-        .concat(', and no living worker has declared that type'),
+        .concat(`, and no living worker has declared that type${launches ? ', nor would one that is launched' : ''}`),
       'Start workers with a handler for it (--handlers), in that queue, or cancel these jobs. They lose no attempt meanwhile.',
     )
   if (silentCount > 0)
@@ -88,7 +89,7 @@ export function checkWorkers(views: readonly NodeView[]): Finding {
       'Their jobs go to others by themselves. Do their machines run, and do they reach a node (MUSTER_NODE_URLS)?',
     )
   if (aliveCount > 0) return ok('workers', `${aliveCount} alive; each was heard of ${longestSilenceMs} ms ago or less`)
-  if (report.fleet.provider !== 'none') return ok('workers', 'none now; they are launched when there is work')
+  if (launches) return ok('workers', 'none now; they are launched when there is work')
   return warn(
     'workers',
     'none, and this fleet launches none (MUSTER_FLEET=none)',

@@ -300,7 +300,25 @@ t.test('clocks, disks, workers and launches', async t => {
     detail: /2 not heard/,
   })
   const none = { provider: 'none', maxWorkers: 4, failures: [] }
-  t.match(checkWorkers([view({ fleet: none })]), { outcome: 'warn', detail: /launches none/ })
+  const nobody = { aliveCount: 0, silentCount: 0 }
+  t.match(checkWorkers([view({ workers: nobody, fleet: none })]), { outcome: 'warn', detail: /launches none/ })
+  const local = { provider: 'local', maxWorkers: 4, failures: [] }
+  t.match(checkWorkers([view({ workers: nobody, fleet: local })]), {
+    outcome: 'ok',
+    detail: /launched when there is work/,
+  })
+  const withoutWorker = [{ queue: 'q', type: 'thumbnail', waitingCount: 3 }]
+  for (const aliveCount of [0, 1])
+    t.match(checkWorkers([view({ workers: { ...nobody, aliveCount }, fleet: local, withoutWorker })]), {
+      outcome: 'warn',
+      detail: /^3 jobs of type "thumbnail" wait in queue "q".*nor would one that is launched/,
+      action: /--handlers/,
+    })
+  const standingStill = [{ queue: 'q', workerId: 'w', forMs: 65_000 }]
+  t.match(checkWorkers([view({ workers: { ...nobody, aliveCount: 1 }, standingStill })]), {
+    outcome: 'warn',
+    detail: /^w takes nothing from queue "q" for 65 s/,
+  })
   const failures = [{ queue: 'q', count: 3, lastAt: 'then', lastError: 'VcpuLimitExceeded' }]
   t.match(checkFleet([view({ fleet: { provider: 'ec2', maxWorkers: 4, failures } })]), {
     outcome: 'fail',
