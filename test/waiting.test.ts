@@ -12,8 +12,6 @@ const root = fileURLToPath(new URL('.', import.meta.url))
 
 /** Programs that put load on a deployment for a time, and support for tests, which looks again and again. */
 const paced = /^(drive|faults\/engine|regression|support)\//
-/** Not looked at yet. */
-const later = /^(fleet|redis|worker)\//
 
 const faults: readonly { readonly what: string; readonly pattern: RegExp }[] = [
   {
@@ -37,7 +35,7 @@ const faultOf = (line: string, above = ''): string | undefined =>
 
 t.test('no test waits for luck', async t => {
   const files = (await readdir(root, { recursive: true })).filter(
-    file => /\.(test|long)\.ts$|^contracts\/.*\.ts$/.test(file) && !paced.test(file) && !later.test(file),
+    file => /\.(test|long)\.ts$|^contracts\/.*\.ts$/.test(file) && !paced.test(file),
   )
   t.ok(files.length > 50, `${files.length} files`)
   for (const file of files.filter(name => name !== 'waiting.test.ts')) {

@@ -109,7 +109,7 @@ t.test('a worker process reports its boot, and its first claim is noted', async 
     if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
   })
   const record = async (): Promise<WorkerRecord | undefined> => (await api.fleet.registry.all())[0]
-  await until(async () => (await record()) !== undefined, 60_000)
+  await until(async () => (await record()) !== undefined)
   const first = await record()
   t.match(first, {
     boot: { userDataAt: iso(begunAt - 2000), installedAt: iso(begunAt - 1000) },
@@ -120,7 +120,7 @@ t.test('a worker process reports its boot, and its first claim is noted', async 
   t.ok(Math.abs(Date.parse(first?.boot.bootedAt ?? '') - (Date.now() - uptime() * 1000)) < 5000)
   const octets = { 'content-type': 'application/octet-stream' }
   await api.call('PUT', '/enqueue?iterations=1', { body: 'x', headers: octets })
-  await until(async () => (await record())?.firstClaimAt !== undefined, 60_000)
+  await until(async () => (await record())?.firstClaimAt !== undefined)
   t.ok(((await record())?.firstClaimAt ?? 0) >= (first?.firstSeenAt ?? Number.POSITIVE_INFINITY))
 })
 
@@ -129,7 +129,7 @@ t.test('/fleet and the journal of a node show how its instances came up', { time
   // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects of it
   const get = async (path: string): Promise<any> => await (await fetch(node.url + path)).json()
   const boot = async () => (await get('/fleet')).pools[0].instances[0]?.boot
-  await until(async () => (await boot()) !== undefined, 60_000)
+  await until(async () => (await boot()) !== undefined)
   const ready = await boot()
   t.match(ready, { launchedAt: /Z$/, agentAt: /Z$/, registeredAt: /Z$/, stages: { agentMs: Number, readyMs: Number } })
   if (uptime() > 600) t.notOk(ready.bootedAt, 'the machine was up before: that is no stage')
@@ -139,18 +139,18 @@ t.test('/fleet and the journal of a node show how its instances came up', { time
     body: 'x',
     headers: { 'content-type': 'application/octet-stream' },
   })
-  await until(async () => (await boot())?.firstClaimAt !== undefined, 60_000)
+  await until(async () => (await boot())?.firstClaimAt !== undefined)
   const told = async () =>
     (await get('/fleet/decisions')).decisions
       .reverse()
       .filter(({ reason = '' }) => reason === 'booted')
       .flatMap(({ actions = [] }) => actions)
-  await until(async () => (await told()).length === 2, 60_000)
+  await until(async () => (await told()).length === 2)
   t.match(await told(), [
     { kind: 'boot', reached: 'ready', stages: { readyMs: ready.stages.readyMs } },
     { kind: 'boot', reached: 'first-claim', stages: { firstClaimMs: Number } },
   ])
   t.match(node.output(), /is ready [\d.]+ s \(.*\) after its launch/)
-  await until(async () => (await get('/fleet')).pools[0].boot?.firstClaimMs !== undefined, 60_000)
+  await until(async () => (await get('/fleet')).pools[0].boot?.firstClaimMs !== undefined)
   t.match((await get('/fleet')).pools[0].boot, { sampleCount: 1, readyMs: ready.stages.readyMs, agentMs: Number })
 })

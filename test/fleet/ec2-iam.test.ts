@@ -51,8 +51,9 @@ async function tryAll(open: (options: object) => Promise<Ec2Provider>, decision:
   const priced = async (market: string): Promise<boolean> =>
     (await fresh.list()).some(instance => instance.market === market && instance.hourlyUsd !== undefined)
   if (known.length > 0) await until(() => front.calls.some(({ action }) => action === 'GetProducts'))
-  works.prices =
-    known.length > 0 && (await outcome(until(async () => (await priced('spot')) && (await priced('on-demand')), 1000)))
+  const arePriced = async (): Promise<boolean> => (await priced('spot')) && (await priced('on-demand'))
+  // pause: prices that may not be asked for never come
+  works.prices = known.length > 0 && (await outcome(until(arePriced, 5000)))
   const id = known[0]?.id ?? left[0] ?? ''
   works.console = await outcome(single.explainBoot(id))
   works.terminate = await outcome(single.terminate([id]))

@@ -244,7 +244,7 @@ t.test('Redis goes away and comes back', async t => {
   await eventually(() => failed('autoscaler') === 1 && failed('reaper') === 1)
   const again = (loop: string) =>
     lines.find(({ msg }) => msg === `${loop} works again`) as { failures?: number } | undefined
-  // Several ticks fail before it is back.
+  // pause: several ticks fail before it is back
   await delay(300)
   await own.restart()
   await eventually(() => again('autoscaler') !== undefined && again('reaper') !== undefined)

@@ -5,7 +5,6 @@ import { existsSync, readdirSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
@@ -14,6 +13,7 @@ import { processIdentity } from '../../src/fleet/providers/process-identity.ts'
 import { workerEnvironment } from '../../src/fleet/providers/worker-environment.ts'
 import { readSettings } from '../../src/settings.ts'
 import { testProviderContract } from '../contracts/provider-contract.ts'
+import { eventually } from '../support/fleet-parts.ts'
 import { MemoryProvider } from '../support/memory-provider.ts'
 
 const log = pino({ level: 'silent' })
@@ -61,16 +61,6 @@ async function setUp(t: Test, mode: 'stay' | 'die' | 'deaf' = 'stay') {
       endedWith?: number | string
     }
   return { dataDir, options, open, up, record }
-}
-
-async function eventually<T>(probe: () => T | Promise<T>): Promise<T> {
-  const deadline = Date.now() + 10_000
-  for (;;) {
-    const value = await probe()
-    if (value) return value
-    if (Date.now() > deadline) throw new Error(`did not come true in time: ${probe}`)
-    await delay(10)
-  }
 }
 
 const request = (decisionId: string, count = 1) => ({ pool: 'default', count, decisionId, slots: 3 })

@@ -81,16 +81,14 @@ t.test('Cluster', { timeout: 110_000 }, async t => {
   const keyOf = (index: number): string => queueKey(queues[index] as string, 'test')
   const outage = async (t: Test, end: () => Promise<void>): Promise<void> => {
     const epoch = connectionEpoch(client)
-    const startedMs = Date.now()
     let error: Error | undefined
     await until(async () => {
       error = await errorOf(client.set(keyOf(1), 'x'))
       return error !== undefined
     })
     t.ok(isRedisAway(error), String(error))
-    t.ok(Date.now() - startedMs < 20_000)
     await end()
-    await until(() => works(client.set(keyOf(1), 'y')), 20_000)
+    await until(() => works(client.set(keyOf(1), 'y')))
     t.ok(connectionEpoch(client) > epoch, 'another connection')
     for (const index of [0, 1, 2]) await until(() => works(client.set(keyOf(index), 'y')))
   }
@@ -101,7 +99,7 @@ t.test('Cluster', { timeout: 110_000 }, async t => {
     until(async () => {
       await client.publish('news', message).catch(() => undefined)
       return heard.includes(message)
-    }, 30_000)
+    })
   await hears('first')
 
   await t.test('a master that was killed', async t => {
@@ -118,21 +116,22 @@ t.test('Cluster', { timeout: 110_000 }, async t => {
     for (const index of [0, 1, 2]) await cluster.kill(index, 'SIGKILL')
     await until(async () => isRedisAway(await errorOf(client.get(keyOf(0)))))
     await Promise.all([0, 1, 2].map(index => cluster.restart(index)))
-    await until(() => works(Promise.all([0, 1, 2].map(index => client.set(keyOf(index), 'z')))), 30_000)
+    await until(() => works(Promise.all([0, 1, 2].map(index => client.set(keyOf(index), 'z')))))
     await hears('all')
   })
   await t.test('recycled', async t => {
     const epoch = connectionEpoch(client)
     recycle(client)
-    await until(() => works(Promise.all([0, 1, 2].map(index => client.set(keyOf(index), 'z')))), 30_000)
+    await until(() => works(Promise.all([0, 1, 2].map(index => client.set(keyOf(index), 'z')))))
     t.ok(connectionEpoch(client) > epoch)
   })
   await t.test('a master that is stopped gives way to its replica', async t => {
     await cluster.addReplica(1)
-    await until(async () => Number(await cluster.ask(1, 'WAIT', 1, 500)) === 1)
+    const hasReplica = async (): Promise<boolean> => Number(await cluster.ask(1, 'WAIT', 1, 500)) === 1
+    await until(hasReplica)
     await cluster.kill(1, 'SIGSTOP')
     await until(async () => isRedisAway(await errorOf(client.set(keyOf(1), 'x'))))
-    await until(() => works(client.set(keyOf(1), 'from the replica')), 30_000)
+    await until(() => works(client.set(keyOf(1), 'from the replica')))
     t.equal(await cluster.ask(3, 'GET', keyOf(1)), 'from the replica')
     await hears('replaced')
     await cluster.restart(1)

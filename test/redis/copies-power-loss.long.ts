@@ -24,6 +24,7 @@ t.test('when all hosts lose power at once', { timeout: 115_000 }, async t => {
       const { hosts } = await copies.status()
       return hosts.filter(({ redis }) => redis === 'replica').length === 2
     })
+    // pause: longer than Sentinel takes to give it up
     await delay(2 * copies.copies.downAfterMs)
     copies.host(primary).start()
     t.equal(await copies.untilWhole(), primary)

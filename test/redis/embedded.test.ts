@@ -23,6 +23,7 @@ import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/conn
 import { lockDataDir } from '../../src/redis/data-dir-lock.ts'
 import { EmbeddedRedis } from '../../src/redis/embedded.ts'
 import { processStart } from '../../src/redis/process-identity.ts'
+import { until } from '../support/until.ts'
 
 const log = { info: () => undefined, warn: () => undefined, error: () => undefined } as never
 
@@ -48,14 +49,6 @@ async function start(
 async function stop({ redis, client }: { redis: EmbeddedRedis; client: RedisClient }): Promise<void> {
   await closeRedis(client)
   await redis.stop()
-}
-
-const until = async (what: string, isTrue: () => boolean | Promise<boolean>, withinMs = 10_000): Promise<void> => {
-  const deadlineMs = Date.now() + withinMs
-  while (!(await isTrue())) {
-    if (Date.now() > deadlineMs) throw new Error(`not within ${withinMs} ms: ${what}`)
-    await delay(5)
-  }
 }
 
 const lives = async (pid: number): Promise<boolean> => (await processStart(pid)) !== undefined
@@ -135,8 +128,8 @@ t.test('a Redis that is killed comes back by itself with all that it had acknowl
     const before = redis.pid ?? -1
     await client.set(`k${kept++}`, 'v')
     process.kill(before, 'SIGKILL')
-    await until('another process', () => redis.pid !== undefined && redis.pid !== before)
-    await until('it answers', () =>
+    await until(() => redis.pid !== undefined && redis.pid !== before)
+    await until(() =>
       client.ping().then(
         () => true,
         () => false,
@@ -151,6 +144,7 @@ t.test('stopping while it starts, or while it is to be started again, leaves not
   for (const waitMs of [0, 5, 15, 30]) {
     const redis = new EmbeddedRedis({ dataDir, log })
     const started = redis.start().catch((error: unknown) => error)
+    // pause: how far its start has come
     await delay(waitMs)
     await redis.stop()
     await started
@@ -161,7 +155,7 @@ t.test('stopping while it starts, or while it is to be started again, leaves not
   const { redis } = await start(t, dataDir)
   const pid = redis.pid ?? -1
   process.kill(pid, 'SIGKILL')
-  await until('gone', async () => !(await lives(pid)))
+  await until(async () => !(await lives(pid)))
   await redis.stop()
   t.equal(redis.pid, undefined)
 })
@@ -221,7 +215,7 @@ t.test('a holder on another machine is judged by whether it renews the lock', as
   if (taken.status !== 'fulfilled') return
   const lockFile = join(dead, 'node.lock')
   await utimes(lockFile, 1, 1)
-  await until('our own lock is renewed', async () => (await stat(lockFile)).mtimeMs > 1000)
+  await until(async () => (await stat(lockFile)).mtimeMs > 1000)
   await taken.value.release()
   await writeFile(lockFile, 'of somebody else')
   await taken.value.release()
@@ -239,7 +233,7 @@ t.test(
     await client.set('kept', 'yes')
     await closeRedis(client)
     child.kill('SIGKILL')
-    await until('Redis is gone', async () => !(await lives(pid)))
+    await until(async () => !(await lives(pid)))
     const next = await start(t, dataDir)
     t.equal(await next.client.get('kept'), 'yes')
   },

