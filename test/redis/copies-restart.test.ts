@@ -9,6 +9,8 @@ import t from 'tap'
 import { redisUsers } from '../../src/redis/copies/acl.ts'
 import { until } from '../support/until.ts'
 
+/** With `everysec` Redis keeps a write in memory while the last one is being synced: a SIGKILL just then loses it. */
+const atOnce = ['--appendfsync', 'always']
 const passwords = { muster: 'm', operator: 'o', replica: 'r', sentinel: 's', peer: 'p' }
 
 t.test('scripts and transactions survive a SIGKILL; nobody gets in as default', async t => {
@@ -18,7 +20,7 @@ t.test('scripts and transactions survive a SIGKILL; nobody gets in as default', 
   await writeFile(aclFile, redisUsers(passwords))
   let kill = async (): Promise<void> => {}
   const start = async (): Promise<Redis> => {
-    const args = ['--port', '0', '--unixsocket', path, '--dir', folder, '--save', '', '--appendonly', 'yes']
+    const args = ['--port', '0', '--unixsocket', path, '--dir', folder, '--save', '', '--appendonly', 'yes', ...atOnce]
     const child = spawn('redis-server', [...args, '--aclfile', aclFile], { stdio: 'ignore' })
     const redis = new Redis({ path, username: 'muster', password: 'm', lazyConnect: true, retryStrategy: () => 50 })
     redis.on('error', () => undefined)
