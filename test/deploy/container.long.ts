@@ -4,67 +4,22 @@
  */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cp, mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { final, getsPastIgnore, listOf, readCopy, type Stage, stages } from '../support/dockerfile.ts'
 import { freePort } from '../support/free-port.ts'
 import { until } from '../support/until.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-interface Stage {
-  readonly name: string
-  readonly steps: { readonly instruction: string; readonly text: string }[]
-}
-
-const dockerfile = await readFile(join(root, 'deploy/Dockerfile'), 'utf8')
-const stages = parse(dockerfile)
-const final = stages.at(-1) as Stage
-
-function parse(text: string): Stage[] {
-  const lines = text
-    .replaceAll(/^#.*\n/gm, '')
-    .replaceAll(/\\\n\s*/g, '')
-    .split('\n')
-  const found: Stage[] = []
-  for (const line of lines) {
-    const [, instruction = '', rest = ''] = /^([A-Z]+)\s+(.*)$/.exec(line) ?? []
-    if (instruction === 'FROM') found.push({ name: / AS (\S+)$/.exec(rest)?.[1] ?? 'final', steps: [] })
-    else if (instruction !== '') found.at(-1)?.steps.push({ instruction, text: rest })
-  }
-  return found
-}
-
-const stepsOf = (stage: Stage, instruction: string): string[] =>
-  stage.steps.filter(step => step.instruction === instruction).map(({ text }) => text)
-
-const listOf = (stage: Stage, instruction: string): string[] =>
-  JSON.parse(/\[.*\]/.exec(stepsOf(stage, instruction).at(-1) as string)?.[0] as string) as string[]
-
-t.test('the image is small, without root, and says how it is', async t => {
-  t.same(
-    stages.map(({ name }) => name),
-    ['build', 'packages', 'final'],
-  )
-  t.same(stepsOf(final, 'USER'), ['node'], 'no root')
-  t.ok(stepsOf(final, 'HEALTHCHECK').length === 1)
-  t.notMatch(dockerfile, /:latest|MUSTER_\w*(TOKEN|SECRET|PASSWORD)\w*=\S/, 'pinned, and no secret in it')
-  const environment = stepsOf(final, 'ENV').join(' ')
-  t.match(environment, /MUSTER_HOST=0\.0\.0\.0/, 'reached from outside the container')
-  t.match(environment, /NODE_ENV=production/)
-})
-
 t.test('what it copies and runs makes a node that starts', { timeout: 240_000 }, async t => {
   const work = await mkdtemp(join(tmpdir(), 'muster-image-'))
   t.teardown(() => rm(work, { recursive: true, force: true }))
-  const allowed = (await readFile(join(root, '.dockerignore'), 'utf8'))
-    .split('\n')
-    .filter(line => line.startsWith('!'))
-    .map(line => line.slice(1))
   for (const stage of stages) {
     const folder = join(work, stage.name)
     await mkdir(folder)
@@ -75,11 +30,9 @@ t.test('what it copies and runs makes a node that starts', { timeout: 240_000 },
   }
 
   async function copy(stage: Stage, text: string, folder: string): Promise<void> {
-    const [, from] = /^--from=(\S+) /.exec(text) ?? []
-    const paths = text.replace(/^--from=\S+ /, '').split(/\s+/)
-    const target = paths.pop() as string
+    const { from, paths, target } = readCopy(text)
     for (const path of paths) {
-      if (from === undefined) t.ok(allowed.includes(path), `${stage.name}: ${path} gets past .dockerignore`)
+      if (from === undefined) t.ok(getsPastIgnore(path), `${stage.name}: ${path} gets past .dockerignore`)
       const source = from === undefined ? join(root, path) : join(work, from, path.replace('/app/', ''))
       const isInto = target.endsWith('/') || paths.length > 1
       await cp(source, isInto ? join(folder, target, basename(path)) : join(folder, target), { recursive: true })
