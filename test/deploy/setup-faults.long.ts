@@ -1,5 +1,5 @@
 /** setup.sh where something is wrong before anything is made: it names the step and the cause, says what to do, and changes nothing. */
-import { mkdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { startAws } from '../support/aws/start-aws.ts'
@@ -129,8 +129,15 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
 
   changesNothing('a dry run shows the plan', async t => {
     front.quotas.set('L-1216C47A', 64)
+    const handlers = join(setup.folder, 'own.ts')
+    writeFileSync(
+      handlers,
+      "import { defineHandler } from 'muster'\nexport const own = defineHandler({ type: 'ownType', handle: () => 1 })\n",
+    )
     const args = [
       ...bundle,
+      '--handlers',
+      handlers,
       '--instance-type',
       'm5.large',
       '--load-balancer',
@@ -143,6 +150,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     t.equal(dry.code, 0, dry.output)
     t.match(dry.output, /2 × m5\.large \(x86_64\)/)
     t.match(dry.output, /a load balancer, internal/)
+    t.match(dry.output, /handlers +\S+own\.ts, for the types .*ownType/)
     t.match(dry.output, /alarms +to ops@example\.com/)
     t.match(dry.output, /2 nodes, m5\.large +0\.1920/, 'from the price list')
     t.match(dry.output, /witness, t4g\.small +~ +0\.0168/, 'from the table')
