@@ -42,6 +42,7 @@ import type { DurableWrites } from './redis/durable-writes.ts'
 import { EmbeddedRedis } from './redis/embedded.ts'
 import { globalKey } from './redis/keys.ts'
 import { openWrites } from './redis/open-writes.ts'
+import { Refusals } from './refusals.ts'
 import type { Settings } from './settings.ts'
 import { describeBundle } from './worker/load-bundle.ts'
 
@@ -139,6 +140,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
       { digest: own.digest },
       `the handlers of ${settings.handlers} were replaced by a deployment, which stays; "muster handlers deploy" brings them back`,
     )
+  const refusals = new Refusals()
   const app = await createApp(
     {
       access,
@@ -152,6 +154,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
       fleet,
       bell,
       ping: () => redis.ping(),
+      refusals,
       stopping: stopping.signal,
     },
     log,
@@ -171,7 +174,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const stillness = watchStandingStill({ jobs, fleet }, settings, log, queue => bell.ring(`jobs:${queue}`))
   stops.push(() => stillness.stop())
   stillness.start()
-  const metrics = await openMetrics({ settings, jobs, fleet, redis, log })
+  const metrics = await openMetrics({ settings, jobs, fleet, redis, refusals, log })
   stops.push(async () => metrics?.stop())
   metrics?.start()
   return {

@@ -9,6 +9,7 @@ const root = fileURLToPath(new URL('../src', import.meta.url))
 const ground = [
   'disk-space',
   'errors',
+  'refusals',
   'settings',
   'stopped-process',
   'terminal',
@@ -20,6 +21,7 @@ const rooms: Record<string, readonly string[]> = {
   errors: [],
   version: [],
   within: [],
+  refusals: [],
   'disk-space': ['within'],
   'stopped-process': [],
   terminal: [],

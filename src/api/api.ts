@@ -16,6 +16,7 @@ import type { Jobs } from '../jobs/jobs.ts'
 import type { Types } from '../jobs/types.ts'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import type { Bell } from '../redis/bell.ts'
+import type { Refusals } from '../refusals.ts'
 import type { Settings } from '../settings.ts'
 import type { DeclaredType, DeployedHandlers } from './deployed-handlers.ts'
 
@@ -41,6 +42,8 @@ export interface Api {
   readonly bell: Bell
   /** Rejects when the node cannot serve: Redis does not answer. */
   readonly ping: () => Promise<unknown>
+  /** Counts what is refused. */
+  readonly refusals: Refusals
   /** Aborts when the node begins to stop: long polls end. */
   readonly stopping: AbortSignal
 }

@@ -85,6 +85,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   addProblems(app as never, {
     explainOutage: () => api.jobs.room.diskFault(),
     loginGuard: new LoginGuard(api.settings.maxFailedLogins, log),
+    refusals: api.refusals,
   })
   addStrictHttp(app as never)
   addAccess(app as never, api)

@@ -24,6 +24,13 @@ export const metricTable = {
     per: 'Node',
     help: '1 from each node, each minute: the sum is how many run',
   },
+  FailedLogins: { unit: 'Count', statistic: 'Sum', help: 'Requests that showed no good key, on all nodes' },
+  RefusedJoins: {
+    unit: 'Count',
+    statistic: 'Sum',
+    help: 'Instances that asked to join and were refused, on all nodes',
+  },
+  ThrottledRequests: { unit: 'Count', statistic: 'Sum', help: 'Requests that were answered 429, on all nodes' },
   RedisUp: { unit: 'Count', statistic: 'Maximum', help: '1 when the primary answers a node, else 0' },
   ReplicasInSync: {
     unit: 'Count',

@@ -5,6 +5,7 @@ import type { Fleet } from '../fleet/fleet.ts'
 import type { Jobs } from '../jobs/jobs.ts'
 import { oldestWaitingSince } from '../jobs/oldest-waiting.ts'
 import { type RedisClient, serversOf } from '../redis/connection.ts'
+import type { Refusals } from '../refusals.ts'
 import type { Settings } from '../settings.ts'
 import { openCloudWatch } from './cloudwatch.ts'
 import { MetricsPublisher } from './publisher.ts'
@@ -15,6 +16,7 @@ export interface MetricsOptions {
   readonly jobs: Jobs
   readonly fleet: Fleet
   readonly redis: RedisClient
+  readonly refusals: Refusals
   readonly log: Pick<Logger, 'info' | 'warn'>
 }
 
@@ -43,7 +45,7 @@ export async function openMetrics(options: MetricsOptions): Promise<Metrics | un
   }
 }
 
-export function sourcesOf({ jobs, fleet, redis }: Omit<MetricsOptions, 'settings' | 'log'>): MetricSources {
+export function sourcesOf({ jobs, fleet, redis, refusals }: Omit<MetricsOptions, 'settings' | 'log'>): MetricSources {
   return {
     node: hostname(),
     ping: () => redis.ping(),
@@ -59,5 +61,6 @@ export function sourcesOf({ jobs, fleet, redis }: Omit<MetricsOptions, 'settings
       return { waiting: load.waiting + load.dueDelayed, dead, oldestSince }
     },
     pools: () => fleet.status(),
+    refusals: () => refusals.take(),
   }
 }

@@ -3,6 +3,7 @@
  * that a figure is missing is a sign of its own.
  */
 import type { PoolStatus } from '../fleet/fleet.ts'
+import type { RefusalName } from '../refusals.ts'
 import { within } from '../within.ts'
 import { type DataPoint, pointsOfQueues, type QueueFigures } from './metric-table.ts'
 import { replicasInSync } from './replicas-in-sync.ts'
@@ -19,6 +20,8 @@ export interface MetricSources {
   /** `oldestSince` is undefined when nothing waits; in ms since the epoch. */
   backlog(queue: string, now: number): Promise<{ waiting: number; dead: number; oldestSince: number | undefined }>
   pools(): Promise<PoolStatus[]>
+  /** Since it was last asked. */
+  refusals(): Record<RefusalName, number>
 }
 
 const readMs = 5000
@@ -47,6 +50,7 @@ export async function readPoints(
     { name: 'NodeUp', value: 1 },
     { name: 'NodeUp', value: 1, dimension: { name: 'Node', value: sources.node } },
     { name: 'RedisUp', value: isUp ? 1 : 0 },
+    ...Object.entries(sources.refusals()).map(([name, value]) => ({ name: name as RefusalName, value })),
   ]
   if (!isUp) return points
   const [replication, pools, ...backlogs] = await Promise.all([

@@ -176,7 +176,7 @@ t.test('what it costs counts every metric, and a worker with its disk and addres
       ...{ ...settings, pPublicAddresses: 'yes', pLoadBalancer: 'none', pVpcId: vpc },
     }).output
   // 17 metrics, 8 metrics of alarms, 3 secrets and what two nodes publish: 7.96 USD a month.
-  t.match(cost(''), /secrets, alarms, metrics +0\.0109/)
+  t.match(cost(''), /secrets, alarms, metrics +0\.0121/)
   t.match(cost(''), /each worker with disk and address, c7g\.large +~ +0\.0786/)
   t.match(cost('vpc-1'), /each worker with disk and address, c7g\.large +~ +0\.0736/)
 })

@@ -14,6 +14,7 @@ import { MetricsPublisher } from '../../src/metrics/publisher.ts'
 import { type MetricSources, readPoints } from '../../src/metrics/read-points.ts'
 import { replicasInSync } from '../../src/metrics/replicas-in-sync.ts'
 import { closeRedis, connectRedis } from '../../src/redis/connection.ts'
+import { Refusals } from '../../src/refusals.ts'
 import { startTestApi } from '../support/api.ts'
 import { startMoto } from '../support/aws/moto.ts'
 import { startTestRedis } from '../support/redis.ts'
@@ -44,6 +45,7 @@ const sources = (more: Partial<MetricSources> = {}): MetricSources => ({
   queueNames: () => ['default'],
   backlog: async () => ({ waiting: 0, dead: 0, oldestSince: undefined }),
   pools: async () => [],
+  refusals: () => new Refusals().take(),
   ...more,
 })
 const figureOf = (points: readonly DataPoint[], name: string, dimension?: string): number | undefined =>
@@ -126,7 +128,7 @@ t.test('readings: a fleet at its ceiling, a stale decision, a part that cannot b
   t.same(faults.splice(0), ['Redis (ping)'])
   t.same(
     points.map(({ name, value }) => `${name} ${value}`),
-    ['NodeUp 1', 'NodeUp 1', 'RedisUp 0'],
+    ['NodeUp 1', 'NodeUp 1', 'RedisUp 0', 'FailedLogins 0', 'RefusedJoins 0', 'ThrottledRequests 0'],
   )
 })
 
@@ -165,7 +167,7 @@ t.test('a node with jobs publishes to CloudWatch', async t => {
         headers: { 'content-type': 'application/octet-stream' },
       })
     ).body['Work ID']
-  const parts = { jobs: api.jobs, fleet: api.fleet, redis: api.redis }
+  const parts = { jobs: api.jobs, fleet: api.fleet, redis: api.redis, refusals: api.refusals }
   const begunAt = Date.now()
   const ageAt = async (now: number): Promise<number | undefined> =>
     (await sourcesOf(parts).backlog('default', now)).oldestSince
@@ -223,12 +225,12 @@ t.test('a node with jobs publishes to CloudWatch', async t => {
 })
 
 t.test('a node publishes by itself when a namespace is set', async t => {
-  const { jobs, fleet, redis } = await startTestApi(t)
+  const { jobs, fleet, redis, refusals } = await startTestApi(t)
   const settings = { cloudwatchNamespace: '', deployment: 'd2', awsRegion: region, awsEndpointUrl: moto.url }
-  t.equal(await openMetrics({ settings, jobs, fleet, redis, log: quiet }), undefined, 'not by default')
+  t.equal(await openMetrics({ settings, jobs, fleet, redis, refusals, log: quiet }), undefined, 'not by default')
   const metrics = await openMetrics({
     settings: { ...settings, cloudwatchNamespace: 'Muster/Own' },
-    ...{ jobs, fleet, redis, log: quiet },
+    ...{ jobs, fleet, redis, refusals, log: quiet },
   })
   metrics?.start()
   const client = new CloudWatchClient({ region, endpoint: moto.url, maxAttempts: 1 })
@@ -241,12 +243,39 @@ t.test('a node publishes by itself when a namespace is set', async t => {
   await metrics?.stop()
 })
 
+t.test('what a node refuses is counted, once', async t => {
+  const key = 'k'.repeat(32)
+  const api = await startTestApi(t, {
+    ...{ MUSTER_OPERATOR_KEY: key, MUSTER_MAX_FAILED_LOGINS: '2', MUSTER_WORKER_JOIN_SECRET: 'j'.repeat(32) },
+  })
+  const refusedWith = async (method: string, path: string, bearer: string, body?: string): Promise<number> => {
+    const headers = {
+      authorization: `Bearer ${bearer}`,
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+    }
+    return (await fetch(api.url + path, { method, headers, ...(body !== undefined && { body }) })).status
+  }
+  t.equal(await refusedWith('GET', '/status', key), 200)
+  t.equal(await refusedWith('GET', '/status', 'wrong'), 401)
+  const join = JSON.stringify({ instanceId: 'i-0123456789abcdef0', queue: 'default' })
+  t.equal(await refusedWith('POST', '/workers/join', 'wrong', join), 401)
+  t.equal(await refusedWith('POST', '/workers/join', 'j'.repeat(32), join), 404)
+  t.equal(await refusedWith('GET', '/status', 'wrong'), 429)
+  t.same(api.refusals.take(), { FailedLogins: 3, RefusedJoins: 2, ThrottledRequests: 1 })
+  t.same(api.refusals.take(), { FailedLogins: 0, RefusedJoins: 0, ThrottledRequests: 0 })
+})
+
 t.test('a real replica is counted', async t => {
   const primary = await startTestRedis(t, { tcp: true })
   const replica = await startTestRedis(t)
   const redis = await connectRedis({ socketPath: primary.socketPath, role: 'commands', log: quiet })
   t.teardown(() => closeRedis(redis))
-  const { replication } = sourcesOf({ redis, jobs: undefined as never, fleet: undefined as never })
+  const { replication } = sourcesOf({
+    redis,
+    jobs: undefined as never,
+    fleet: undefined as never,
+    refusals: new Refusals(),
+  })
   t.same((await replication()).map(replicasInSync), [0])
   const port = new URL(primary.url ?? '').port
   await (await replica.client()).replicaof('127.0.0.1', Number(port))

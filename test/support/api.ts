@@ -30,6 +30,7 @@ import type { RedisTarget } from '../../src/redis/address.ts'
 import { Bell } from '../../src/redis/bell.ts'
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connection.ts'
 import { openWrites } from '../../src/redis/open-writes.ts'
+import { Refusals } from '../../src/refusals.ts'
 import { readSettings, type Settings } from '../../src/settings.ts'
 import { describeBundle } from '../../src/worker/load-bundle.ts'
 import { startTestRedis, type TestRedis, type TestRedisOptions } from './redis.ts'
@@ -41,6 +42,7 @@ export interface TestApi {
   readonly fleet: Fleet
   readonly jobs: Jobs
   readonly redis: RedisClient
+  readonly refusals: Refusals
   readonly server: TestRedis
   readonly settings: Settings
   readonly store: PayloadStore
@@ -124,6 +126,7 @@ export async function startApiOn(
   const handlers = new DeployedHandlers({ redis, writes, bell, log, onTypes: () => undefined })
   await handlers.start()
   const stopping = new AbortController()
+  const refusals = new Refusals()
   const app = await createApp(
     {
       access,
@@ -137,6 +140,7 @@ export async function startApiOn(
       fleet,
       bell,
       ping: () => redis.ping(),
+      refusals,
       stopping: stopping.signal,
     },
     log,
@@ -176,7 +180,7 @@ export async function startApiOn(
     }
   }
   const worker = (workerId = 'w1', queue = 'default'): TestWorker => makeWorker(call, workerId, queue)
-  return { url, app, access, fleet, jobs, redis, server: server as TestRedis, settings, store, call, worker }
+  return { url, app, access, fleet, jobs, redis, refusals, server: server as TestRedis, settings, store, call, worker }
 }
 
 function makeWorker(call: TestApi['call'], workerId: string, queue: string): TestWorker {

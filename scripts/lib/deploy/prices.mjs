@@ -48,8 +48,8 @@ let isFromTable = false
 const onNodes = settings.pRedis === 'nodes'
 const machines = onNodes ? 3 : 2
 const addresses = settings.pPublicAddresses === 'yes' ? machines : 0
-// Each set of dimensions is a metric of its own: 9 of the deployment, 2 of the nodes, 6 of the queue `default`.
-const metrics = 9 + 2 + 6
+// Each set of dimensions is a metric of its own: 12 of the deployment, 2 of the nodes, 6 of the queue `default`.
+const metrics = 12 + 2 + 6
 // Six alarms of one metric, and one of two.
 const alarms = 6 + 2
 /** PutMetricData, by two nodes each minute, at 0.01 USD a thousand. */

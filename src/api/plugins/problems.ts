@@ -2,6 +2,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
+import type { Refusals } from '../../refusals.ts'
 import type { LoginGuard } from '../login-guard.ts'
 
 interface ValidationFault {
@@ -24,25 +25,33 @@ export interface ProblemsOptions {
   /** Says why Redis may be away, when this node knows a reason. */
   readonly explainOutage: () => string | undefined
   readonly loginGuard: LoginGuard
+  readonly refusals: Refusals
 }
 
-export function addProblems(app: FastifyInstance, { explainOutage, loginGuard }: ProblemsOptions): void {
+export function addProblems(app: FastifyInstance, { explainOutage, loginGuard, refusals }: ProblemsOptions): void {
   const routes: { method: string; path: RegExp }[] = []
   app.addHook('onRoute', route => {
     const path = new RegExp(`^${route.url.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[A-Za-z]+/g, '[^/]+')}/?$`)
     for (const method of [route.method].flat()) routes.push({ method, path })
   })
   app.setErrorHandler((error: FastifyError, request, reply) =>
-    sendProblem(guarded(toProblem(error, request, explainOutage), request), request, reply),
+    sendProblem(counted(guarded(toProblem(error, request, explainOutage), request), request), request, reply),
   )
   function guarded(problem: Problem, { ip }: FastifyRequest): Problem {
     if (problem.code !== 'unauthenticated') return problem
+    refusals.add('FailedLogins')
     const retryAfterMs = loginGuard.failed(ip)
     return retryAfterMs === undefined
       ? problem
       : new Problem('too_many_requests', 'Too many requests without a good key came from this address.', {
           retryAfterMs,
         })
+  }
+  function counted(problem: Problem, { routeOptions }: FastifyRequest): Problem {
+    if (problem.code === 'too_many_requests') refusals.add('ThrottledRequests')
+    if (routeOptions.url === '/workers/join' && [401, 403, 404, 429].includes(problem.status))
+      refusals.add('RefusedJoins')
+    return problem
   }
   app.setNotFoundHandler((request, reply) => {
     const path = request.url.split('?')[0] as string
