@@ -2,8 +2,10 @@
  * setup.sh, with the AWS CLI, from the first deployment to the last trace: made, updated, looked at, deleted. The emulator has no
  * machines: the job goes through a node that runs here, and, by way of Systems Manager, nowhere.
  */
-import { readdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { CloudWatch } from '@aws-sdk/client-cloudwatch'
 import t from 'tap'
 import { startAws } from '../support/aws/start-aws.ts'
@@ -13,6 +15,7 @@ import { prepareSetup } from '../support/setup-run.ts'
 import { leftIn } from '../support/what-is-left.ts'
 
 const operatorKey = 'a-key-that-nobody-may-ever-see-in-a-log'
+const root = fileURLToPath(new URL('../../', import.meta.url))
 t.setTimeout(300_000)
 const { front, ec2, access } = await startAws(t)
 const cloudWatch = new CloudWatch(access)
@@ -79,6 +82,29 @@ export const own = defineHandler({ type, handle: async () => 'hello' })\n`,
     t.match(output, /a node fetches them, by Systems Manager[\s\S]*the node i-\w+: the command ended well/)
     const [, digest = 'none'] = /s3api put-object .* --key handlers\/([0-9a-f]{64})\.mjs/.exec(setup.calls()) ?? []
     t.match(setup.calls(), `s3api delete-object --bucket m1-muster-123456789012-us-east-1 --key handlers/${digest}.mjs`)
+  })
+
+  t.test('what the node is told to run for them works there', async t => {
+    const [line = '{}'] = setup.calls().match(/^\{"commands":.*put-handlers\.mjs.*$/m) ?? []
+    const { commands } = JSON.parse(line) as { commands: [string] }
+    const fetched = join(setup.folder, 'fetched.mjs')
+    execFileSync(process.execPath, [join(root, 'dist/cli.js'), 'handlers', 'bundle', handlersFile, '--out', fetched])
+    const bin = join(setup.folder, 'bin-of-a-node')
+    mkdirSync(bin)
+    // What the bucket gives, to the file that is named last.
+    writeFileSync(join(bin, 'aws'), `#!/bin/sh\nfor last; do :; done\ncp '${fetched}' "$last"\n`, { mode: 0o755 })
+    const file = join(setup.folder, 'on-a-node.mjs')
+    const here = commands[0]
+      .replaceAll('/run/muster-handlers.mjs', file)
+      .replace('/opt/muster/', root)
+      .replace('https://127.0.0.1:5000', node.url)
+      .replace('/etc/muster/operator-key', keyFile)
+      .replace(/--ca \S+ /, '')
+    const env = { PATH: `${bin}:${dirname(process.execPath)}:${process.env.PATH}` }
+    const said = execFileSync('/bin/sh', ['-c', here], { env, encoding: 'utf8' })
+    t.match(said, /the handlers [0-9a-f]{64} are in force/)
+    t.match(await (await fetch(`${node.url}/types`, { headers: authorization })).text(), '"greetAgain"')
+    t.notOk(existsSync(file), 'and nothing is left of it')
   })
 
   t.test('handlers that cannot be used are refused before anything is changed', async t => {

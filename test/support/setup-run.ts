@@ -36,6 +36,10 @@ export interface Setup {
   calls(): string
 }
 
+/** What is sent to instances stands in a file: it is written down, too. */
+const showCommands = (log: string): string =>
+  `for arg; do case $arg in file://*/command.json) cat "\${arg#file://}" >>'${log}'; echo >>'${log}' ;; esac; done\n`
+
 /** What it takes to run setup.sh against this front. The bundle is packed from dist/, once. */
 export function prepareSetup(t: Test, front: Front): Setup {
   if (!existsSync(join(root, 'dist/cli.js'))) throw new Error('dist/ is missing: run "npm run build"')
@@ -49,7 +53,7 @@ export function prepareSetup(t: Test, front: Front): Setup {
   const aws = execFileSync('sh', ['-c', find], { encoding: 'utf8' }).trim()
   mkdirSync(bin)
   writeFileSync(log, '')
-  writeFileSync(join(bin, 'aws'), `#!/bin/sh\nprintf '%s\\n' "$*" >>'${log}'\nexec '${aws}' "$@"\n`)
+  writeFileSync(join(bin, 'aws'), `#!/bin/sh\nprintf '%s\\n' "$*" >>'${log}'\n${showCommands(log)}exec '${aws}' "$@"\n`)
   chmodSync(join(bin, 'aws'), 0o755)
   const running = new Set<ChildProcess>()
   t.teardown(async () => {
