@@ -8,44 +8,18 @@
  * redis/durable-writes.ts) before anybody relies on it. Heartbeats are not waited for: the next one says the same.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { HeartbeatRequest, WorkerDescription } from '../contract/worker-protocol.ts'
+import type { WorkerDescription } from '../contract/worker-protocol.ts'
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
 import type { RedisClient } from '../redis/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
 import { Script } from '../redis/script.ts'
 import { runsWhenFull } from '../redis/when-full.ts'
-import type { BootReport } from './boot-stages.ts'
 import { keys } from './keys.ts'
 import type { Interruption } from './snapshot.ts'
+import { runnable, toRecord, type WorkerRecord, type WorkerState } from './worker-record.ts'
 
-export type WorkerState = HeartbeatRequest['state']
-
-export interface WorkerRecord {
-  readonly workerId: string
-  readonly queue: string
-  readonly slots: number
-  /** What it may be given: what it declared, without what it turned out not to run. */
-  readonly types: readonly string[]
-  readonly instanceId: string | undefined
-  readonly host: string | undefined
-  readonly pid: number | undefined
-  readonly version: string | undefined
-  readonly state: WorkerState
-  /** Jobs that it said it holds, at its last heartbeat. */
-  readonly leases: number
-  readonly firstSeenAt: number
-  /** When it was first given a job; undefined until then. */
-  readonly firstClaimAt: number | undefined
-  readonly boot: BootReport
-  readonly lastSeenAt: number
-  /** Since when it has had no job; undefined while it holds one. */
-  readonly idleSince: number | undefined
-  /** Why it is to go, and since when; undefined as long as it may claim. */
-  readonly drain: { readonly reason: string; readonly since: number } | undefined
-  /** Its host is being taken away, as the worker said: it drains for that. */
-  readonly interruption: Interruption | undefined
-}
+export type { WorkerRecord, WorkerState } from './worker-record.ts'
 
 /** Types that no worker has declared for this long are unknown again. */
 const typesKnownMs = 30 * 86_400_000
@@ -74,7 +48,8 @@ export interface InterruptionNotice {
  * A worker belongs to the instance and the queue that it first named, and to the API key that it first came with: what does
  * not fit is refused before anything is written: -1 another instance, -2 another queue, -3 another key, -4 too many workers
  * of one key, -5 too many types of one key.
- * Records one sign of life; returns the reason to drain, or an empty string, and whether an interruption is news.
+ * Records one sign of life; returns the reason to drain, or an empty string, whether an interruption is news, and whether it
+ * declares other types than before: then it runs other handlers, and what it could not run before counts no more.
  * A rebalance may become an interruption, not the other way round.
  * A stopped worker has score 0: listed until it is forgotten, never alive. A sign of life from its drain that arrives late
  * does not bring it back; one that says ready does.
@@ -107,6 +82,11 @@ redis.call('HSETNX', KEYS[1], 'firstSeenAt', ARGV[2])
 local state = ARGV[3]
 if state == 'draining' and redis.call('HGET', KEYS[1], 'state') == 'stopped' then state = 'stopped' end
 redis.call('HSET', KEYS[1], 'lastSeenAt', ARGV[2], 'state', state, 'leases', ARGV[4], 'description', ARGV[5])
+local types = table.concat({ unpack(ARGV, 16) }, '\\n')
+local before = redis.call('HGET', KEYS[1], 'types')
+local areOthers = before and before ~= types
+if areOthers then redis.call('HDEL', KEYS[1], 'unsupported') end
+redis.call('HSET', KEYS[1], 'types', types)
 if ARGV[4] ~= '0' then redis.call('HSET', KEYS[1], 'workedAt', ARGV[2]) end
 if ARGV[3] ~= 'ready' then redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2]) end
 local known = redis.call('HGET', KEYS[1], 'interruption')
@@ -120,7 +100,7 @@ end
 redis.call('ZADD', KEYS[2], state == 'stopped' and 0 or ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[15])
 for i = 16, #ARGV do redis.call('ZADD', KEYS[3], ARGV[2], ARGV[i]) end
-return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0}`)
+return {redis.call('HGET', KEYS[1], 'drain') or '', isNews and 1 or 0, areOthers and 1 or 0}`)
 
 /** KEYS: worker. ARGV: reason, now. Marks a known worker; the first reason stays. Returns 1, or 0 when it is unknown. */
 const drain = new Script<number>(
@@ -216,7 +196,7 @@ export class WorkerRegistry {
     interruption?: InterruptionNotice,
     isBound = false,
     keyId = '',
-  ): Promise<{ drain: boolean } | undefined> {
+  ): Promise<{ drain: boolean; typesChanged?: true } | undefined> {
     const { workerId, types, instanceId = workerId, queue } = worker
     const now = this.#clock()
     const notice = interruption === undefined ? ['', ''] : [interruption.kind, timeOf(interruption, now)]
@@ -226,14 +206,14 @@ export class WorkerRegistry {
     const limits = [queue, keyId, workersPerKey, typesPerKey, now - this.#aliveMs, now - typesKnownMs]
     const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...owner, ...limits, ...types]
     const reply = await this.#redis.eval(heartbeatScript, names.length, ...names, ...args)
-    const [drain, isNews] = reply as [string, number]
+    const [drain, isNews, areOthers] = reply as [string, number, number?]
     if (isNews === -1) return undefined
     if (isNews < -1) throw new Problem('forbidden', refusals[isNews])
     if (isNews === 1) {
       this.#log.warn({ queue, workerId, instanceId, ...interruption }, 'the host of a worker is being taken away')
       this.#bell.ring('backlog')
     }
-    return { drain: drain !== '' }
+    return { drain: drain !== '', ...(areOthers === 1 && { typesChanged: true }) }
   }
 
   async knows(workerId: string): Promise<boolean> {
@@ -348,48 +328,8 @@ export class WorkerRegistry {
   }
 }
 
-function runnable({ types }: WorkerDescription, unsupported: string | null | undefined): readonly string[] {
-  if (unsupported === null || unsupported === undefined) return types
-  const excluded = new Set(JSON.parse(unsupported) as string[])
-  return types.filter(type => !excluded.has(type))
-}
-
 /** A time that nobody can read is taken to be now. */
 function timeOf({ at }: InterruptionNotice, now: number): number {
   const time = Date.parse(at)
   return Number.isNaN(time) ? now : time
-}
-
-/** A worker that is forgotten between the two reads has no fields any more. */
-function toRecord(fields: Record<string, string>): WorkerRecord[] {
-  const { description, state, drain } = fields
-  if (description === undefined || state === undefined) return []
-  const worker = JSON.parse(description) as WorkerDescription
-  const { workerId, queue, slots, instanceId, host, pid, version } = worker
-  const leases = Number(fields.leases)
-  const firstSeenAt = Number(fields.firstSeenAt)
-  const since = fields.drainSince
-  const agentAt = worker.boot?.agentAt ?? worker.startedAt
-  const kind = fields.interruption as Interruption['kind'] | undefined
-  return [
-    {
-      workerId,
-      queue,
-      slots,
-      types: runnable(worker, fields.unsupported),
-      instanceId,
-      host,
-      pid,
-      version,
-      state: state as WorkerState,
-      leases,
-      firstSeenAt,
-      firstClaimAt: fields.firstClaimAt === undefined ? undefined : Number(fields.firstClaimAt),
-      boot: { ...worker.boot, ...(agentAt !== undefined && { agentAt }) },
-      lastSeenAt: Number(fields.lastSeenAt),
-      idleSince: leases > 0 ? undefined : Number(fields.workedAt ?? firstSeenAt),
-      drain: since === undefined ? undefined : { reason: drain ?? `worker is ${state}`, since: Number(since) },
-      interruption: kind === undefined ? undefined : { kind, at: Number(fields.interruptedAt) },
-    },
-  ]
 }

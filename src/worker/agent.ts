@@ -13,8 +13,8 @@ import { nanoid } from 'nanoid'
 import type { HeartbeatReply, Interruption, Lease } from '../contract/worker-protocol.ts'
 import { trustedAuthorities } from '../trusted-authorities.ts'
 import { version } from '../version.ts'
-import { Attempt, type Verdict } from './attempt.ts'
-import { pause } from './backoff.ts'
+import { Attempt, type Outcome, type Verdict } from './attempt.ts'
+import { pauseUntil } from './backoff.ts'
 import { ownBootReport } from './boot-report.ts'
 import { CheckpointUploads } from './checkpoint-uploads.ts'
 import { ClaimLoop } from './claim-loop.ts'
@@ -42,7 +42,8 @@ const lastCheckpointsMs = 5000
 /** An interrupted instance stops its jobs this long before its end: for checkpoints, returns and results. */
 const beforeEndMs = 10_000
 const goodbyeMs = 3000
-const lookEveryMs = 25
+/** For so long after handlers were replaced a job may come, or a slot may be there, of those before. */
+const settlingMs = 60_000
 
 export class Worker {
   readonly workerId: string
@@ -67,6 +68,7 @@ export class Worker {
   /** performance.now() of the end of the instance, as far as it is known. */
   #instanceEndsAtMs = Number.POSITIVE_INFINITY
   readonly #hurry = new AbortController()
+  #replacedAtMs = Number.NEGATIVE_INFINITY
 
   constructor(options: WorkerOptions) {
     const { settings, queue, log } = options
@@ -105,7 +107,7 @@ export class Worker {
       isOnlyLease: attempt => this.#leases.size === 1 && this.#leases.has(attempt) && this.#returns.isSettled,
       fetchBlobs: async (attempt, slot, signal) => await fetchBlobs(this.#client, attempt, slot, signal),
       events: {
-        onOutcome: (attempt, outcome) => this.#reporter?.report(attempt, outcome),
+        onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
         onReturn: attempts => this.#giveBack(attempts),
         onForgotten: attempts => this.#forget(attempts),
         onRoom: () => this.#claims?.poke(),
@@ -223,9 +225,17 @@ export class Worker {
 
   #onHandlers(path: string, types: readonly HandlerDescription[]): void {
     this.#pool.replaceHandlers(path, types)
+    this.#replacedAtMs = performance.now()
     if (this.#heartbeat === undefined) return
     this.#heartbeat.types = types.map(({ type }) => type)
     this.#heartbeat.renew()
+  }
+
+  /** What was claimed for other handlers than a slot has goes back: it says nothing of what this worker runs. */
+  #onOutcome(attempt: Attempt, outcome: Outcome): void {
+    const isSettling = performance.now() - this.#replacedAtMs < settlingMs
+    if (isSettling && 'error' in outcome && outcome.error.code === 'type_unsupported') this.#giveBack([attempt])
+    else this.#reporter?.report(attempt, outcome)
   }
 
   /** Jobs to ask for, beyond those that calls on their way already ask for. */
@@ -329,10 +339,10 @@ export class Worker {
     // An interruption may come in the middle: then it says how long there is.
     const finishByMs = (): number =>
       this.#instanceEndsAtMs === Number.POSITIVE_INFINITY ? drainedByMs : this.#instanceEndsAtMs - beforeEndMs
-    await this.#until(() => this.#pool.isEmpty, finishByMs, this.#hurry.signal)
+    await pauseUntil(() => this.#pool.isEmpty, finishByMs, this.#hurry.signal)
     const ended = this.#endAll(reason === 'interrupted' ? 'interrupted' : 'returned')
     const abortedByMs = performance.now() + abortedWithinMs
-    await this.#until(
+    await pauseUntil(
       () => this.#pool.isEmpty,
       () => abortedByMs,
       this.#hurry.signal,
@@ -340,12 +350,12 @@ export class Worker {
     this.#pool.stop()
     const keptByMs = performance.now() + lastCheckpointsMs
     const areKept = (): boolean => ended.every(({ checkpointing }) => checkpointing === undefined)
-    await this.#until(areKept, () => keptByMs, this.#hurry.signal)
+    await pauseUntil(areKept, () => keptByMs, this.#hurry.signal)
     // Not before they have ended here: another worker may start them at once.
     this.#giveBack(ended)
     const deliveredByMs = performance.now() + lastResultsMs
     const areDelivered = (): boolean => this.#reporter?.isEmpty !== false
-    await this.#until(areDelivered, () => deliveredByMs, AbortSignal.timeout(lastResultsMs))
+    await pauseUntil(areDelivered, () => deliveredByMs, AbortSignal.timeout(lastResultsMs))
     await this.#returns.settled()
     await this.#shutDown(reason)
   }
@@ -383,10 +393,5 @@ export class Worker {
     await this.#pool.ended()
     this.#options.log.info({ workerId: this.workerId, reason }, 'worker stopped')
     this.#settleStopped(reason)
-  }
-
-  /** Looks until it is done, its time is over, or the signal aborts. */
-  async #until(isDone: () => boolean, byMs: () => number, signal: AbortSignal): Promise<void> {
-    while (!isDone() && performance.now() < byMs() && !signal.aborted) await pause(lookEveryMs, signal)
   }
 }

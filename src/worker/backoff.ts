@@ -36,3 +36,10 @@ export class Backoff {
 export async function pause(waitMs: number, signal: AbortSignal): Promise<void> {
   await sleep(waitMs, undefined, { signal }).catch(() => undefined)
 }
+
+const lookEveryMs = 25
+
+/** Looks until it is done, its time (by performance.now()) is over, or the signal aborts. */
+export async function pauseUntil(isDone: () => boolean, byMs: () => number, signal: AbortSignal): Promise<void> {
+  while (!isDone() && performance.now() < byMs() && !signal.aborted) await pause(lookEveryMs, signal)
+}

@@ -130,3 +130,25 @@ t.test('handlers are replaced while a job runs, and nothing is restarted', async
   await until(async () => (await digestOf(b)) === fourth)
   await until(async () => (await resultOf(a, await put(a, 'type=say'))) === 'four')
 })
+
+t.test('a type that goes and comes back runs again at once, however its claims lie', async t => {
+  const redis = await startTestRedis(t, { tcp: true })
+  const [a, b] = await startNodes(t, redis, { MUSTER_HANDLERS: await version('back') })
+  const worker = await startWorker(t, [a, b])
+  t.equal(await resultOf(a, await put(a, 'type=say')), 'back')
+  const handler = (type: string): string =>
+    `import { defineHandler } from 'muster'\nexport const own = defineHandler({ type: '${type}', handle: () => '${type}' })`
+  const takeovers = (): number => worker.output().match(/new jobs run on other handlers/g)?.length ?? 0
+  const typesOfWorker = async (): Promise<string[]> =>
+    ((await (await fetch(`${a.url}/fleet`)).json()) as Body).pools[0].workers[0].types as string[]
+  for (let round = 1; round <= 3; round++) {
+    const [before, running] = [takeovers(), await put(a, 'type=sleep', { ms: 300 })]
+    t.equal((await deploy(b, handler('other'))).status, 200)
+    await until(() => takeovers() > before)
+    t.equal((await deploy(a, handler('say'))).status, 200)
+    t.equal(await resultOf(b, await put(b, 'type=say')), 'say', `round ${round}`)
+    await until(async () => (await typesOfWorker()).includes('say'))
+    await resultOf(a, running)
+  }
+  t.notMatch(worker.output(), /declares a type that it has no handler for/)
+})

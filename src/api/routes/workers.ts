@@ -29,7 +29,7 @@ import { addWorkerBlobs } from './worker-blobs.ts'
 const bodyLimit = 4 * 1024 * 1024
 /** How long a claim waits on a node that is about to stop. */
 const leavingWaitMs = 200
-/** Ends the open claims of a worker that says itself that it goes; its heartbeat (`worker:`) is to stay open. */
+/** Ends the open claims of a worker that goes by itself, or that runs other types now; its heartbeat (`worker:`) stays open. */
 const claimsOf = (workerId: string): string => `claims:${workerId}`
 
 /** Worker tokens name their worker; of those who come with a key Redis knows whom they introduced. */
@@ -70,6 +70,7 @@ export function addWorkers(app: App, api: Api): void {
           parts.leases.extend(leases),
           parts.leases.heardFrom(worker.workerId),
         ])
+        if (own.typesChanged) api.bell.ring(claimsOf(worker.workerId))
         return { stop, drain: own.drain }
       }
       const signal = signalOf(reply, stopping)
@@ -139,8 +140,8 @@ export function addWorkers(app: App, api: Api): void {
         },
       )
       const signal = signalOf(reply, stopping)
-      const drained = AbortSignal.any([signal, abortOnDrain(workerId, signal)])
-      const leases = await claims.claim({ workerId, types, max, waitMs, signal: drained })
+      const outdated = AbortSignal.any([signal, abortOnNews(request.body, types, signal)])
+      const leases = await claims.claim({ workerId, types, max, waitMs, signal: outdated })
       refuse(await fence.mayDeliver(workerId, queue, leases, reply.raw))
       if (leases.length > 0) fleet.registry.worked(workerId)
       return { leaseMs: settings.leaseMs, jobs: leases, drain: false }
@@ -227,12 +228,13 @@ export function addWorkers(app: App, api: Api): void {
     return body.types === undefined ? declared : body.types.filter(type => declared.includes(type))
   }
 
-  /** A worker told to go while its claim waits is answered at once. */
-  function abortOnDrain(workerId: string, end: AbortSignal): AbortSignal {
-    const drained = new AbortController()
+  /** A worker that is told to go, or that runs other types, while its claim waits is answered at once. */
+  function abortOnNews(body: ClaimRequest, types: readonly string[], end: AbortSignal): AbortSignal {
+    const { workerId } = body
+    const news = new AbortController()
     const look = (): void => {
-      void fence.look(workerId).then(
-        may => may === 'yes' || drained.abort(),
+      void Promise.all([fence.look(workerId), typesOf(body)]).then(
+        ([may, now]) => (may === 'yes' && now.join() === types.join()) || news.abort(),
         () => undefined,
       )
     }
@@ -240,7 +242,7 @@ export function addWorkers(app: App, api: Api): void {
     end.addEventListener('abort', () => {
       for (const off of offs) off()
     })
-    return drained.signal
+    return news.signal
   }
 
   function ringOrTimeout(
