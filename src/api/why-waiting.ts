@@ -33,7 +33,7 @@ export async function whyWaiting(parts: Parts, job: JobView): Promise<WaitsFor |
     return { reason: 'no_worker', explanation: `No worker of the queue "${job.queue}" is ready. ${then}` }
   return {
     reason: 'no_worker_for_type',
-    explanation: `${serving.length} ${serving.length === 1 ? 'worker' : 'workers'} of the queue "${job.queue}" are ready, but none has a handler for the type "${job.type}". ${then}`,
+    explanation: `${serving.length === 1 ? '1 worker of the queue' : `${serving.length} workers of the queue`} "${job.queue}" ${serving.length === 1 ? 'is ready, but it has no' : 'are ready, but none has a'} handler for the type "${job.type}". ${then}`,
   }
 }
 

@@ -15,7 +15,10 @@ export type LeaseRef = Static<typeof LeaseRef>
 /** Bytes or JSON that stand in the message, or a blob to fetch or already uploaded. Exactly one form. */
 export const Content = Type.Union([
   Type.Object({ json: Type.Unknown() }, { additionalProperties: false, description: 'A JSON value' }),
-  Type.Object({ base64: Type.String() }, { additionalProperties: false, description: 'Bytes' }),
+  Type.Object(
+    { base64: Type.String({ pattern: '^[A-Za-z0-9+/]*={0,2}$' }) },
+    { additionalProperties: false, description: 'Bytes' },
+  ),
   Type.Object(
     {
       blob: Type.Object({
@@ -201,11 +204,18 @@ export const AttemptError = Type.Object({
 })
 export type AttemptError = Static<typeof AttemptError>
 
+/** No run-time limit is longer than a week. */
+const mostDurationMs = 8 * 86_400_000
+
 export const Completion = Type.Object({
   workId: WorkId,
   token: Token,
   type: Type.String(),
-  durationMs: Type.Number({ minimum: 0, description: 'How long the attempt ran in its slot' }),
+  durationMs: Type.Number({
+    minimum: 0,
+    maximum: mostDurationMs,
+    description: 'How long the attempt ran in its slot. It counts for no longer than the lease was held',
+  }),
   value: Type.Optional(Content),
   error: Type.Optional(AttemptError),
   logs: Type.Optional(Type.Array(Type.String())),

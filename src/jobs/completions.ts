@@ -67,6 +67,14 @@ return 1`,
   { whenFull: true },
 )
 
+/** How long it ran is left out for what was not counted as an attempt. */
+interface FailedEnd {
+  readonly kind: OutcomeKind
+  readonly ranMs?: number
+}
+
+const stale: FailedEnd = { kind: 'stale' }
+
 export class Completions {
   readonly #queue: JobQueue
   readonly #claims: Claims
@@ -108,8 +116,9 @@ export class Completions {
     // The next job inherits the token: one that succeeded is never leased again, so no two attempts share it.
     const finishing = finishMany(this.#queue, successes, claimant, claim)
     await Promise.all([
-      this.#failAll(failures).then(ends => {
-        for (const [index, kind] of ends.entries()) kinds.set(failures[index] as Outcome, kind)
+      this.#failAll(failures).then(async ends => {
+        for (const [index, { kind }] of ends.entries()) kinds.set(failures[index] as Outcome, kind)
+        await this.#count(ends)
       }),
       finishing.then(finished =>
         Promise.all(
@@ -124,7 +133,6 @@ export class Completions {
         ),
       ),
     ])
-    await this.#count(failures.filter(outcome => ['retrying', 'dead'].includes(kinds.get(outcome) ?? '')))
     this.#bell.ring(`results:${this.#queue.name}`)
     const wanted = claim - leases.length
     // Failures and stale ones fetch nothing; a success that fetched nothing found the queue empty.
@@ -139,24 +147,30 @@ export class Completions {
     }
   }
 
-  async #failAll(failures: readonly Outcome[]): Promise<OutcomeKind[]> {
+  async #failAll(failures: readonly Outcome[]): Promise<FailedEnd[]> {
     if (failures.length === 0) return []
-    return await this.#queue.confirm(() => Promise.all(failures.map(outcome => this.fail(outcome))))
+    return await this.#queue.confirm(() => Promise.all(failures.map(outcome => this.#fail(outcome))))
   }
 
   /** Ends an attempt that failed: back to the queue after a delay, or dead. Kept by the primary only. */
   async fail(outcome: Outcome): Promise<OutcomeKind> {
+    return (await this.#fail(outcome)).kind
+  }
+
+  async #fail(outcome: Outcome): Promise<FailedEnd> {
     const failure = outcome.error as AttemptFailure
-    if (failure.code === typeUnsupported) return (await this.#claims.giveBack([outcome])) === 1 ? 'requeued' : 'stale'
+    if (failure.code === typeUnsupported)
+      return (await this.#claims.giveBack([outcome])) === 1 ? { kind: 'requeued' } : stale
     const job = await this.#queue.job(outcome.workId)
-    if (job === undefined) return 'stale'
+    if (job === undefined) return stale
+    const heldMs = Math.max(0, Date.now() - (job.processedOn ?? 0))
     const retry = failure.retryable !== false && job.attemptsMade + 1 < (job.opts.attempts ?? 1)
-    if (!retry && !(await this.#markDead(outcome))) return 'stale'
+    if (!retry && !(await this.#markDead(outcome))) return stale
     job.opts.backoff = { type: 'fixed', delay: retryDelayMs(job.attemptsMade + 1, this.#backoffMs), jitter: 0.5 }
     try {
       await job.moveToFailed(toError(failure, retry), outcome.token, false)
     } catch (error) {
-      if (isStale(error)) return 'stale'
+      if (isStale(error)) return stale
       throw error
     }
     const attempts = job.opts.attempts ?? 1
@@ -174,7 +188,8 @@ export class Completions {
       !retry,
     )
     if (retry) this.#bell.ring(`jobs:${this.#queue.name}`)
-    return retry ? 'retrying' : 'dead'
+    // Whatever the worker says, it ran for no longer than it was leased.
+    return { kind: retry ? 'retrying' : 'dead', ranMs: Math.min(outcome.durationMs, heldMs + 1) }
   }
 
   /**
@@ -217,9 +232,10 @@ export class Completions {
     }
   }
 
-  async #count(finished: readonly Outcome[]): Promise<void> {
+  async #count(ends: readonly FailedEnd[]): Promise<void> {
+    const finished = ends.flatMap(({ ranMs }) => ranMs ?? [])
     if (finished.length === 0) return
-    const busyUs = Math.round(finished.reduce((sum, { durationMs }) => sum + durationMs * 1000, 0))
+    const busyUs = Math.round(finished.reduce((sum, ranMs) => sum + ranMs * 1000, 0))
     const pipeline = this.#queue.redis.pipeline()
     pipeline.hincrby(this.#queue.keys.stats, 'finished', finished.length)
     pipeline.hincrby(this.#queue.keys.stats, 'busyUs', busyUs)

@@ -8,6 +8,7 @@ import { type JobJson, raw2NextJobData } from 'bullmq'
 import type { RedisClient } from '../redis/connection.ts'
 import { Script } from '../redis/script.ts'
 import { bullScript } from './bull-batch.ts'
+import { bullFields } from './bull-layout.ts'
 import type { StoredContent } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
 import { ownPrefix, sortedAtOnce, sortLua, takerLua } from './lanes.ts'
@@ -52,16 +53,20 @@ async function finishChunk(
   claimant: Claimant,
   nextCount: number,
 ): Promise<Finished[]> {
-  const busyUs = Math.round(successes.reduce((sum, { durationMs }) => sum + durationMs * 1000, 0))
   const { workerId, types } = claimant
-  const flat: (string | number | Buffer)[] = [busyUs, queue.bullPrefix, ownPrefix(queue), Date.now(), queue.leaseMs]
+  const flat: (string | number | Buffer)[] = [queue.bullPrefix, ownPrefix(queue), Date.now(), queue.leaseMs]
   flat.push(workerId, Math.max(0, nextCount), types.length, ...types)
   let bullKeys: string[] = []
-  for (const { workId, token, value } of successes) {
+  for (const { workId, token, durationMs, value } of successes) {
     const job = { id: workId, opts: {} } as never
     const all = queue.backend.moveToCompletedArgs(job, JSON.stringify(value), false, token, false)
     bullKeys = all.slice(0, keyCount) as string[]
-    flat.push(token, queue.jobKey(workId), ...(all.slice(keyCount, keyCount + argCount) as (string | Buffer)[]))
+    flat.push(
+      token,
+      queue.jobKey(workId),
+      Math.round(durationMs * 1000),
+      ...(all.slice(keyCount, keyCount + argCount) as (string | Buffer)[]),
+    )
   }
   const { uncollected, uncollectedDead, sequence, stats } = queue.keys
   const keys = [...bullKeys, uncollected, uncollectedDead, sequence, stats]
@@ -80,8 +85,9 @@ type Reply = [held: number, hadCheckpoint?: number, result?: number | unknown[]]
 let script: Script<Reply[]> | undefined
 
 /**
- * KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: run time in µs, prefixes of BullMQ's keys and of
- * ours, now, lease in ms, worker, how many next jobs, number of types, types, then for each: token, key of the job, BullMQ's.
+ * KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: prefixes of BullMQ's keys and of ours, now, lease in
+ * ms, worker, how many next jobs, number of types, types, then for each: token, key of the job, run time in µs, BullMQ's.
+ * A run time counts for no longer than the lease was held, whatever the worker says.
  */
 function scriptFor(redis: RedisClient): Script<Reply[]> {
   script ??= new Script<Reply[]>(
@@ -91,21 +97,23 @@ ${takerLua(bullScript(redis, 'moveToActive'))}
 local function finish(KEYS, ARGV)
 ${bullScript(redis, 'moveToFinished')}
 end
-local out, done, take, missing = {}, 0, nil, tonumber(ARGV[7])
-local firstSuccess = 9 + tonumber(ARGV[8])
-for i = firstSuccess, #ARGV, ${argCount + 2} do
+local out, done, busyUs, take, missing = {}, 0, 0, nil, tonumber(ARGV[6])
+local firstSuccess = 8 + tonumber(ARGV[7])
+for i = firstSuccess, #ARGV, ${argCount + 3} do
   local job = ARGV[i + 1]
   if redis.call('GET', job .. ':lock') == ARGV[i] then
-    redis.call('ZADD', KEYS[15], redis.call('INCR', KEYS[17]), ARGV[i + 2])
-    redis.call('ZREM', KEYS[16], ARGV[i + 2])
+    redis.call('ZADD', KEYS[15], redis.call('INCR', KEYS[17]), ARGV[i + 3])
+    redis.call('ZREM', KEYS[16], ARGV[i + 3])
+    local heldMs = tonumber(ARGV[3]) - tonumber(redis.call('HGET', job, '${bullFields.startedAt}') or ARGV[3])
+    busyUs = busyUs + math.min(tonumber(ARGV[i + 2]), math.max(0, heldMs + 1) * 1000)
     local checkpoint = redis.call('HEXISTS', job, 'checkpoint')
     local keys = { unpack(KEYS, 1, ${keyCount}) }
     keys[12] = job
-    local result = finish(keys, { unpack(ARGV, i + 2, i + ${argCount + 1}) })
+    local result = finish(keys, { unpack(ARGV, i + 3, i + ${argCount + 2}) })
     if missing > 0 and (type(result) ~= 'number' or result >= 0) then
       if not take then
-        sort(ARGV[2], ARGV[3], ARGV[4], ${sortedAtOnce})
-        take = taker(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], { unpack(ARGV, 9, firstSuccess - 1) })
+        sort(ARGV[1], ARGV[2], ARGV[3], ${sortedAtOnce})
+        take = taker(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], { unpack(ARGV, 8, firstSuccess - 1) })
       end
       local taken = take(ARGV[i])
       missing = taken and missing - 1 or 0
@@ -119,7 +127,7 @@ for i = firstSuccess, #ARGV, ${argCount + 2} do
 end
 if done > 0 then
   redis.call('HINCRBY', KEYS[18], 'finished', done)
-  redis.call('HINCRBY', KEYS[18], 'busyUs', ARGV[1])
+  redis.call('HINCRBY', KEYS[18], 'busyUs', string.format('%.0f', busyUs))
 end
 return out`,
     { whenFull: true },

@@ -17,6 +17,14 @@ const ownFolder =
   new URL('.', import.meta.url).href
 
 export function describeError(error: unknown): SlotError {
+  try {
+    return described(error)
+  } catch {
+    return { message: 'Thrown: something that throws when it is looked at' }
+  }
+}
+
+function described(error: unknown): SlotError {
   if (!isError(error)) return { message: `Thrown: ${inspectBriefly(error)}`.slice(0, maxMessageChars) }
   const name = nameOf(error)
   const stack = read(error, 'stack')
@@ -73,9 +81,19 @@ function describeCauses(error: object): string {
     cause = isError(cause) ? read(cause, 'cause') : undefined
   }
   const several = read(error, 'errors')
-  if (told.length === 0 && types.isNativeError(error) && Array.isArray(several))
-    return several.slice(0, mostCauses).map(headline).join('; ')
+  if (told.length === 0 && types.isNativeError(error) && Array.isArray(several)) return headlines(several).join('; ')
   return told.join(' ← ')
+}
+
+/** By its places: the methods of an array that somebody threw may be anything. */
+function headlines(several: readonly unknown[]): string[] {
+  const told: string[] = []
+  try {
+    for (let at = 0; at < Math.min(several.length, mostCauses); at++) told.push(headline(several[at]))
+  } catch {
+    // What was told so far.
+  }
+  return told
 }
 
 const headline = (value: unknown): string =>

@@ -1,7 +1,9 @@
 import { EventEmitter, once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type IncomingMessage, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import { join } from 'node:path'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { Admission } from '../../src/api/admission.ts'
@@ -62,10 +64,14 @@ t.test('who pulls without reading is refused in the end, and loses nothing', asy
   }
   // By a unix socket, of which the kernel takes 200 kB for those who do not read. Of a TCP socket it may take some MB, which then
   // count as sent.
-  const path = join(t.testdir(), 'api.sock')
+  // A path of 107 characters is all that a socket may have.
+  const path = join(await mkdtemp(join(tmpdir(), 'muster-')), 'api.sock')
   const entrance = createServer((request, response) => api.app.server.emit('request', request, response)).listen(path)
   await once(entrance, 'listening')
-  t.teardown(() => entrance.close())
+  t.teardown(async () => {
+    entrance.close()
+    await rm(dirname(path), { recursive: true, force: true })
+  })
   const clients: Socket[] = []
   const pullWithoutReading = (): void => {
     const socket = connect(path)

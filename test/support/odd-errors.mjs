@@ -25,6 +25,16 @@ export const oddErrors = {
     return error
   },
   causeGetter: withGetter('cause'),
+  causesProxy: () => {
+    const error = new AggregateError([], 'several')
+    error.errors = new Proxy([], { get: throwing })
+    return error
+  },
+  causesSlice: () => {
+    const error = new AggregateError([], 'several')
+    error.errors = Object.assign([1], { slice: () => 5, map: throwing })
+    return error
+  },
   constructorNull: withField('constructor', null),
   deepMessage: withField('message', JSON.parse(`${'['.repeat(50_000)}${']'.repeat(50_000)}`)),
 }

@@ -228,6 +228,12 @@ const lossyValues = {
   NaN: () => Number.NaN,
   Infinity: () => Number.NEGATIVE_INFINITY,
   toJSON: () => ({ toJSON: throwing }),
+  Error: () => new Error('not thrown'),
+  RegExp: () => /x/,
+  Number: () => new Number(Number.NaN),
+  Date: () => new Date(Number.NaN),
+  generator: () => (function* () {})(),
+  function: () => ({ f: () => 1 }),
 }
 
 class Inner extends Error {}

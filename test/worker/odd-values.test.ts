@@ -49,7 +49,23 @@ t.test('an error is told with its class, its cause and the frames of its own cod
 
 t.test('values that JSON would drop or change are refused with the reason', async t => {
   const { node } = await startWorker(t)
-  for (const what of ['Map', 'Set', 'WeakMap', 'ArrayBuffer', 'view', 'NaN', 'Infinity', 'toJSON', 'Promise']) {
+  for (const what of [
+    'Map',
+    'Set',
+    'WeakMap',
+    'ArrayBuffer',
+    'view',
+    'NaN',
+    'Infinity',
+    'toJSON',
+    'Promise',
+    'Error',
+    'RegExp',
+    'Number',
+    'Date',
+    'generator',
+    'function',
+  ]) {
     for (const nested of [false, true]) {
       if (what === 'Promise' && !nested) continue
       const [id] = node.add({ type: 'lossy', payload: { json: { what, nested } } }) as [string]
