@@ -89,7 +89,7 @@ export class Room {
     const short = this.#disks.find(({ freeBytes, keptBytes }) => freeBytes - diskBytes < keptBytes)
     return (
       short &&
-      `Disk: ${inWords(short.freeBytes)} are free under ${short.folder}, and ${inWords(short.keptBytes)} are kept for the jobs at hand. Finished jobs still have room: free some space there, collect or cancel some, or set MUSTER_DISK_RESERVE_MB.`
+      `Disk: ${inWords(Math.max(0, short.freeBytes - diskBytes))} are free under ${short.folder} (what was just let in counts), and ${inWords(short.keptBytes)} are kept for the jobs at hand. Finished jobs still have room: free some space there, collect or cancel some, or set MUSTER_DISK_RESERVE_MB.`
     )
   }
 
