@@ -30,9 +30,9 @@ export const fleetMoves: readonly Move[] = [
   },
   {
     ...{ name: 'deploy handlers', group: 'fleet', weight: 3, stream: 'disturbances', needs: 'deployment' },
-    async run({ http, model, deployment }, random) {
-      const version = deployment?.nextVersion() as number
-      const body = (deployment as Deployment).handlers.replace('const deployed = 0', `const deployed = ${version}`)
+    async run(stage, random) {
+      const { http, model } = stage
+      const { version, body } = nextHandlers(stage)
       model.history.around(Date.now(), `version ${version} of the handlers is deployed`)
       model.versions.asked(version, Date.now())
       const reply = await http.call('PUT', '/handlers', { headers: { 'content-type': 'text/javascript' }, body })
@@ -41,6 +41,28 @@ export const fleetMoves: readonly Move[] = [
       else if (reply.status !== 503)
         model.fault('wrong answer', reply.at, `PUT /handlers: ${reply.status} ${reply.bytes.toString().slice(0, 600)}`)
       await delay(random.int(0, 3000))
+    },
+  },
+  {
+    ...{ name: 'take a type away', group: 'fleet', weight: 2, stream: 'disturbances', needs: 'deployment' },
+    /** Its jobs wait meanwhile, and run once the handlers have it again. */
+    async run(stage, random) {
+      const { http, model } = stage
+      const put = async (body: string): Promise<number> =>
+        (await http.insist('PUT', '/handlers', { headers: { 'content-type': 'text/javascript' }, body })).status
+      const [less, all] = [
+        nextHandlers(stage).body.replace("type: 'd.version'", "type: 'd.absent'"),
+        nextHandlers(stage),
+      ]
+      model.history.around(Date.now(), 'the handlers lose the type "d.version"')
+      const statuses = [await put(less)]
+      await delay(random.int(0, 6000))
+      model.history.around(Date.now(), `version ${all.version} of the handlers is deployed, with the type "d.version"`)
+      model.versions.asked(all.version, Date.now())
+      statuses.push(await put(all.body))
+      if (statuses[1] === 200) model.versions.answered(all.version, Date.now())
+      if (statuses.some(status => status !== 200))
+        model.fault('wrong answer', Date.now(), `PUT /handlers: ${statuses.join(', ')}`)
     },
   },
   {
@@ -59,6 +81,12 @@ export const fleetMoves: readonly Move[] = [
     run: async (stage, random) => await terminate(stage, random, true),
   },
 ]
+
+function nextHandlers({ deployment }: Stage): { version: number; body: string } {
+  const { handlers } = deployment as Deployment
+  const version = (deployment as Deployment).nextVersion()
+  return { version, body: handlers.replace('const deployed = 0', `const deployed = ${version}`) }
+}
 
 async function terminate(stage: Stage, random: Random, force: boolean): Promise<void> {
   const fleet = await stage.http.insist('GET', '/fleet')
