@@ -9,6 +9,7 @@ const root = fileURLToPath(new URL('../src', import.meta.url))
 const ground = [
   'disk-space',
   'errors',
+  'process-identity',
   'refusals',
   'settings',
   'stopped-process',
@@ -24,6 +25,7 @@ const rooms: Record<string, readonly string[]> = {
   refusals: [],
   'disk-space': ['within'],
   'stopped-process': [],
+  'process-identity': [],
   terminal: [],
   'trusted-authorities': [],
   settings: [],

@@ -7,8 +7,8 @@
  */
 import { readFileSync } from 'node:fs'
 import type { FastifyBaseLogger } from 'fastify'
+import { signalProcess } from '../../process-identity.ts'
 import { isStopped } from '../../stopped-process.ts'
-import { signalProcess } from './process-identity.ts'
 
 export interface WatchedProcess {
   readonly id: string
