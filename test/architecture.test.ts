@@ -9,7 +9,9 @@ const root = fileURLToPath(new URL('../src', import.meta.url))
 const ground = [
   'disk-space',
   'errors',
+  'marked-processes',
   'process-identity',
+  'process-owner',
   'refusals',
   'settings',
   'stopped-process',
@@ -26,6 +28,8 @@ const rooms: Record<string, readonly string[]> = {
   'disk-space': ['within'],
   'stopped-process': [],
   'process-identity': [],
+  'process-owner': ['process-identity'],
+  'marked-processes': ['process-owner'],
   terminal: [],
   'trusted-authorities': [],
   settings: [],

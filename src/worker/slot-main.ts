@@ -6,6 +6,7 @@ import { Socket } from 'node:net'
 import { Worker } from 'node:worker_threads'
 import { StartupError } from '../errors.ts'
 import { loadHandlers } from '../handlers/catalogue.ts'
+import { endWithAgent } from './end-with-agent.ts'
 import { encodeFrame, FrameReader } from './frames.ts'
 import { SlotOutput } from './slot-output.ts'
 import type { FromSlot, ToSlot } from './slot-protocol.ts'
@@ -28,12 +29,9 @@ watchdog.unref()
 const pipe = new Socket({ fd: 3, readable: true, writable: true })
 const output = new SlotOutput(pipe)
 
-/** The agent is gone: so is this slot, with everything that the handler started. */
-const endGroup = (): void => {
-  process.kill(-process.pid, 'SIGKILL')
-}
-pipe.on('error', endGroup)
-pipe.on('end', endGroup)
+// The agent is gone: so is this slot, with everything that the handler started.
+pipe.on('error', endWithAgent)
+pipe.on('end', endWithAgent)
 
 /** The last words before the slot ends itself: they must have left, but nothing may hold that up for long. */
 const endWith = (message: FromSlot): void => {

@@ -4,14 +4,13 @@
  * handler started.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
 import type { Duplex, Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import type { AttemptError } from '../contract/worker-protocol.ts'
+import { endMarked, newMark, slotMark } from '../marked-processes.ts'
 import { childEnvironment } from '../settings/child-environment.ts'
 import { removeAttemptFolder } from './attempt-folder.ts'
 import { describeDeath } from './describe-death.ts'
-import { endMarked, slotMark } from './end-marked.ts'
 import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
 import { toLogLines } from './log-lines.ts'
 import { countOomKills, goFirst } from './oom-score.ts'
@@ -60,7 +59,7 @@ export class SlotProcess {
   /** It said nonsense: nothing more of it is read. */
   #isCorrupt = false
   /** Inherited by whatever its handlers start. */
-  readonly #mark = randomUUID()
+  readonly #mark = newMark()
   readonly #oomKillsBefore = countOomKills()
 
   constructor(options: SlotProcessOptions) {

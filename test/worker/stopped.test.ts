@@ -86,6 +86,16 @@ t.test('with its slot, too: the node makes it go on, and the run-time limit ends
   t.not((await resultOf(await put('who'))).agent, agent, 'it was replaced')
 })
 
+t.test('a stopped slot ends with its worker', async t => {
+  const { put, resultOf } = await start(t)
+  const { agent, slot } = await resultOf(await put('who'))
+  process.kill(slot, 'SIGSTOP')
+  await until(() => isStopped(slot))
+  process.kill(agent, 'SIGKILL')
+  await until(() => !isAlive(slot))
+  t.not((await resultOf(await put('who'))).agent, agent)
+})
+
 t.test('what is stopped, and what is not', async t => {
   t.notOk(isStopped(process.pid))
   t.notOk(isStopped(2 ** 30))

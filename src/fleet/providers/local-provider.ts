@@ -13,8 +13,9 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
-import { type InstanceRecord, InstanceRecords } from './instance-records.ts'
+import { endOrphans } from '../../marked-processes.ts'
 import { processIdentity, signalProcess } from '../../process-identity.ts'
+import { type InstanceRecord, InstanceRecords } from './instance-records.ts'
 import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Provider } from './provider.ts'
 import { StoppedWatch } from './stopped-watch.ts'
 import type { WorkerUser } from './worker-user.ts'
@@ -137,12 +138,13 @@ class LocalProvider implements Provider {
     this.#changes.removeAllListeners()
   }
 
-  /** Their slots end with them, by themselves: each looks whether its agent is there. */
+  /** Their slots end with them: by themselves, unless a signal has stopped them. */
   endNow(): void {
     this.#closed = true
-    for (const record of this.#byId.values()) {
-      if (this.#checkAlive(record)) this.#attempt('a worker could not be killed', () => this.#kill(record))
-    }
+    const running = [...this.#byId.values()].filter(record => this.#checkAlive(record))
+    for (const record of running) this.#attempt('a worker could not be killed', () => this.#kill(record))
+    this.#attempt('it is unknown whether workers have ended', () => blockUntilGone(running))
+    this.#endOrphans()
   }
 
   async #stopAll(): Promise<void> {
@@ -279,6 +281,7 @@ class LocalProvider implements Provider {
     // What the worker started may outlive it. Its pid stays taken as long as its group has members, so this hits nobody else,
     // unless all are gone and the pid is in use again: then a stranger leads the group.
     if (processIdentity(record.pid) === undefined) signalProcess(-record.pid, 'SIGKILL')
+    this.#endOrphans()
     this.#note(record)
     this.#prune()
     const { log } = this.#options
@@ -287,6 +290,12 @@ class LocalProvider implements Provider {
       log.warn({ ...details, logFile: this.#records.logFile(record.id) }, 'a worker process ended by itself')
     else log.info(details, 'a worker process ended')
     this.#changes.emit('change')
+  }
+
+  /** Slots of workers that are gone, and what these started, if they could not end by themselves. */
+  #endOrphans(): void {
+    const { user } = this.#options
+    endOrphans(user === undefined ? [] : [user.uid])
   }
 
   #prune(): void {
@@ -309,6 +318,14 @@ class LocalProvider implements Provider {
       this.#options.log.error({ err: error, dataDir: this.#options.dataDir }, failed)
     }
   }
+}
+
+/** Only when workers are gone can be told what they leave behind. For a caller that ends next: nothing else happens meanwhile. */
+function blockUntilGone(records: readonly InstanceRecord[]): void {
+  const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
+  const deadline = performance.now() + killTimeoutMs
+  while (records.some(({ pid, identity }) => processIdentity(pid) === identity) && performance.now() < deadline)
+    Atomics.wait(nobodyWakes, 0, 0, pollMs)
 }
 
 function toInstance({ id, pool, slots, decisionId, launchedAt, terminatingAt }: InstanceRecord): Instance {
