@@ -45,6 +45,7 @@ import { openWrites } from './redis/open-writes.ts'
 import { Refusals } from './refusals.ts'
 import type { Settings } from './settings.ts'
 import { describeBundle } from './worker/load-bundle.ts'
+import { removeLeftovers } from './worker/remove-leftovers.ts'
 
 export interface RunningNode {
   /** Where it can be reached from this machine, like http://127.0.0.1:5000. */
@@ -99,6 +100,7 @@ export async function startNode(settings: Settings, log: Logger, reread?: () => 
 async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promise<Omit<RunningNode, 'stop'>> {
   // Code of users runs as the user of the workers, also when it is only looked at.
   const user = findWorkerUser(settings.workerUser)
+  removeLeftovers()
   // Loaded once, before all else: what is wrong with them ends the start.
   const own = settings.handlers === '' ? undefined : await bundleHandlers(settings.handlers)
   const declared = own === undefined ? [] : await describeBundle(own, settings.handlers, user)
@@ -179,7 +181,10 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   metrics?.start()
   return {
     ...{ url, app, needsKey: !access.isOpen, counts: () => jobs.counts() },
-    endNow: () => provider?.endNow?.(),
+    endNow() {
+      provider?.endNow?.()
+      removeLeftovers()
+    },
   }
 }
 

@@ -1,9 +1,11 @@
 /** A bundle of handlers as a file that slots can load, under the name of its version. */
+import { rmSync } from 'node:fs'
 import { chown, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { StartupError } from '../errors.ts'
 import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
+import { ownerName } from '../process-owner.ts'
 import { describeHandlers } from './describe-handlers.ts'
 import type { ProcessUser } from './slot-process.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
@@ -13,13 +15,41 @@ export interface BundleFile {
   remove(): Promise<void>
 }
 
+/** Their names go on with that of the process that made them. */
+export const bundleFolders = 'muster-handlers-'
+
+/** Those that this process has made and not yet removed. */
+const folders = new Set<string>()
+process.once('exit', () => {
+  for (const folder of folders) removeNow(folder)
+})
+
+/** Never throws. */
+function removeNow(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true })
+  } catch {
+    // It stays, until another worker or node starts here.
+  }
+}
+
 /** @param user who is to read it; undefined: the user of this process */
 export async function writeBundle({ code, digest }: HandlersBundle, user?: ProcessUser): Promise<BundleFile> {
-  const folder = await mkdtemp(join(tmpdir(), 'muster-handlers-'))
+  const folder = await mkdtemp(join(tmpdir(), `${bundleFolders}${ownerName()}-`))
+  folders.add(folder)
+  const remove = async (): Promise<void> => {
+    await rm(folder, { recursive: true, force: true })
+    folders.delete(folder)
+  }
   const path = join(folder, `${digest}.mjs`)
-  await writeFile(path, code)
-  if (user !== undefined) await chown(folder, user.uid, user.gid)
-  return { path, remove: async () => await rm(folder, { recursive: true, force: true }) }
+  try {
+    await writeFile(path, code)
+    if (user !== undefined) await chown(folder, user.uid, user.gid)
+  } catch (error) {
+    await remove()
+    throw error
+  }
+  return { path, remove }
 }
 
 /**

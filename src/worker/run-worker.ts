@@ -5,6 +5,7 @@ import type { Settings } from '../settings.ts'
 import { Worker } from './agent.ts'
 import { fetchHandlers } from './fetch-handlers.ts'
 import { type BundleFile, describeBundle, writeBundle } from './load-bundle.ts'
+import { removeLeftovers } from './remove-leftovers.ts'
 import type { StopReason } from './worker-options.ts'
 
 export interface RunWorkerOptions {
@@ -29,6 +30,7 @@ const ec2InstancePattern = /^i-[0-9a-f]{8,17}$/
  */
 export async function runWorker({ settings, queue, instanceId, log }: RunWorkerOptions): Promise<number> {
   const id = instanceId ?? process.env.MUSTER_INSTANCE_ID
+  removeLeftovers()
   const { file, ...found } = await findHandlers(settings, log)
   const worker = new Worker({
     settings: { ...settings, handlers: file?.path ?? '' },
