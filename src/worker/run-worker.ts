@@ -1,4 +1,5 @@
 /** What `muster worker` does: runs one worker until it is told to go, by a signal or by a node. */
+import { constants } from 'node:os'
 import type { Logger } from 'pino'
 import { bundleHandlers, canBundle } from '../handlers/bundle-handlers.ts'
 import type { Settings } from '../settings.ts'
@@ -31,7 +32,12 @@ const ec2InstancePattern = /^i-[0-9a-f]{8,17}$/
 export async function runWorker({ settings, queue, instanceId, log }: RunWorkerOptions): Promise<number> {
   const id = instanceId ?? process.env.MUSTER_INSTANCE_ID
   removeLeftovers()
-  const { file, ...found } = await findHandlers(settings, log)
+  // Nothing is to be drained yet. An exit removes what was made so far, the death by a signal does not.
+  const leave = (signal: NodeJS.Signals): void => process.exit(128 + constants.signals[signal])
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, leave)
+  const { file, ...found } = await findHandlers(settings, log).finally(() => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.off(signal, leave)
+  })
   const worker = new Worker({
     settings: { ...settings, handlers: file?.path ?? '' },
     queue,

@@ -130,6 +130,23 @@ t.test('its handlers are removed by the next worker, those of living ones stay',
   t.same(left('muster-handlers-'), ['muster-handlers-ofOld1'], 'whose owner is not known')
 })
 
+t.test('a worker that is told to go while it looks at its handlers removes them', async t => {
+  const folder = t.testdir({ 'handlers.mjs': 'setInterval(() => {}, 1000); await new Promise(() => {})', tmp: {} })
+  const temporary = join(folder, 'tmp')
+  const env = {
+    ...process.env,
+    TMPDIR: temporary,
+    MUSTER_HANDLERS: join(folder, 'handlers.mjs'),
+    MUSTER_CONFIG_FILE: '/nonexistent',
+  }
+  const child = spawn(process.execPath, [workerProcess], { env, stdio: 'ignore' })
+  t.teardown(() => child.kill('SIGKILL'))
+  await until(() => readdirSync(temporary).some(name => name.startsWith('muster-handlers-')))
+  child.kill('SIGTERM')
+  t.same(await once(child, 'exit'), [143, null])
+  t.same(readdirSync(temporary), [])
+})
+
 t.test('a process that exits removes its handlers, wherever it is', async t => {
   const folder = t.testdir({})
   const file = new URL('../../dist/worker/load-bundle.js', import.meta.url).href
