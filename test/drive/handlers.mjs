@@ -47,6 +47,8 @@ const oddThings = {
   bigint: () => 10n ** 30n,
   symbol: () => Symbol('odd'),
   function: () => spin,
+  method: () => [{ call: spin }],
+  regExp: () => ({ is: /x/ }),
   object: () => ({ code: 5, message: { deep: true } }),
   bare: () => Object.create(null),
   cyclic: () => {
@@ -155,7 +157,7 @@ const strangeThings = {
   undefined: () => undefined,
   date: () => new Date(0),
   json: () => ({ toJSON: () => 'from toJSON' }),
-  holes: () => [undefined, () => 1, 3],
+  holes: () => [undefined, null, 3],
   dropped: () => ({ kept: 1, dropped: undefined }),
   surrogate: () => '\ud800 alone',
   proto: () => JSON.parse('{"__proto__": {"admin": true}, "constructor": 1}'),
@@ -168,6 +170,8 @@ const strangeThings = {
   bigint: () => 1n,
   symbol: () => Symbol('value'),
   function: () => spin,
+  method: () => [{ call: spin }],
+  regExp: () => ({ is: /x/ }),
   cyclic: () => {
     const one = {}
     one.self = one

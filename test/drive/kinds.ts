@@ -96,7 +96,7 @@ const strangeValues: Readonly<Record<string, Expected>> = {
   deep: jsonValue(nested(200)),
   thenable: jsonValue('then'),
 }
-const refusedValues = ['bigint', 'symbol', 'function', 'cyclic', 'throwsJson', 'tooDeep']
+const refusedValues = ['bigint', 'symbol', 'function', 'method', 'regExp', 'cyclic', 'throwsJson', 'tooDeep']
 
 function nested(depth: number): unknown {
   let value: unknown[] = []
