@@ -12,10 +12,10 @@ t.test('it is dead after three, with the evidence; all others finish, and the fl
   const file = join(t.testdir(), 'handlers.js')
   await writeFile(
     file,
-    `import { setTimeout as pause } from 'node:timers/promises'
+    `import { setTimeout as delay } from 'node:timers/promises'
 import { defineHandler } from 'muster'
-export const killer = defineHandler({ type: 'killer', handle: async () => { process.kill(process.ppid, 'SIGKILL'); await pause(60000) } })
-export const nap = defineHandler({ type: 'nap', handle: async ms => { await pause(ms); return ms } })
+export const killer = defineHandler({ type: 'killer', handle: async () => { process.kill(process.ppid, 'SIGKILL'); await delay(60000) } }) // pause: of the handler
+export const nap = defineHandler({ type: 'nap', handle: async ms => { await delay(ms); return ms } }) // pause: of the handler
 `,
   )
   const node = await startNodeProcess(

@@ -18,14 +18,14 @@ const longLeaseMs = '600000'
 const start = async (t: Test) => {
   const folder = t.testdir({
     'handlers.mjs': `import { defineHandler } from 'muster'
-import { setTimeout as pause } from 'node:timers/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 const pids = () => ({ agent: process.ppid, slot: process.pid })
 export const who = defineHandler({ type: 'who', handle: pids })
 export const stop = defineHandler({ type: 'stop', handle: () => { process.kill(process.ppid, 'SIGSTOP'); return pids() } })
 export const stopAll = defineHandler({ type: 'stopAll', handle: async () => {
   process.kill(process.ppid, 'SIGSTOP')
   process.kill(process.pid, 'SIGSTOP')
-  await pause(60_000)
+  await delay(60_000) // pause: of the handler
 } })`,
   })
   const node = await startNodeProcess(
