@@ -34,6 +34,20 @@ return redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])`,
   { whenFull: true },
 )
 
+/**
+ * KEYS: cancelled, cancelledData, uncollectedDead. ARGV: when, Work ID, record. The same for a dead job, if its failure
+ * was handed out to nobody; from then on it is handed out no more. Returns 0, and changes nothing, when it was: a job has
+ * one outcome. One whose cancelling broke off has a record already.
+ */
+const keepOfDead = new Script<number>(
+  'keep_cancelled_dead',
+  `if redis.call('ZREM', KEYS[3], ARGV[2]) == 0 and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+return 1`,
+  { whenFull: true },
+)
+
 /** Scripts rather than transactions: a full Redis takes no transaction, not even to delete. KEYS: cancelled, cancelledData. ARGV: Work IDs. */
 const dropRecords = new Script<number>(
   'drop_cancelled',
@@ -61,7 +75,7 @@ export async function readCancelled(queue: JobQueue, workId: string): Promise<Ca
 }
 
 /**
- * Cancels a job that has not succeeded; cancelling twice is fine.
+ * Cancels a job that has not succeeded, and whose failure was not handed out; cancelling twice is fine.
  * @throws Problem job_not_found, job_finished, and what mayCancel throws
  */
 export async function cancelJob(
@@ -82,12 +96,15 @@ export async function cancelJob(
     if (job.finishedOn !== undefined && (await job.isCompleted()))
       throw new Problem('job_finished', `The job ${workId} has succeeded already.`)
     const record = toRecord(job, workId)
-    await keepRecord(queue, record)
+    const isDead = job.finishedOn !== undefined && (await job.isFailed())
+    if (!isDead) await keepRecord(queue, record)
+    else if (!(await keepRecordOfDead(queue, record)))
+      throw new Problem('job_finished', `The job ${workId} has failed, and its failure was handed out.`)
     const token = await queue.redis.get(`${queue.jobKey(workId)}:lock`)
-    // Without a lease it may just have succeeded: then it is looked at again.
-    const succeeded = token === null && (await job.isCompleted())
+    // Without a lease it may just have ended: then it is looked at again.
+    const hasEnded = token === null && !isDead && ((await job.isCompleted()) || (await job.isFailed()))
     const removed =
-      !succeeded &&
+      !hasEnded &&
       (token === null ? (await queue.backend.remove(workId, false)) === 1 : await endLease(queue, job, token))
     if (removed) {
       await dropFromIndexes(queue, workId, job.name)
@@ -125,6 +142,13 @@ const toRecord = (job: Job<JobData>, workId: string): CancelledJob => ({
 async function keepRecord(queue: JobQueue, record: CancelledJob): Promise<void> {
   const { cancelled, cancelledData } = queue.keys
   await keep.run(queue.redis, [cancelled, cancelledData], [record.cancelledAt, record.workId, JSON.stringify(record)])
+}
+
+/** @returns false, and nothing is kept, when its failure was handed out */
+async function keepRecordOfDead(queue: JobQueue, record: CancelledJob): Promise<boolean> {
+  const { cancelled, cancelledData, uncollectedDead } = queue.keys
+  const names = [cancelled, cancelledData, uncollectedDead]
+  return (await keepOfDead.run(queue.redis, names, [record.cancelledAt, record.workId, JSON.stringify(record)])) === 1
 }
 
 const dropRecord = (queue: JobQueue, workId: string): Promise<unknown> => dropCancelled(queue, [workId])
