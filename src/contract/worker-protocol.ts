@@ -175,10 +175,20 @@ const ClaimedTypes = Type.Optional(
   }),
 )
 
+/** Of a worker that follows the handlers of the nodes. */
+const FollowedHandlers = Type.Optional(
+  Type.String({
+    maxLength: 128,
+    description:
+      'The digest of the handlers of the nodes that this worker runs. It is given no job while the node has others. Left out: it runs handlers of its own',
+  }),
+)
+
 export const ClaimRequest = Type.Object({
   workerId: Type.String(),
   queue: Type.String(),
   types: ClaimedTypes,
+  handlers: FollowedHandlers,
   max: Type.Integer({ minimum: 1, maximum: 1000 }),
   waitMs: Type.Optional(
     Type.Integer({ minimum: 0, maximum: 30_000, description: 'How long the reply may wait for the first job' }),
@@ -227,6 +237,7 @@ export const CompleteRequest = Type.Object({
   queue: Type.String(),
   results: Type.Array(Completion, { minItems: 1, maxItems: 1000 }),
   types: ClaimedTypes,
+  handlers: FollowedHandlers,
   claim: Type.Optional(
     Type.Integer({ minimum: 0, maximum: 1000, description: 'Also claim up to this many, without waiting' }),
   ),

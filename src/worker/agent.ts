@@ -88,6 +88,7 @@ export class Worker {
       follows &&
       new HandlersUpdates({
         ...{ client: this.#client, digest: follows.digest, passEnv: settings.passEnv, log },
+        onSettled: () => this.#claims?.poke(),
         onFile: (path, types) => this.#onHandlers(path, types),
       })
     this.#watch =
@@ -179,6 +180,7 @@ export class Worker {
       inlineBytes: settings.inlineBytes,
       updates,
       wanted: () => this.#wanted(),
+      handlers: () => this.#handlers?.claimedDigest,
       onReply: reply => this.#onReply(reply),
       onRecovered: () => this.#claims?.poke(),
       onForgotten: attempts => this.#forget(attempts),
@@ -188,6 +190,7 @@ export class Worker {
     this.#claims = new ClaimLoop({
       ...base,
       wanted: () => (this.#mayClaim() ? this.#wanted() : 0),
+      handlers: () => this.#handlers?.claimedDigest,
       onReply: reply => this.#onReply(reply),
       onDrain: () => void this.#end('ordered'),
       register,
@@ -240,7 +243,8 @@ export class Worker {
 
   /** Jobs to ask for, beyond those that calls on their way already ask for. */
   #wanted(): number {
-    if (this.#ending !== undefined || this.#reporter?.isBlocked !== false) return 0
+    if (this.#ending !== undefined || this.#reporter?.isBlocked !== false || this.#handlers?.isBetween === true)
+      return 0
     const asked = this.#reporter.askedCount + (this.#claims?.askedCount ?? 0)
     return Math.min(1000, Math.max(0, this.#pool.appetite - asked))
   }

@@ -16,6 +16,8 @@ export interface ClaimLoopOptions {
   readonly log: Logger
   /** How many jobs to ask for now; 0: none. */
   readonly wanted: () => number
+  /** The digest of the handlers of the nodes that run here; undefined: they are this worker's own. */
+  readonly handlers: () => string | undefined
   readonly onReply: (reply: ClaimReply) => void
   readonly onDrain: () => void
   /** The node does not know this worker: introduces it. */
@@ -78,7 +80,9 @@ export class ClaimLoop {
     const { moveCount } = client
     this.#asked = max
     try {
-      const reply = await client.claim({ workerId, queue, max, waitMs }, { waitMs, signal: this.#aborting.signal })
+      const handlers = this.#options.handlers()
+      const body = { workerId, queue, max, waitMs, ...(handlers !== undefined && { handlers }) }
+      const reply = await client.claim(body, { waitMs, signal: this.#aborting.signal })
       this.#asked = 0
       onReply(reply)
       const wasWait = reply.jobs.length > 0 || performance.now() - startedMs > quickMs || client.moveCount !== moveCount

@@ -17,6 +17,8 @@ export interface HandlersUpdatesOptions {
   /** Of the handlers that it starts with; undefined: the built-in ones alone. */
   readonly digest: string | undefined
   readonly passEnv: readonly string[]
+  /** Jobs may be claimed again: others were taken over, or those before stay. */
+  readonly onSettled: () => void
   /** There are others, which can be loaded. */
   readonly onFile: (path: string, types: readonly HandlerDescription[]) => void
   readonly log: Logger
@@ -32,10 +34,21 @@ export class HandlersUpdates {
   #digest: string | undefined
   #updating: Promise<void> | undefined
   #notBeforeMs = Number.NEGATIVE_INFINITY
+  #hasFailed = false
 
   constructor(options: HandlersUpdatesOptions) {
     this.#options = options
     this.#digest = options.digest
+  }
+
+  /** Whether others are being taken over; not when they could not be had before: then work goes on meanwhile. */
+  get isBetween(): boolean {
+    return this.#updating !== undefined && !this.#hasFailed
+  }
+
+  /** What claims say to run; undefined: none of the nodes, or those before, since others could not be had. */
+  get claimedDigest(): string | undefined {
+    return this.#hasFailed ? undefined : this.#digest
   }
 
   /** A node says which there are. */
@@ -44,6 +57,7 @@ export class HandlersUpdates {
     if (performance.now() < this.#notBeforeMs) return
     this.#updating ??= this.#update().finally(() => {
       this.#updating = undefined
+      this.#options.onSettled()
     })
   }
 
@@ -65,11 +79,13 @@ export class HandlersUpdates {
       const types = await describeHandlers(file.path, passEnv)
       if (this.#stopping.signal.aborted) return
       this.#digest = digest
+      this.#hasFailed = false
       onFile(file.path, types)
       log.info({ digest }, 'new jobs run on other handlers')
     } catch (error) {
       if (this.#stopping.signal.aborted) return
       this.#notBeforeMs = performance.now() + pauseMs
+      this.#hasFailed = true
       log.warn({ err: error }, 'the handlers of the nodes could not be taken over; those before stay')
     }
   }

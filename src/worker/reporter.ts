@@ -24,6 +24,8 @@ export interface ReporterOptions {
   readonly updates: UpdateLoop
   /** How many jobs to ask for along with completions. */
   readonly wanted: () => number
+  /** The digest of the handlers of the nodes that run here; undefined: they are this worker's own. */
+  readonly handlers: () => string | undefined
   readonly onReply: (reply: CompleteReply) => void
   /** Completions can be delivered again. */
   readonly onRecovered: () => void
@@ -218,7 +220,7 @@ export class Reporter {
     const { client, workerId, queue, onReply, log } = this.#options
     const claim = this.#failing ? 0 : this.#options.wanted()
     this.#asked += claim
-    const head = JSON.stringify({ workerId, queue, claim }).slice(0, -1)
+    const head = JSON.stringify({ workerId, queue, claim, handlers: this.#options.handlers() }).slice(0, -1)
     let reply: CompleteReply
     try {
       reply = await client.complete(`${head},"results":[${batch.map(entry => entry.text).join(',')}]}`, {

@@ -139,6 +139,7 @@ export function addWorkers(app: App, api: Api): void {
           throw error
         },
       )
+      if (!runsCurrent(request.body)) return { leaseMs: settings.leaseMs, jobs: [], drain: false }
       const signal = signalOf(reply, stopping)
       const outdated = AbortSignal.any([signal, abortOnNews(request.body, types, signal)])
       const leases = await claims.claim({ workerId, types, max, waitMs, signal: outdated })
@@ -178,7 +179,7 @@ export function addWorkers(app: App, api: Api): void {
       const outcomes = results.map((result, index) => toOutcome(result, exact?.[index]))
       // Before they go back to the queue: the next claim of this worker is not to get them again.
       for (const outcome of outcomes) if (outcome.error?.code === typeUnsupported) await noteUnsupported(outcome)
-      const mayClaim = claim > 0 && !stopping.aborted
+      const mayClaim = claim > 0 && !stopping.aborted && runsCurrent(request.body)
       const [first, types] = mayClaim
         ? await Promise.all([fence.look(workerId, keyOf(request.caller)), typesOf(request.body)])
         : (['unknown', []] as const)
@@ -228,7 +229,13 @@ export function addWorkers(app: App, api: Api): void {
     return body.types === undefined ? declared : body.types.filter(type => declared.includes(type))
   }
 
-  /** A worker that is told to go, or that runs other types, while its claim waits is answered at once. */
+  /** A job that comes after a deployment runs on what was deployed: until a worker has it, it is given none. */
+  function runsCurrent({ handlers }: ClaimRequest | CompleteRequest): boolean {
+    const current = api.handlers.current?.digest
+    return handlers === undefined || current === undefined || handlers === current
+  }
+
+  /** A worker that is told to go, or that runs other types or handlers, while its claim waits is answered at once. */
   function abortOnNews(body: ClaimRequest, types: readonly string[], end: AbortSignal): AbortSignal {
     const { workerId } = body
     const news = new AbortController()
@@ -238,7 +245,11 @@ export function addWorkers(app: App, api: Api): void {
         () => undefined,
       )
     }
-    const offs = [api.bell.on(`worker:${workerId}`, look), api.bell.on(claimsOf(workerId), look)]
+    const offs = [
+      api.bell.on(`worker:${workerId}`, look),
+      api.bell.on(claimsOf(workerId), look),
+      api.handlers.onChange(() => runsCurrent(body) || news.abort()),
+    ]
     end.addEventListener('abort', () => {
       for (const off of offs) off()
     })
