@@ -5,7 +5,10 @@
 import type { Job } from 'bullmq'
 import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
+import type { RedisClient } from '../redis/connection.ts'
 import { Script } from '../redis/script.ts'
+import { bullScript } from './bull-batch.ts'
+import { bullFields, bullKeys, lockSuffix } from './bull-layout.ts'
 import type { JobData } from './job-data.ts'
 import { isStale, type JobQueue, workerOfToken } from './job-queue.ts'
 import { jobNotFound } from './queues.ts'
@@ -34,20 +37,6 @@ return redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])`,
   { whenFull: true },
 )
 
-/**
- * KEYS: cancelled, cancelledData, uncollectedDead. ARGV: when, Work ID, record. The same for a dead job, if its failure
- * was handed out to nobody; from then on it is handed out no more. Returns 0, and changes nothing, when it was: a job has
- * one outcome. One whose cancelling broke off has a record already.
- */
-const keepOfDead = new Script<number>(
-  'keep_cancelled_dead',
-  `if redis.call('ZREM', KEYS[3], ARGV[2]) == 0 and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 0 then return 0 end
-redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-return 1`,
-  { whenFull: true },
-)
-
 /** Scripts rather than transactions: a full Redis takes no transaction, not even to delete. KEYS: cancelled, cancelledData. ARGV: Work IDs. */
 const dropRecords = new Script<number>(
   'drop_cancelled',
@@ -62,6 +51,43 @@ const dropIndexes = new Script<number>(
 redis.call('ZREM', KEYS[5], ARGV[1])
 return redis.call('HDEL', KEYS[4], ARGV[1])`,
 )
+
+type Removal = 'removed' | 'moved' | 'succeeded' | 'handed out'
+const removals: Readonly<Record<number, Removal>> = { 1: 'removed', 0: 'moved', [-1]: 'succeeded', [-2]: 'handed out' }
+
+let unleased: Script<number> | undefined
+
+/**
+ * Cancels a job that nobody runs, in one step: were its state read before, it could end, and be handed out, in between.
+ * BullMQ's own script removes it. KEYS: cancelled, cancelledData, uncollected, uncollectedDead, leased, leases, lane. ARGV:
+ * Work ID, when, record, attempts in the record, prefix of BullMQ's keys.
+ * Returns 1; or, and changes nothing, 0 when it is not as the record says, -1 when it has succeeded, -2 when it is dead and
+ * its failure was handed out.
+ */
+function unleasedScript(redis: RedisClient): Script<number> {
+  unleased ??= new Script<number>(
+    'cancel_unleased',
+    `local function remove(KEYS, ARGV)
+${bullScript(redis, 'removeJob')}
+end
+local id, prefix = ARGV[1], ARGV[5]
+local job = prefix .. id
+if redis.call('ZSCORE', prefix .. '${bullKeys.completed}', id) then return -1 end
+if redis.call('EXISTS', job) == 0 then return 0 end
+if (redis.call('HGET', job, '${bullFields.attempts}') or '0') ~= ARGV[4] then return 0 end
+local isDead = redis.call('ZSCORE', prefix .. '${bullKeys.failed}', id)
+if isDead and not redis.call('ZSCORE', KEYS[4], id) then return -2 end
+if remove({ job, prefix .. 'repeat' }, { id, '0', prefix }) ~= 1 then return 0 end
+redis.call('ZADD', KEYS[1], ARGV[2], id)
+redis.call('HSET', KEYS[2], id, ARGV[3])
+for i = 3, 5 do redis.call('ZREM', KEYS[i], id) end
+redis.call('HDEL', KEYS[6], id)
+redis.call('ZREM', KEYS[7], id)
+return 1`,
+    { whenFull: true },
+  )
+  return unleased
+}
 
 /** A job that moves (is claimed, is given back) while it is cancelled is tried again this often. */
 const maxTries = 20
@@ -93,38 +119,40 @@ export async function cancelJob(
       return record
     }
     mayCancel(job.data.owner)
-    if (job.finishedOn !== undefined && (await job.isCompleted()))
-      throw new Problem('job_finished', `The job ${workId} has succeeded already.`)
     const record = toRecord(job, workId)
-    const isDead = job.finishedOn !== undefined && (await job.isFailed())
-    if (!isDead) await keepRecord(queue, record)
-    else if (!(await keepRecordOfDead(queue, record)))
+    const token = await queue.redis.get(`${queue.jobKey(workId)}${lockSuffix}`)
+    const removal = token === null ? await cancelUnleased(queue, record) : await cancelLeased(queue, job, record, token)
+    if (removal === 'succeeded') throw new Problem('job_finished', `The job ${workId} has succeeded already.`)
+    if (removal === 'handed out')
       throw new Problem('job_finished', `The job ${workId} has failed, and its failure was handed out.`)
-    const token = await queue.redis.get(`${queue.jobKey(workId)}:lock`)
-    // Without a lease it may just have ended: then it is looked at again.
-    const hasEnded = token === null && !isDead && ((await job.isCompleted()) || (await job.isFailed()))
-    const removed =
-      !hasEnded &&
-      (token === null ? (await queue.backend.remove(workId, false)) === 1 : await endLease(queue, job, token))
-    if (removed) {
-      await dropFromIndexes(queue, workId, job.name)
-      if (token !== null) bell.ring(`worker:${workerOfToken(token)}`)
-      return record
-    }
-    await dropRecord(queue, workId)
+    if (removal === 'moved') continue
+    if (token !== null) bell.ring(`worker:${workerOfToken(token)}`)
+    return record
   }
   throw new Problem('overloaded', `The job ${workId} changes hands too fast to be cancelled now.`)
 }
 
-/** Ends the running attempt under its own token, and the job with it. False when the lease moved meanwhile. */
-async function endLease(queue: JobQueue, job: Job<JobData>, token: string): Promise<boolean> {
+async function cancelUnleased(queue: JobQueue, record: CancelledJob): Promise<Removal> {
+  const { workId, type, attemptsMade, cancelledAt } = record
+  const { cancelled, cancelledData, uncollected, uncollectedDead, leased, leases, lane } = queue.keys
+  const names = [cancelled, cancelledData, uncollected, uncollectedDead, leased, leases, lane(type)]
+  const args = [workId, cancelledAt, JSON.stringify(record), attemptsMade, queue.bullPrefix]
+  const reply = await unleasedScript(queue.redis).run(queue.redis, names, args)
+  return removals[reply] ?? 'moved'
+}
+
+/** Ends the running attempt under its own token, and the job with it. 'moved' when the lease did meanwhile. */
+async function cancelLeased(queue: JobQueue, job: Job<JobData>, record: CancelledJob, token: string): Promise<Removal> {
+  await keepRecord(queue, record)
   try {
     await queue.backend.moveToFailed(job as never, 'cancelled', true, token, false)
-    return true
   } catch (error) {
-    if (isStale(error)) return false
-    throw error
+    if (!isStale(error)) throw error
+    await dropCancelled(queue, [record.workId])
+    return 'moved'
   }
+  await dropFromIndexes(queue, record.workId, job.name)
+  return 'removed'
 }
 
 const toRecord = (job: Job<JobData>, workId: string): CancelledJob => ({
@@ -143,15 +171,6 @@ async function keepRecord(queue: JobQueue, record: CancelledJob): Promise<void> 
   const { cancelled, cancelledData } = queue.keys
   await keep.run(queue.redis, [cancelled, cancelledData], [record.cancelledAt, record.workId, JSON.stringify(record)])
 }
-
-/** @returns false, and nothing is kept, when its failure was handed out */
-async function keepRecordOfDead(queue: JobQueue, record: CancelledJob): Promise<boolean> {
-  const { cancelled, cancelledData, uncollectedDead } = queue.keys
-  const names = [cancelled, cancelledData, uncollectedDead]
-  return (await keepOfDead.run(queue.redis, names, [record.cancelledAt, record.workId, JSON.stringify(record)])) === 1
-}
-
-const dropRecord = (queue: JobQueue, workId: string): Promise<unknown> => dropCancelled(queue, [workId])
 
 /** Forgets records of cancelled jobs. */
 export async function dropCancelled(queue: JobQueue, workIds: readonly string[]): Promise<void> {

@@ -174,6 +174,33 @@ t.test('the life of a job', async t => {
     await api.call('POST', '/pullCompleted?top=9')
   })
 
+  await t.test('a job that ends, and is handed out, while it is cancelled has that one outcome', async t => {
+    const { queue } = api.jobs.of('default')
+    const read = queue.job.bind(queue)
+    const fail = { error: { code: 'x', message: 'no', retryable: false } }
+    for (const outcome of [{ value: { json: 1 } }, fail]) {
+      const workId = await put(api, 'type=noop')
+      let pulled: unknown
+      // After the cancelling has read it, and before it removes it.
+      queue.job = async id => {
+        const job = await read(id)
+        queue.job = read
+        await worker.complete(await one(worker), outcome)
+        pulled = (await api.call('POST', '/pullCompleted?top=9&failed=include')).body
+        return job
+      }
+      const reply = await api.call('DELETE', `/jobs/${workId}`)
+      t.match(pulled, [{ 'Work ID': workId }])
+      t.equal(reply.body.code, 'job_finished')
+      t.match(await view(api, workId), { state: outcome === fail ? 'dead' : 'succeeded', attemptsMade: 1 })
+    }
+    const dead = await put(api, 'type=noop')
+    await worker.complete(await one(worker), fail)
+    t.equal((await api.call('DELETE', `/jobs/${dead}`)).status, 200, 'a failure that nobody was given')
+    t.match(await view(api, dead), { state: 'cancelled', attemptsMade: 1 })
+    t.strictSame((await api.call('POST', '/pullCompleted?top=9&failed=include')).body, [])
+  })
+
   await t.test('a cancel that broke off before the job was removed: the job is listed once, as what it is', async t => {
     const gone = await put(api, 'type=noop')
     await api.call('DELETE', `/jobs/${gone}`)
