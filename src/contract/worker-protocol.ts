@@ -180,7 +180,7 @@ const FollowedHandlers = Type.Optional(
   Type.String({
     maxLength: 128,
     description:
-      'The digest of the handlers of the nodes that this worker runs. It is given no job while the node has others. Left out: it runs handlers of its own',
+      'For a worker that runs the handlers of the nodes: the digest of those that it took over last. It is given no job while the node has others. Left out: it runs handlers of its own',
   }),
 )
 

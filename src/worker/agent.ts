@@ -152,7 +152,8 @@ export class Worker {
       startedAt: new Date().toISOString(),
       boot: ownBootReport(),
     }
-    const base = { client: this.#client, workerId: this.workerId, queue, log }
+    const handlers = (): string | undefined => this.#handlers?.claimedDigest
+    const base = { client: this.#client, workerId: this.workerId, queue, log, handlers }
     const heartbeat = new HeartbeatLoop({
       client: this.#client,
       leases: this.#leases,
@@ -180,7 +181,6 @@ export class Worker {
       inlineBytes: settings.inlineBytes,
       updates,
       wanted: () => this.#wanted(),
-      handlers: () => this.#handlers?.claimedDigest,
       onReply: reply => this.#onReply(reply),
       onRecovered: () => this.#claims?.poke(),
       onForgotten: attempts => this.#forget(attempts),
@@ -190,7 +190,6 @@ export class Worker {
     this.#claims = new ClaimLoop({
       ...base,
       wanted: () => (this.#mayClaim() ? this.#wanted() : 0),
-      handlers: () => this.#handlers?.claimedDigest,
       onReply: reply => this.#onReply(reply),
       onDrain: () => void this.#end('ordered'),
       register,
@@ -243,7 +242,7 @@ export class Worker {
 
   /** Jobs to ask for, beyond those that calls on their way already ask for. */
   #wanted(): number {
-    if (this.#ending !== undefined || this.#reporter?.isBlocked !== false || this.#handlers?.isBetween === true)
+    if (this.#ending !== undefined || this.#reporter?.isBlocked !== false || this.#handlers?.isUpdating === true)
       return 0
     const asked = this.#reporter.askedCount + (this.#claims?.askedCount ?? 0)
     return Math.min(1000, Math.max(0, this.#pool.appetite - asked))

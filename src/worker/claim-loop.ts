@@ -16,7 +16,7 @@ export interface ClaimLoopOptions {
   readonly log: Logger
   /** How many jobs to ask for now; 0: none. */
   readonly wanted: () => number
-  /** The digest of the handlers of the nodes that run here; undefined: they are this worker's own. */
+  /** Digest of the handlers of the nodes that this worker follows; undefined: it follows none. */
   readonly handlers: () => string | undefined
   readonly onReply: (reply: ClaimReply) => void
   readonly onDrain: () => void

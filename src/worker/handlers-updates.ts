@@ -2,10 +2,14 @@
  * Follows the handlers of the nodes:
  *
  *   current ──a heartbeat names another digest──▶ fetched ──▶ loaded in a process of its own ──▶ current
- *      ▲                                             └── it failed: what was current stays ──▶ (a pause) current
+ *      ▲                                             │          └── it failed: what was current stays, and works on
+ *      │                                             └── it failed: tried again after a pause
  *      └── new jobs run on them; what runs ends on those before
+ *
+ * From the moment that a node has others it gives no job to a claim that names those before.
  */
 import type { Logger } from 'pino'
+import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
 import { describeHandlers } from './describe-handlers.ts'
 import { checkedBundle } from './fetch-handlers.ts'
 import { type BundleFile, writeBundle } from './load-bundle.ts'
@@ -17,7 +21,7 @@ export interface HandlersUpdatesOptions {
   /** Of the handlers that it starts with; undefined: the built-in ones alone. */
   readonly digest: string | undefined
   readonly passEnv: readonly string[]
-  /** Jobs may be claimed again: others were taken over, or those before stay. */
+  /** An update is over, however it ended: jobs may be claimed again. */
   readonly onSettled: () => void
   /** There are others, which can be loaded. */
   readonly onFile: (path: string, types: readonly HandlerDescription[]) => void
@@ -34,27 +38,32 @@ export class HandlersUpdates {
   #digest: string | undefined
   #updating: Promise<void> | undefined
   #notBeforeMs = Number.NEGATIVE_INFINITY
-  #hasFailed = false
+  /** Of the handlers that cannot be loaded here, while the nodes have them. */
+  #unusable: string | undefined
 
   constructor(options: HandlersUpdatesOptions) {
     this.#options = options
     this.#digest = options.digest
   }
 
-  /** Whether others are being taken over; not when they could not be had before: then work goes on meanwhile. */
-  get isBetween(): boolean {
-    return this.#updating !== undefined && !this.#hasFailed
+  /** Whether others are being taken over, so that no job is to be claimed. */
+  get isUpdating(): boolean {
+    return this.#updating !== undefined && this.#unusable === undefined
   }
 
-  /** What claims say to run; undefined: none of the nodes, or those before, since others could not be had. */
+  /** What claims name: the latest handlers that were taken over, or that could not be; undefined: none of the nodes. */
   get claimedDigest(): string | undefined {
-    return this.#hasFailed ? undefined : this.#digest
+    return this.#unusable ?? this.#digest
   }
 
   /** A node says which there are. */
   heard(digest: string | undefined): void {
-    if (digest === undefined || digest === this.#digest || this.#stopping.signal.aborted) return
-    if (performance.now() < this.#notBeforeMs) return
+    if (digest === undefined || this.#stopping.signal.aborted) return
+    if (this.#unusable !== undefined && digest !== this.#unusable) {
+      this.#unusable = undefined
+      this.#notBeforeMs = Number.NEGATIVE_INFINITY
+    }
+    if (digest === this.#digest || performance.now() < this.#notBeforeMs) return
     this.#updating ??= this.#update().finally(() => {
       this.#updating = undefined
       this.#options.onSettled()
@@ -68,25 +77,34 @@ export class HandlersUpdates {
   }
 
   async #update(): Promise<void> {
-    const { client, passEnv, onFile, log } = this.#options
+    const { client, log } = this.#options
     try {
       const found = await client.handlers({ signal: this.#stopping.signal })
-      if (found === undefined) return
-      const { code, digest } = checkedBundle(found)
+      if (found !== undefined) await this.#takeOver(checkedBundle(found))
+    } catch (error) {
+      if (this.#stopping.signal.aborted) return
+      this.#notBeforeMs = performance.now() + pauseMs
+      log.warn({ err: error }, 'the handlers of the nodes could not be fetched; trying again')
+    }
+  }
+
+  async #takeOver({ code, digest }: HandlersBundle): Promise<void> {
+    const { passEnv, onFile, log } = this.#options
+    try {
       // Kept to the end: a slot that goes on with the version before may still look into its file.
       const file = await writeBundle({ code, digest })
       this.#files.push(file)
       const types = await describeHandlers(file.path, passEnv)
       if (this.#stopping.signal.aborted) return
       this.#digest = digest
-      this.#hasFailed = false
+      this.#unusable = undefined
       onFile(file.path, types)
       log.info({ digest }, 'new jobs run on other handlers')
     } catch (error) {
       if (this.#stopping.signal.aborted) return
       this.#notBeforeMs = performance.now() + pauseMs
-      this.#hasFailed = true
-      log.warn({ err: error }, 'the handlers of the nodes could not be taken over; those before stay')
+      this.#unusable = digest
+      log.warn({ err: error, digest }, 'the handlers of the nodes cannot be loaded here; those before stay')
     }
   }
 }

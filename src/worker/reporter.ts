@@ -24,7 +24,7 @@ export interface ReporterOptions {
   readonly updates: UpdateLoop
   /** How many jobs to ask for along with completions. */
   readonly wanted: () => number
-  /** The digest of the handlers of the nodes that run here; undefined: they are this worker's own. */
+  /** Digest of the handlers of the nodes that this worker follows; undefined: it follows none. */
   readonly handlers: () => string | undefined
   readonly onReply: (reply: CompleteReply) => void
   /** Completions can be delivered again. */

@@ -111,7 +111,7 @@ t.test('wrong value', async t => {
 
 t.test('wrong value: a version that was not deployed between submission and end', async t => {
   const spec: JobSpec = { ...adds, type: 'd.version', ending: { value: { version: 'deployed then' }, attempts: 1 } }
-  const lagMs = options.slackMs / 3
+  const lagMs = options.slackMs / 15
   const judged = (version: unknown, at: number): string[] => {
     const model = withJob(spec)
     model.versions.asked(1, t0 - lagMs - 50)

@@ -34,6 +34,7 @@ import { Versions } from './versions.ts'
 export interface Job {
   readonly workId: string
   readonly spec: JobSpec
+  readonly askedAt: number
   readonly acceptedAt: number
   /** The last that was seen; `end` is what cannot change any more, unless it is replayed. */
   state: State
@@ -76,7 +77,7 @@ export class Model {
   constructor(options: ModelOptions) {
     this.#options = options
     this.history = new History(options.startedAt)
-    this.versions = new Versions(0, options.slackMs / 3)
+    this.versions = new Versions(0, options.slackMs / 15)
   }
 
   /** Each fault of a job is told once. */
@@ -87,7 +88,8 @@ export class Model {
     this.faults.push({ kind, at, sentence, ...(workId !== undefined && { workId }) })
   }
 
-  accepted(workId: string, spec: JobSpec, at: number): void {
+  /** @param askedAt when it was first sent */
+  accepted(workId: string, spec: JobSpec, at: number, askedAt = at): void {
     // It may have been seen before its answer was read.
     this.#strangers.delete(workId)
     this.history.job(workId, at, `accepted: ${spec.type} in ${spec.queue}, to end as ${describeEnding(spec.ending)}`)
@@ -96,7 +98,7 @@ export class Model {
       return
     }
     this.jobs.set(workId, {
-      ...{ workId, spec, acceptedAt: at, state: 'waiting' },
+      ...{ workId, spec, askedAt, acceptedAt: at, state: 'waiting' },
       ...{ mayBeCancelled: false, mayBeReplayed: false, wasReplayed: false, isAckDoubtful: false },
     })
     if (spec.killsWorkers) this.disturbed('worker', at)
@@ -339,8 +341,8 @@ export class Model {
     )
   }
 
-  #isDeployed(value: Value, expected: Expected, { acceptedAt }: Job, at: number): boolean {
-    return !('version' in expected) || ('json' in value && this.versions.mayHaveRun(value.json, acceptedAt, at))
+  #isDeployed(value: Value, expected: Expected, { askedAt }: Job, at: number): boolean {
+    return !('version' in expected) || ('json' in value && this.versions.mayHaveRun(value.json, askedAt, at))
   }
 
   #attemptsAreRight(job: Job, look: JobLook, at: number): void {

@@ -6,7 +6,7 @@ export class Versions {
   readonly #lagMs: number
   readonly #deployed: { readonly version: number; readonly askedAt: number; answeredAt?: number }[]
 
-  /** @param lagMs so long after a deployment all workers run it */
+  /** @param lagMs so long after a deployment no node gives a job to a worker that runs another */
   constructor(first: number, lagMs: number) {
     this.#lagMs = lagMs
     this.#deployed = [{ version: first, askedAt: 0, answeredAt: 0 }]

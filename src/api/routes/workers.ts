@@ -179,12 +179,14 @@ export function addWorkers(app: App, api: Api): void {
       const outcomes = results.map((result, index) => toOutcome(result, exact?.[index]))
       // Before they go back to the queue: the next claim of this worker is not to get them again.
       for (const outcome of outcomes) if (outcome.error?.code === typeUnsupported) await noteUnsupported(outcome)
-      const mayClaim = claim > 0 && !stopping.aborted && runsCurrent(request.body)
+      const mayClaim = claim > 0 && !stopping.aborted
       const [first, types] = mayClaim
         ? await Promise.all([fence.look(workerId, keyOf(request.caller)), typesOf(request.body)])
         : (['unknown', []] as const)
       const claimant = { workerId, types }
-      const { kinds, leases } = await completions.complete(claimant, outcomes, first === 'yes' ? claim : 0)
+      // Looked at last: from here on nothing is waited for before the jobs are leased.
+      const isAllowed = first === 'yes' && runsCurrent(request.body)
+      const { kinds, leases } = await completions.complete(claimant, outcomes, isAllowed ? claim : 0)
       fleet.registry.worked(workerId)
       const may = first === 'yes' ? await fence.mayDeliver(workerId, queue, leases, reply.raw) : first
       return {

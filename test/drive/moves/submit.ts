@@ -91,6 +91,7 @@ async function submitAsOther(stage: Stage, random: Random): Promise<void> {
   const spec = { queue, type, timeoutMs, ending, ...(killsWorkers && { killsWorkers }) }
   const { path, headers, body } = makeRequest(random, draw, queue, {})
   const call = { headers: { ...headers, 'idempotency-key': key }, ...withBody(body), asOther: true as const }
+  const askedAt = Date.now()
   let reply: Reply
   try {
     reply = await stage.http.insist('PUT', path, call)
@@ -100,7 +101,7 @@ async function submitAsOther(stage: Stage, random: Random): Promise<void> {
   }
   if (reply.code() === 'queue_draining') return
   const given = reply.status === 200 ? String(reply.json()['Work ID']) : reply.code()
-  if (reply.status === 200 && given !== workId) stage.model.accepted(given, spec, reply.at)
+  if (reply.status === 200 && given !== workId) stage.model.accepted(given, spec, reply.at, askedAt)
   else stage.model.fault('one job for two owners', reply.at, `the key of another owner was answered ${given}`, workId)
 }
 
@@ -136,6 +137,7 @@ export async function submit(
   const spec = { queue, type, timeoutMs, ending, ...(killsWorkers && { killsWorkers }) }
   const call = { headers: { ...headers, ...(key !== undefined && { 'idempotency-key': key }) }, ...withBody(body) }
   const method = random.pick(['PUT', 'POST'])
+  const askedAt = Date.now()
   let reply: Reply
   try {
     reply = key === undefined ? await http.call(method, path, call) : await http.insist(method, path, call)
@@ -158,7 +160,7 @@ export async function submit(
     return undefined
   }
   const workId = String(reply.json()['Work ID'])
-  model.accepted(workId, spec, reply.at)
+  model.accepted(workId, spec, reply.at, askedAt)
   if (key !== undefined) {
     // The options are part of what the key stands for, so only plain ones are repeated.
     if (Object.keys(options).length === 0) stage.keys.push({ key, workId, queue, draw, hasOther: false })
