@@ -6,6 +6,7 @@ import type { KeysRequest } from './access/keys-command.ts'
 import { countsLine } from './cli/counts-line.ts'
 import { loadEnvFile } from './cli/load-env-file.ts'
 import { makeLog, makeSideLog, mayLoseOutput } from './cli/make-log.ts'
+import { whenRedisIsReady } from './cli/wait-for-redis.ts'
 import { welcome } from './cli/welcome.ts'
 import { StartupError } from './errors.ts'
 import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
@@ -283,7 +284,7 @@ async function runNode(read: () => Settings): Promise<void> {
     )
   // Only now: a worker needs none of a node's parts, nor the packages beneath them.
   const { startNode } = await import('./node.ts')
-  const node = await startNode(settings, log, read)
+  const node = await whenRedisIsReady(() => startNode(settings, log, read), log)
   tellPerson(welcome(node.url, node.needsKey))
   const counts = countsLine(node.counts, log)
   if (process.stdout.isTTY) counts.start()

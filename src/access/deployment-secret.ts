@@ -10,8 +10,11 @@ export async function readDeploymentSecret(redis: RedisClient, writes: DurableWr
   if (known !== null) return Buffer.from(known, 'hex')
   const fresh = randomBytes(32).toString('hex')
   // Without a second copy at hand it is in the primary, as all else then: nothing is acknowledged meanwhile.
-  await writes.confirm(keys.deployment, () => redis.set(keys.deployment, fresh, 'NX')).catch(() => undefined)
+  const refusal: unknown = await writes
+    .confirm(keys.deployment, () => redis.set(keys.deployment, fresh, 'NX'))
+    .then(() => undefined)
+    .catch((error: unknown) => error)
   const kept = await redis.get(keys.deployment)
-  if (kept === null) throw new Error(`Redis does not keep ${keys.deployment}`)
+  if (kept === null) throw new Error(`Redis does not keep ${keys.deployment}`, { cause: refusal })
   return Buffer.from(kept, 'hex')
 }
