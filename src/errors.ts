@@ -34,7 +34,7 @@ export const catalogue = {
   content_type_unsupported: {
     status: 415,
     title: 'This Content-Type is not understood here',
-    action: 'Use application/octet-stream, multipart/form-data, application/json or application/x-www-form-urlencoded.',
+    action: 'Send the body with a Content-Type that detail names.',
   },
   cursor_invalid: {
     status: 400,
@@ -197,7 +197,7 @@ export const catalogue = {
   payload_invalid: {
     status: 400,
     title: 'The payload does not suit this type of job',
-    action: 'See detail for what is wrong, and the type in /docs for what it takes.',
+    action: 'See detail for what is wrong, and GET /types for what the type takes.',
   },
   payload_store_unavailable: {
     status: 503,

@@ -67,7 +67,10 @@ async function readAs(
     })
   if (type === 'application/json') return await fromJson(await readBuffered(request, target), target)
   if (type === 'application/x-www-form-urlencoded') return await fromForm(await readBuffered(request, target), target)
-  throw new Problem('content_type_unsupported', `The Content-Type "${type.slice(0, 100)}" is not understood here.`)
+  throw new Problem(
+    'content_type_unsupported',
+    `The Content-Type "${type.slice(0, 100)}" is not understood here. This call takes application/octet-stream, multipart/form-data, application/json or application/x-www-form-urlencoded.`,
+  )
 }
 
 /** A body that is known to be small: most are, and an iterator would cost more than all the rest of the reading. */

@@ -31,5 +31,6 @@ export async function deployHandlers(file: string, settings: Settings): Promise<
       faults.push(`${url}: ${cause instanceof Error ? cause.message : message}`)
     }
   }
-  throw new StartupError(`No node took the handlers:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
+  throw new StartupError(`No node took the handlers:\n${faults.map(fault => `  - ${fault}`).join('\n')}
+Say where a node is with --url or MUSTER_NODE_URLS.`)
 }

@@ -12,7 +12,7 @@ const Status = Type.Object(
     Workers: count('Alive'),
     Running: count('Leased to workers'),
     Delayed: count('Waiting for their time'),
-    Uncollected: count('Results that wait to be pulled'),
+    Uncollected: count('Results that wait to be pulled; not those under the lease of a pull'),
     Dead: count('Failed for good; can be replayed'),
   },
   { description: 'Sums over all queues, or over those of the key' },
