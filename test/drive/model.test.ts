@@ -192,6 +192,24 @@ t.test('came back: a cancelled job, and one that had ended', async t => {
   t.strictSame(kindsOf(again), ['came back'])
 })
 
+t.test('came back: a failure that was handed out, and a cancel that was answered', async t => {
+  const spec: JobSpec = { ...adds, ending: { errors: ['handler_error'], attempts: 1 } }
+  const failure = { outcome: { error: { code: 'handler_error', message: 'no' } } }
+  const after = withJob(spec)
+  after.handedOut(given(t0 + 50, failure))
+  after.cancelAsked('job', t0 + 100)
+  after.cancelAnswered('job', 'failed', t0 + 100, t0 + 110)
+  after.looked(seen('dead', { attemptsMade: 1 }), t0 + 120, t0 + 130)
+  t.strictSame(kindsOf(after), [], 'it was refused')
+  after.cancelAnswered('job', 'cancelled', t0 + 140, t0 + 150)
+  t.strictSame(kindsOf(after), ['came back'])
+  const before = withJob(spec)
+  before.cancelAsked('job', t0 + 100)
+  before.cancelAnswered('job', 'cancelled', t0 + 100, t0 + 110)
+  before.handedOut(given(t0 + 5000, failure))
+  t.strictSame(kindsOf(before), ['came back'])
+})
+
 t.test('lost: cancelled, and nobody asked', async t => {
   const model = withJob()
   model.looked(seen('cancelled'), t0 + 100, t0 + 110)

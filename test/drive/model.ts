@@ -144,16 +144,24 @@ export class Model {
     this.#job(workId).mayBeCancelled = true
   }
 
-  /** @param answer cancelled; finished: refused, it has succeeded; undefined: lost */
-  cancelAnswered(workId: string, answer: 'cancelled' | 'finished' | undefined, askedAt: number, at: number): void {
+  /** @param answer cancelled; else refused: it has succeeded, or failed and was handed out; undefined: lost */
+  cancelAnswered(
+    workId: string,
+    answer: 'cancelled' | 'succeeded' | 'failed' | undefined,
+    askedAt: number,
+    at: number,
+  ): void {
     const job = this.#job(workId)
     this.history.job(workId, at, `cancel answered: ${answer ?? 'lost'}`)
     if (answer === 'cancelled') {
       if (job.end?.state === 'succeeded' && job.end.knownAt < askedAt)
         this.fault('came back', at, 'it was cancelled after it had succeeded', workId)
+      if (job.collectedAt !== undefined && job.collectedAt < askedAt && !job.mayBeReplayed)
+        this.fault('came back', at, 'it was cancelled after it had been collected', workId)
       job.end = { state: 'cancelled', knownAt: at }
       job.state = 'cancelled'
-    } else if (answer === 'finished') this.#ends(job, 'succeeded', at)
+    } else if (answer === 'succeeded') this.#ends(job, 'succeeded', at)
+    else if (answer === 'failed' && this.#options.looksAreFinal) this.#ends(job, 'dead', at)
   }
 
   replayAsked(workId: string, at: number): void {
@@ -186,7 +194,7 @@ export class Model {
     }
     if (outcome !== undefined) this.#judge(job, outcome, at)
     const isDead = outcome !== undefined && 'error' in outcome
-    if (!isDead && job.end?.state === 'cancelled' && job.end.knownAt < askedAt)
+    if (job.end?.state === 'cancelled' && job.end.knownAt < askedAt)
       this.fault('came back', at, 'it was handed out although its cancel was answered', workId)
     // Between the death that is handed out and the next one there may be a replay, in any order of the replies.
     if (!(isDead && job.mayBeReplayed)) this.#isHandedOutOnce(job, at)

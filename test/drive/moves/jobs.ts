@@ -55,12 +55,16 @@ export const jobMoves: readonly Move[] = [
 ]
 
 /** Cancels a job, and tells the model. @returns what was answered; undefined: neither, so that it may be asked again */
-export async function cancel({ http, model }: Stage, workId: string): Promise<'cancelled' | 'finished' | undefined> {
+export async function cancel(
+  { http, model }: Stage,
+  workId: string,
+): Promise<'cancelled' | 'succeeded' | 'failed' | undefined> {
   const askedAt = Date.now()
   model.cancelAsked(workId, askedAt)
   try {
     const reply = await http.call('DELETE', `/jobs/${workId}`)
-    const answer = reply.status === 200 ? 'cancelled' : reply.code() === 'job_finished' ? 'finished' : undefined
+    const ended = /has succeeded/.test(String(reply.json().detail)) ? 'succeeded' : 'failed'
+    const answer = reply.status === 200 ? 'cancelled' : reply.code() === 'job_finished' ? ended : undefined
     model.cancelAnswered(workId, answer, askedAt, reply.at)
     if (answer === undefined && reply.status !== 503)
       model.fault('wrong answer', reply.at, `its cancel was answered ${reply.status} ${reply.code()}`, workId)
