@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import { Busboy } from '@fastify/busboy'
 import { Problem } from '../errors.ts'
 import type { StoredContent } from '../jobs/job-data.ts'
+import { watchDelimiters } from './delimiter-watch.ts'
 import { finishOf, listen } from './parser-events.ts'
 
 export interface MultipartTarget {
@@ -49,17 +50,18 @@ export async function readMultipart(
     parser.destroy(error)
   }
   request.once('close', gone)
-  const stopFeeding = feed(request, parser)
+  const stopFeeding = feed(request, parser, watchDelimiters(contentType))
   try {
     await finished
     const content = await found
-    if (fault !== undefined) {
-      if (content !== undefined) await target.forget(content)
-      throw fault
-    }
+    if (fault !== undefined) throw fault
     if (content === undefined) throw new Problem('data_missing', 'The multipart body has no part named "data".')
     return content
   } catch (error) {
+    // What is being stored comes to its end, and nothing of it stays.
+    part?.destroy(error as Error)
+    const content = await found?.catch(() => undefined)
+    if (content !== undefined) await target.forget(content)
     if (error instanceof Problem) throw error
     throw new Problem('multipart_invalid', `The multipart body is broken: ${(error as Error).message}.`, {
       cause: error,
@@ -88,8 +90,17 @@ function openParser(contentType: string): InstanceType<typeof Busboy> {
  * What pipe() does, except that what the parser throws ends the parser: out of pipe() it would end the process.
  * @returns lets go of the request, which is then read no further
  */
-function feed(request: IncomingMessage, parser: InstanceType<typeof Busboy>): () => void {
+function feed(
+  request: IncomingMessage,
+  parser: InstanceType<typeof Busboy>,
+  isDelimited: (chunk: Buffer) => boolean,
+): () => void {
   const write = (chunk: Buffer): void => {
+    if (!isDelimited(chunk))
+      throw new Problem(
+        'multipart_invalid',
+        'The data holds the boundary of its own form. Choose a boundary that does not occur in it, or send the bytes raw.',
+      )
     if (!parser.write(chunk)) request.pause()
   }
   const offs = [

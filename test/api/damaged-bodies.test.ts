@@ -54,6 +54,30 @@ t.test('a part without a name is refused, however its header is broken', async t
   t.equal((await api.call('GET', '/health/ready')).status, 200)
 })
 
+t.test('data that holds the boundary of its own form is refused, and is never cut', async t => {
+  const api = await startTestApi(t, { MUSTER_INLINE_BYTES: '16' })
+  const headers = { 'content-type': 'multipart/form-data; boundary=b' }
+  const put = async (data: string) => {
+    const body = `--b\r\nContent-Disposition: form-data; name="data"\r\n\r\n${data}\r\n--b--\r\n`
+    return await api.call('PUT', '/enqueue?type=noop', { headers, body })
+  }
+  for (const goesOn of ['x', ' x', '-x', '\rx', '-', '\0'])
+    for (const before of ['', 'a', 'a'.repeat(100), 'a'.repeat(300_000)]) {
+      const reply = await put(`${before}\r\n--b${goesOn} and more`)
+      t.match(
+        reply,
+        { status: 400, body: { code: 'multipart_invalid' } },
+        `${before.length}, ${JSON.stringify(goesOn)}`,
+      )
+    }
+  t.equal((await api.call('GET', '/status')).body.Jobs, 0, 'nothing was put in')
+  for (const data of ['\r\n--', '\r\n--a', '\n--b', '--b', '\r--b--', '\r\n-b']) {
+    const { body } = await put(`a${data}z`)
+    const job = await api.call('GET', `/jobs/${body['Work ID']}?include=payload`)
+    t.equal(Buffer.from(job.body.payload.base64, 'base64').toString(), `a${data}z`, JSON.stringify(data))
+  }
+})
+
 t.test('500 damaged bodies: a 4xx or a 200 each', async t => {
   const api = await startTestApi(t, { MUSTER_INLINE_BYTES: '16' })
   const next = random(20_261_126)
