@@ -52,7 +52,10 @@ declare module 'fastify' {
 export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<App> {
   const { trustedProxies } = api.settings
   const app = fastify({
-    ...(tls !== undefined && ({ https: { ...tls, minVersion } } as object)),
+    // A request without a Host gets its answer from us, in the form of all others (strict-http.ts).
+    ...((tls === undefined
+      ? { http: { requireHostHeader: false } }
+      : { https: { ...tls, minVersion, requireHostHeader: false } }) as object),
     // Whoever else says on whose behalf it asks is not believed.
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     loggerInstance: log,

@@ -33,6 +33,23 @@ t.test('bodies that would have to be decoded, other expectations and a second ho
   for (const host of ['localhost/x', 'a b', 'user@localhost', 'localhost:x', '[::1', ''])
     t.match(await send(api.url, [get, `Host: ${host}`]), { status: 400, body: /request_invalid/ }, `"${host}"`)
   t.match(await send(api.url, [get, 'Host: localhost', 'Host: localhost']), { status: 400, body: /more than one/ })
+  t.match(await send(api.url, [get]), { status: 400, body: /request_invalid.*no header Host/ })
+  t.equal((await send(api.url, ['GET /livez HTTP/1.0'])).status, 200, 'HTTP/1.0 has none')
+  const types = [octets, 'Content-Type: application/json', 'Content-Length: 1']
+  const two = await send(api.url, [put, 'Host: localhost', ...types], '1')
+  t.match(two, { status: 400, body: /request_invalid.*more than one header Content-Type/ })
+  const keys = ['Authorization: Bearer a', 'authorization: Bearer b']
+  t.match(await send(api.url, [get, 'Host: localhost', ...keys]), { status: 400, body: /more than one/ })
+})
+
+t.test('no name that every object has passes for a parameter', async t => {
+  const api = await startTestApi(t)
+  for (const name of ['__proto__', 'constructor', 'toString', 'hasOwnProperty'])
+    for (const path of ['/jobs', '/pullCompleted?top=1', '/status']) {
+      const method = path.startsWith('/pull') ? 'POST' : 'GET'
+      const reply = await api.call(method, `${path}${path.includes('?') ? '&' : '?'}${name}=1`)
+      t.match(reply, { status: 400, body: { code: 'parameter_unknown' } }, `${name} of ${path}`)
+    }
 })
 
 t.test('the retry of a cancelled job says that it was cancelled', async t => {

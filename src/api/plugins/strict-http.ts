@@ -1,4 +1,4 @@
-/** What a request may not leave open or ask for: one host, bodies as they are, no expectation but 100-continue. */
+/** What a request may not leave open or ask for: one host and one type, bodies as they are, no expectation but 100-continue. */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Problem } from '../../errors.ts'
 
@@ -18,6 +18,8 @@ export function addStrictHttp(app: FastifyInstance): void {
 }
 
 function faultOf({ raw }: FastifyRequest): Problem | undefined {
+  const twice = givenTwice(raw.rawHeaders)
+  if (twice !== undefined) return new Problem('request_invalid', `There is more than one header ${twice}.`)
   const { host, 'content-encoding': encoding, 'transfer-encoding': transfer } = raw.headers
   if (encoding !== undefined && encoding.trim().toLowerCase() !== 'identity')
     return new Problem(
@@ -29,18 +31,22 @@ function faultOf({ raw }: FastifyRequest): Problem | undefined {
       'content_encoding_unsupported',
       `The body is sent with Transfer-Encoding: ${transfer.slice(0, 50)}.`,
     )
-  if (host === undefined) return undefined
-  if (!hostPattern.test(host))
-    return new Problem('request_invalid', 'The header Host is neither a name nor an address.')
-  return hasSecondHost(raw.rawHeaders)
-    ? new Problem('request_invalid', 'There is more than one header Host.')
-    : undefined
+  if (host === undefined && raw.httpVersion !== '1.0') return new Problem('request_invalid', 'There is no header Host.')
+  if (host === undefined || hostPattern.test(host)) return undefined
+  return new Problem('request_invalid', 'The header Host is neither a name nor an address.')
 }
 
-/** Node.js takes the first one and says nothing. @param headers names and values by turns */
-function hasSecondHost(headers: readonly string[]): boolean {
-  let count = 0
-  for (let index = 0; index < headers.length; index += 2)
-    if (headers[index]?.length === 4 && headers[index]?.toLowerCase() === 'host') count += 1
-  return count > 1
+/** Node.js takes the first of several and says nothing. */
+const single: ReadonlySet<string> = new Set(['host', 'content-type', 'authorization'])
+
+/** @param headers names and values by turns */
+function givenTwice(headers: readonly string[]): string | undefined {
+  const seen = new Set<string>()
+  for (let index = 0; index < headers.length; index += 2) {
+    const name = (headers[index] as string).toLowerCase()
+    if (!single.has(name)) continue
+    if (seen.has(name)) return headers[index]
+    seen.add(name)
+  }
+  return undefined
 }

@@ -31,7 +31,7 @@ function faultOfQuery(
   properties: NonNullable<QuerySchema['properties']>,
 ): Problem | undefined {
   for (const [name, value] of Object.entries(query)) {
-    const property = properties[name]
+    const property = Object.hasOwn(properties, name) ? properties[name] : undefined
     if (property === undefined) {
       const known = Object.keys(properties)
       const hint = known.length === 0 ? 'this call takes none' : `there are: ${known.join(', ')}`
