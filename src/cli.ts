@@ -76,6 +76,7 @@ ownHandlers
   .action(async (file: string, { url }: { url?: string }) => {
     const { deployHandlers } = await import('./cli/deploy-handlers.ts')
     print(await deployHandlers(file, settingsWith({ nodeUrls: url })))
+    process.stderr.write('Deployed: the next jobs run on these handlers.\n')
   })
 
 program

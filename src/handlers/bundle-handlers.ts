@@ -75,14 +75,11 @@ export function canBundle(): boolean {
 /** @throws StartupError that names the file, the place in it and what is wrong there */
 export async function bundleHandlers(file: string): Promise<HandlersBundle> {
   const path = resolve(file)
-  const isFile = await stat(path).then(
-    found => found.isFile(),
-    () => false,
-  )
-  if (!isFile)
-    throw new StartupError(
-      `${path}: there is no such file. Name the JavaScript or TypeScript file that exports your handlers.`,
-    )
+  const found = await stat(path).catch(() => undefined)
+  if (found?.isFile() !== true) {
+    const fault = found === undefined ? 'there is no such file' : 'this is not a file'
+    throw new StartupError(`${path}: ${fault}. Name the JavaScript or TypeScript file that exports your handlers.`)
+  }
   const text = await readFile(path)
   return toBundle(isBundled(text) ? text : await build(path))
 }

@@ -94,15 +94,23 @@ export function defineHandler<Payload = unknown>(definition: {
 }): Handler<Payload>
 /**
  * Declares a handler.
- * @throws TypeError when the type has a bad name or there is no handle function
+ * @throws TypeError when the type is missing or has a bad name, or there is no handle function
  */
 export function defineHandler(definition: Handler<never>): Handler<never> {
-  if (typeof definition.type !== 'string' || !handlerTypePattern.test(definition.type)) {
-    throw new TypeError(
-      `A handler's type must start with a letter and hold only letters, digits, ".", "_" and "-", not "${String(definition.type)}"`,
-    )
-  }
-  if (typeof definition.handle !== 'function')
-    throw new TypeError(`The handler "${definition.type}" needs a function "handle(payload, context)"`)
-  return definition
+  const { type, handle } = definition
+  const fault =
+    type === undefined
+      ? `A handler needs a "type", the name of the jobs that it does; this one has: ${keysOf(definition)}`
+      : typeof type !== 'string' || !handlerTypePattern.test(type)
+        ? `A handler's type must start with a letter and hold only letters, digits, ".", "_" and "-", not "${String(type)}"`
+        : typeof handle !== 'function'
+          ? `The handler "${type}" needs a function "handle(payload, context)"; it has: ${keysOf(definition)}`
+          : undefined
+  if (fault === undefined) return definition
+  const error = new TypeError(fault)
+  // The place to mend is in the user's file.
+  Error.captureStackTrace(error, defineHandler)
+  throw error
 }
+
+const keysOf = (definition: object): string => Object.keys(definition).join(', ') || 'nothing'

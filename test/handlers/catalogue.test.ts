@@ -88,6 +88,11 @@ t.test('what is wrong with a file is said, with its name and what to do', async 
       /cannot be loaded \(\/.*:1:7: Error: no database here\)/,
     ],
     ['a missing import', `import 'muster-handlers-of-nobody'`, /cannot be loaded \(.*muster-handlers-of-nobody/],
+    [
+      'a slip in a key',
+      `import { defineHandler } from 'muster'\nexport const a = defineHandler({ typ: 'x', handle() {} })`,
+      /cannot be loaded \(\/.*handlers\S*:2:18: TypeError: A handler needs a "type", .*this one has: typ, handle\)/,
+    ],
     ['no handle', `export const a = { type: 'a', payload: {} }`, /the export "a" \("a"\) needs a function "handle/],
     ['handle is no function', `export const a = { type: 'a', handle: 1 }`, /needs a function "handle/],
     ['no type', `export const a = { handle() {} }`, /needs a type/],
