@@ -13,6 +13,7 @@ interface Refused {
 
 const multipart = 'multipart/form-data; boundary=x'
 const part = (headers: string, text = 'hi'): string => `--x\r\n${headers}\r\n\r\n${text}\r\n--x--\r\n`
+const data = 'Content-Disposition: form-data; name="data"'
 const json = 'application/json'
 const octets = 'application/octet-stream'
 
@@ -26,6 +27,8 @@ const refused: readonly Refused[] = [
   { what: 'no end', type: multipart, body: '--x\r\nContent-Disposition: form-data; name="data"\r\n\r\nhi' },
   { what: 'no parts', type: multipart, body: '--x--\r\n' },
   { what: 'no boundary', type: 'multipart/form-data', body: part('Content-Disposition: form-data; name="data"') },
+  { what: 'data that holds its boundary', type: multipart, body: part(data, 'a\r\n--xyz') },
+  { what: 'much data that holds its boundary', type: multipart, body: part(data, `${'a'.repeat(70_000)}\r\n--x y`) },
   { what: 'half of JSON', type: json, body: '{"payload":' },
   { what: 'an array', type: json, body: '[]' },
   { what: 'bytes that are no UTF-8', type: json, body: Buffer.from([0x22, 0xff, 0xfe, 0x22]) },
@@ -35,6 +38,7 @@ const refused: readonly Refused[] = [
   { what: 'an unknown field', type: 'application/x-www-form-urlencoded', body: 'date=1' },
   { what: 'an unknown Content-Type', type: 'text/x-nothing', body: 'hi' },
   { what: 'an unknown parameter', type: octets, body: 'hi', query: 'iterations=1&piority=1' },
+  { what: 'a parameter of every object', type: octets, body: 'hi', query: 'iterations=1&__proto__=1' },
   { what: 'an unknown type', type: octets, body: 'hi', query: 'type=no-such-type' },
   { what: 'an unknown queue', type: octets, body: 'hi', query: 'iterations=1&queue=nowhere' },
   { what: 'no iterations', type: octets, body: 'hi', query: 'iterations=0' },
