@@ -15,7 +15,7 @@ function checkLive(views: readonly NodeView[]): Finding {
   return sum(
     'nodes-live',
     faults,
-    'Start the node there ("muster node", or its service), and see that this machine may reach its port. Is MUSTER_NODE_URLS right?',
+    'Start the node there ("muster node", or its service), and see that this machine may reach its port. Is MUSTER_NODE_URLS (or --url) right?',
     `${views.length === 1 ? 'the node answers' : `all ${views.length} nodes answer`}: ${views.map(({ url }) => url).join(', ')}`,
   )
 }
