@@ -11,6 +11,7 @@ import { addAccess } from './plugins/access.ts'
 import { addAdmission } from './plugins/admission.ts'
 import { addOpenapi } from './plugins/openapi.ts'
 import { addProblems, sendProblem, toProblem } from './plugins/problems.ts'
+import { addQueuedReplies } from './plugins/queued-replies.ts'
 import { addReplyHeaders } from './plugins/reply-headers.ts'
 import { addStrictHttp } from './plugins/strict-http.ts'
 import { addValidation } from './plugins/validation.ts'
@@ -84,6 +85,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
     },
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
 
+  addQueuedReplies(app as never)
   addReplyHeaders(app as never, tls !== undefined)
   addProblems(app as never, {
     explainOutage: () => api.jobs.room.diskFault(),
