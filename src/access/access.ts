@@ -118,6 +118,18 @@ export class Access {
     return known.mayBeNew ? this.#lookAgain(authorization) : this.#orRefuse(known)
   }
 
+  /**
+   * To be asked again before a request that has waited is given anything: its key may have been revoked meanwhile, or has
+   * run out. Not of worker tokens: other requests renew them, and what ends a worker ends its claims.
+   * @throws Problem unauthenticated
+   */
+  async requireStill({ kind, id }: Caller, authorization: string | undefined): Promise<void> {
+    if (kind !== 'key' && kind !== 'anyone') return
+    await this.freshen()
+    const now = await this.identify(authorization)
+    if (now.kind !== kind || now.id !== id) throw new Problem('unauthenticated', 'This key is not known any more.')
+  }
+
   /** What nobody outside of the deployment can compute with. @throws Problem redis_unavailable */
   get deploymentSecret(): Buffer {
     const { deployment } = this.#records.known

@@ -8,9 +8,11 @@
  * Whoever ends a worker sets the flag before it reads the leases, and whoever delivers a job leases it before it looks at
  * the flag for the last time. So either the terminator sees the lease, or the claim sees the flag: no job that was
  * delivered is ever under a worker that scale-in terminates. Only the second look is the fence; the first one spares the
- * work. test/models/fence-model.ts tries all this in random order, and finds the hole when the second look is left out.
+ * work. The second look is at the caller, too: a key that was revoked while its claim waited is given nothing.
+ * test/models/fence-model.ts tries all this in random order, and finds the hole when the second look is left out.
  */
-import type { ServerResponse } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Access } from '../access/access.ts'
 import type { Lease } from '../contract/worker-protocol.ts'
 import { Problem } from '../errors.ts'
 import type { Jobs } from '../jobs/jobs.ts'
@@ -21,6 +23,7 @@ export type MayClaim = 'yes' | 'unknown' | 'drain'
 export interface FenceParts {
   readonly fleet: { readonly registry: { mayClaim(workerId: string, keyId?: string): Promise<MayClaim> } }
   readonly jobs: Jobs
+  readonly access: Pick<Access, 'requireStill'>
 }
 
 export class Fence {
@@ -44,18 +47,28 @@ export class Fence {
    * The second look, to be taken when the leases are made and before the reply is sent. Leases that may not be delivered
    * (the worker is to go, is not known any more, or has hung up) are given back.
    * @returns whether they may be delivered
-   * @throws whatever Redis says when it is away: nothing is delivered then, and the leases run out
+   * @throws Problem unauthenticated, and what Redis says when it is away: then the leases run out
    */
   async mayDeliver(
     workerId: string,
     queue: string,
     leases: readonly Lease[],
-    response: ServerResponse,
+    { request, raw }: FastifyReply,
   ): Promise<MayClaim> {
     if (leases.length === 0) return 'yes'
-    const may = await this.look(workerId)
-    if (may !== 'yes' || response.destroyed) await this.#parts.jobs.of(queue).claims.giveBack(leases)
+    const giveBack = async (): Promise<unknown> => await this.#parts.jobs.of(queue).claims.giveBack(leases)
+    const [may] = await Promise.all([this.look(workerId), this.#isStillKnown(request)]).catch(
+      async (error: unknown) => {
+        if (error instanceof Problem && error.code === 'unauthenticated') await giveBack()
+        throw error
+      },
+    )
+    if (may !== 'yes' || raw.destroyed) await giveBack()
     return may
+  }
+
+  async #isStillKnown({ caller, headers }: FastifyRequest): Promise<void> {
+    await this.#parts.access.requireStill(caller, headers.authorization)
   }
 }
 

@@ -12,6 +12,7 @@ import { signalOf } from '../client-signal.ts'
 import { requireQueue } from '../plugins/access.ts'
 import { renderPulled } from '../render-value.ts'
 import { problems, QueueName } from '../schemas.ts'
+import { whenSent } from '../when-sent.ts'
 
 const mebibyte = 1024 * 1024
 
@@ -92,7 +93,7 @@ const AckReply = Type.Object({
   }),
 })
 
-export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void {
+export function addPullCompleted(app: App, { jobs, acks, access, stopping }: Api): void {
   app.post(
     '/pullCompleted',
     {
@@ -123,6 +124,10 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
       })
       if (pulled.length === 0) return []
       const workIds = pulled.map(({ workId }) => workId)
+      await access.requireStill(request.caller, request.headers.authorization).catch(error => {
+        acks.release(results, leaseId, workIds)
+        throw error
+      })
       if (leaseMs !== undefined) {
         void reply.header('muster-lease-id', leaseId)
         settleWhenSent(reply, results, leaseId, workIds, false)
@@ -199,11 +204,9 @@ export function addPullCompleted(app: App, { jobs, acks, stopping }: Api): void 
     workIds: readonly string[],
     isOurs: boolean,
   ): void {
-    const settle = (): void => {
-      if (!reply.raw.writableFinished) acks.release(results, leaseId, workIds)
+    whenSent(reply, wasSent => {
+      if (!wasSent) acks.release(results, leaseId, workIds)
       else if (isOurs) acks.add(results, leaseId, workIds)
-    }
-    if (reply.raw.destroyed) settle()
-    else reply.raw.once('close', settle)
+    })
   }
 }

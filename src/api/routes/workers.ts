@@ -90,7 +90,10 @@ export function addWorkers(app: App, api: Api): void {
           if (await mayReport(report)) await parts.completions.addLogs(report.workId, report.lines)
         if (waitMs > 0 && news.stop.length === 0 && !news.drain) {
           await rung.promise
-          if (!signal.aborted) news = await beat()
+          if (!signal.aborted) {
+            await api.access.requireStill(caller, request.headers.authorization)
+            news = await beat()
+          }
         }
         const token = api.access.renew(caller, worker.workerId)
         const handlers = api.handlers.current?.digest
@@ -143,7 +146,7 @@ export function addWorkers(app: App, api: Api): void {
       const signal = signalOf(reply, stopping)
       const outdated = AbortSignal.any([signal, abortOnNews(request.body, types, signal)])
       const leases = await claims.claim({ workerId, types, max, waitMs, signal: outdated })
-      refuse(await fence.mayDeliver(workerId, queue, leases, reply.raw))
+      refuse(await fence.mayDeliver(workerId, queue, leases, reply))
       if (leases.length > 0) fleet.registry.worked(workerId)
       return { leaseMs: settings.leaseMs, jobs: leases, drain: false }
     },
@@ -188,7 +191,7 @@ export function addWorkers(app: App, api: Api): void {
       const isAllowed = first === 'yes' && runsCurrent(request.body)
       const { kinds, leases } = await completions.complete(claimant, outcomes, isAllowed ? claim : 0)
       fleet.registry.worked(workerId)
-      const may = first === 'yes' ? await fence.mayDeliver(workerId, queue, leases, reply.raw) : first
+      const may = first === 'yes' ? await fence.mayDeliver(workerId, queue, leases, reply) : first
       return {
         leaseMs: settings.leaseMs,
         results: results.map(({ workId }, index) => ({ workId, outcome: kinds[index] ?? 'stale' })),
