@@ -4,6 +4,7 @@ import { fastify, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
 import type { Api, App } from './api.ts'
+import { headWithinMs } from './connections.ts'
 import { parseJson } from './json-text.ts'
 import { addFarewell } from './leaving.ts'
 import { LoginGuard } from './login-guard.ts'
@@ -46,6 +47,13 @@ declare module 'fastify' {
   }
 }
 
+const serverOptions = {
+  // A request without a Host gets its answer from us, in the form of all others (strict-http.ts).
+  requireHostHeader: false,
+  headersTimeout: headWithinMs,
+  connectionsCheckingInterval: headWithinMs / 4,
+} as object
+
 /**
  * Builds the server; it does not listen yet.
  * @param tls the certificate and key to serve with; left out: plain HTTP
@@ -53,10 +61,7 @@ declare module 'fastify' {
 export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<App> {
   const { trustedProxies } = api.settings
   const app = fastify({
-    // A request without a Host gets its answer from us, in the form of all others (strict-http.ts).
-    ...((tls === undefined
-      ? { http: { requireHostHeader: false } }
-      : { https: { ...tls, minVersion, requireHostHeader: false } }) as object),
+    ...(tls === undefined ? { http: serverOptions } : { https: { ...tls, minVersion, ...serverOptions } }),
     // Whoever else says on whose behalf it asks is not believed.
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     loggerInstance: log,

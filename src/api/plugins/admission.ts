@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Settings } from '../../settings.ts'
 import { Admission, type Stay, type Visitor } from '../admission.ts'
+import { limitConnections } from '../connections.ts'
 import { Pace } from '../pace.ts'
 
 declare module 'fastify' {
@@ -23,8 +24,7 @@ export function addAdmission(app: FastifyInstance, settings: Settings): void {
   const admission = new Admission({ maxRequests: settings.maxRequestsPerCaller, maxBytes: settings.maxPendingBytes })
   const pace = new Pace()
   app.decorateRequest('stay')
-  // More are not accepted at all: each takes memory before anybody knows whose it is.
-  app.server.maxConnections = settings.maxConnections
+  limitConnections(app.server, settings.maxConnections)
   app.addHook('onReady', async () => pace.start())
   app.addHook('onClose', async () => pace.stop())
 

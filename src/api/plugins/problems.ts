@@ -3,6 +3,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
 import type { Refusals } from '../../refusals.ts'
+import { lingerAfter } from '../linger.ts'
 import type { LoginGuard } from '../login-guard.ts'
 
 interface ValidationFault {
@@ -72,12 +73,20 @@ export function sendProblem(problem: Problem, request: FastifyRequest, reply: Fa
     void reply.header('retry-after', String(Math.ceil(problem.retryAfterMs / 1000)))
   if (problem.status === 401) void reply.header('www-authenticate', 'Bearer realm="muster"')
   // What the client still sends would have to be read to the end for nothing.
-  if (!request.raw.complete && problem.status >= 400) void reply.header('connection', 'close')
+  if (hasMoreToCome(request) && problem.status >= 400) {
+    void reply.header('connection', 'close')
+    lingerAfter(request.raw)
+  }
   return reply
     .code(problem.status)
     .type('application/problem+json; charset=utf-8')
     .serializer((body: unknown) => JSON.stringify(body))
     .send({ ...problem.toBody(), instance: request.id })
+}
+
+/** What has no body is not complete yet either while its head is looked at. */
+function hasMoreToCome({ raw: { complete, headers } }: FastifyRequest): boolean {
+  return !complete && (headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0)
 }
 
 export function toProblem(
