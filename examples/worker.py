@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Muster worker in plain Python: one slot, one type (wordCount). The protocol: docs/worker-protocol.md.
 MUSTER_NODE_URLS=http://127.0.0.1:5000 MUSTER_WORKER_TOKEN=... python3 examples/worker.py"""
-import base64, collections, hashlib, json, os, signal, threading, time, traceback, urllib.error, urllib.request, uuid
+import base64, collections, hashlib, json, os, signal, threading, time, traceback, urllib.error, urllib.parse, urllib.request, uuid
 
 nodes = os.environ.get("MUSTER_NODE_URLS", "http://127.0.0.1:5000").split(",")
 token = os.environ.get("MUSTER_WORKER_TOKEN", "")
@@ -13,12 +13,16 @@ if "MUSTER_INSTANCE_ID" in os.environ:
     me["instanceId"] = os.environ["MUSTER_INSTANCE_ID"]
 held, draining, done = {}, threading.Event(), threading.Event()  # the leases by token; whether to stop; whether it has
 
-def call(path, body=None, wait_ms=0):
-    """One request, tried for long: any call may be repeated. Raises HTTPError for a 4xx."""
+def call(path, body=None, wait_ms=0, job=None):
+    """One request, tried for long: any call may be repeated. Raises HTTPError for a 4xx, Lost when the job's lease is gone."""
     started = time.monotonic()
+    data, method = (body, "PUT") if isinstance(body, bytes) else (json.dumps(body).encode() if body else None, None)
     while True:
+        if job is not None and job["token"] not in held:
+            raise Lost()
+        kind = {"Content-Type": "application/octet-stream"} if method else {}
         try:
-            request = urllib.request.Request(nodes[0] + path, json.dumps(body).encode() if body else None, headers)
+            request = urllib.request.Request(nodes[0] + path, data, {**headers, **kind}, method=method)
             with urllib.request.urlopen(request, timeout=wait_ms / 1000 + 10) as reply:
                 return reply.read()
         except OSError as error:
@@ -28,6 +32,9 @@ def call(path, body=None, wait_ms=0):
                 os._exit(0)  # nobody is there: a machine that nobody can reach must not run for ever
             nodes.append(nodes.pop(0))  # out of reach, or it cannot now: the next one
             time.sleep(0.5)
+
+class Lost(Exception):
+    """The lease is gone: nobody wants the result any more."""
 
 def heartbeat(wait_ms):
     state = "stopped" if done.is_set() else "draining" if draining.is_set() else "ready"
@@ -61,11 +68,32 @@ def run(job):
     try:
         payload = read(job["payload"])  # a text, or {"text": "..."}
         text = payload["text"] if isinstance(payload, dict) else payload
-        result["value"] = {"json": collections.Counter(text.split())}
-    except Exception as error:
+        result["value"] = store(job, collections.Counter(text.split()))
+    except Lost:
+        raise
+    except BaseException as error:  # also SystemExit: a job ends its attempt, and never the worker
         code = "payload_unreadable" if isinstance(error, OSError) else "handler_error"
-        result["error"] = {"code": code, "message": str(error), "stack": traceback.format_exc()}
+        result["error"] = {"code": code, "message": str(error) or repr(error), "stack": traceback.format_exc()}
     return {**result, "durationMs": (time.monotonic() - started) * 1000}
+
+def store(job, value):
+    """The value as it goes into the completion: itself, or where it was uploaded to. Raises what is wrong with it."""
+    data = json.dumps(value, allow_nan=False).encode()
+    if len(data) <= 16384:
+        return {"json": value}
+    path = "/workers/results/%s?token=%s&kind=json" % (job["workId"], urllib.parse.quote(job["token"], safe=""))
+    try:
+        return json.loads(call(path, data, job=job))["value"]
+    except urllib.error.HTTPError as error:
+        raise ValueError("the value was refused: " + error.read().decode())
+
+def deliver(job, result):
+    try:
+        call("/workers/complete", {**who, "results": [result]}, job=job)
+    except urllib.error.HTTPError as error:  # the node takes no such result, ever: the attempt has failed
+        refused = {"code": "result_refused", "message": error.read().decode()[:1000]}
+        result = {key: result[key] for key in ("workId", "token", "type", "durationMs")}
+        call("/workers/complete", {**who, "results": [{**result, "error": refused}]}, job=job)
 
 def claim():
     try:
@@ -77,14 +105,16 @@ def claim():
         draining.set() if code == "drained_worker" else heartbeat(0)
     return []
 
-signal.signal(signal.SIGTERM, lambda *_: draining.set())
+for sign in (signal.SIGTERM, signal.SIGINT):  # the job at hand is finished first
+    signal.signal(sign, lambda *_: draining.set())
 threading.Thread(target=beat, args=(heartbeat(0),), daemon=True).start()
 while not draining.is_set():
     for job in claim():
         held[job["token"]] = {"workId": job["workId"], "token": job["token"]}
-        result = run(job)
-        if held.get(job["token"]):
-            call("/workers/complete", {**who, "results": [result]})
+        try:
+            deliver(job, run(job))
+        except Lost:
+            pass
         held.pop(job["token"], None)
 done.set()
 heartbeat(0)
