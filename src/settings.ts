@@ -314,7 +314,7 @@ export function readSettings(variables: Environment): Settings {
   const queues =
     faults.length > 0 ? noQueues : readQueues({ values, sources: queueFields, parse: parseQueueField, faults })
   if (faults.length > 0)
-    throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${fault}`).join('\n')}`)
+    throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${maskUrls(fault)}`).join('\n')}`)
   values.dataDir = resolve(values.dataDir as string)
   if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
   return { ...values, ...queues } as unknown as Settings

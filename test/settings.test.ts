@@ -52,6 +52,26 @@ t.test('secrets are masked', async t => {
   )
 })
 
+t.test('secrets in what is wrong are masked, too', t => {
+  const wrong: Record<string, string>[] = [
+    { AWS_ENDPOINT_URL: 'htp://user:hidden@h/?sig=hidden' },
+    { MUSTER_NODE_URLS: 'ftp://u:hidden@h:1' },
+    { MUSTER_BUNDLE_URL: 'ftp://u:hidden@h/b?sig=hidden' },
+    { MUSTER_PAYLOAD_STORE: 's3://u:hidden@b/p' },
+    {
+      MUSTER_FLEET: 'ec2',
+      MUSTER_NODE_URLS: 'http://u:hidden@10.0.0.1:5000',
+      MUSTER_BUNDLE_URL: 'http://u:hidden@h/b?sig=hidden',
+    },
+  ]
+  for (const variables of wrong) {
+    const faults = faultsOf(variables)
+    for (const name of Object.keys(variables).slice(-1)) t.match(faults, name)
+    t.notMatch(faults, /hidden/, Object.keys(variables).join())
+  }
+  t.end()
+})
+
 t.test('muster.yaml declares queues, each with a pool', async t => {
   const file = join(t.testdir(), 'muster.yaml')
   const read = async (text: string): Promise<string> => {

@@ -11,8 +11,8 @@ const newId = customAlphabet(alphabet, 10)
 const newSecret = customAlphabet(alphabet, 32)
 const pattern = /^muster_([0-9A-Za-z]{10})_([0-9A-Za-z]{32})$/
 
-/** A name is shown in lists and logs: no control characters, none that break lines or turn the direction of the text. */
-export const keyNamePattern = /^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,100}$/u
+/** A name is shown in lists and logs: something to be seen, no control characters, none that break lines or turn the direction of the text. */
+export const keyNamePattern = /^(?=.*\S)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,100}$/u
 
 export interface KeyParts {
   readonly id: string

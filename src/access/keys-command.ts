@@ -73,8 +73,7 @@ function plan(request: KeysRequest, { json, print, tell }: KeysOptions): (admin:
         )
       const odd = queues.filter(queue => !queueNamePattern.test(queue))
       if (odd.length > 0) throw new StartupError(`--queue must be the name of a queue, not "${odd.join('", "')}".`)
-      if (name.trim() === '' || !keyNamePattern.test(name))
-        throw new StartupError('--name must be 1 to 100 visible characters.')
+      if (!keyNamePattern.test(name)) throw new StartupError('--name must be 1 to 100 visible characters.')
       const expiresInMs = expiresIn === undefined ? undefined : readDuration(expiresIn, '--expires-in')
       return async admin =>
         show(

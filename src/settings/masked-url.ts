@@ -4,4 +4,4 @@
 export const maskUrls = (text: string): string =>
   text
     .replace(/([a-z][a-z0-9+.-]*:\/\/)[^/?#,\s]*@/gi, '$1********@')
-    .replace(/([a-z][a-z0-9+.-]*:\/\/[^?#,\s]*\?)[^#,\s]+/gi, '$1********')
+    .replace(/([a-z][a-z0-9+.-]*:\/\/[^?#,\s]*\?)[^#,\s"]+/gi, '$1********')

@@ -74,7 +74,7 @@ t.test('a key is bound to some queues or to all, and its name is what it looks l
   const api = await startTestApi(t)
   const make = async (json: object) => await api.call('POST', '/keys', { json: { roles: ['read'], ...json } })
   t.match(await make({ name: 'x', queues: [] }), { status: 400 })
-  for (const name of ['a\u202eb', 'a\u2028b', 'a\u200bb', 'a\nb', ''])
+  for (const name of ['a\u202eb', 'a\u2028b', 'a\u200bb', 'a\nb', '', ' '])
     t.match(await make({ name }), { status: 400 }, encodeURIComponent(name))
   t.equal((await make({ name: 'Größe 漢字 🙂' })).status, 200)
 })
