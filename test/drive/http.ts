@@ -1,4 +1,6 @@
 /** Calls to the nodes of a deployment; what no client must ever be answered is a fault at once. */
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface Reply {
@@ -81,6 +83,24 @@ export class Http {
       await delay(waitS * 1000, undefined, call.signal === undefined ? {} : { signal: call.signal }).catch(cause => {
         throw new NoAnswer(`${method} ${path.slice(0, 100)}: gave up waiting`, { cause })
       })
+    }
+  }
+
+  /** Sends these requests, without bodies, on one connection to one node, reads nothing, and hangs up. Not over TLS. */
+  async sendAndGo(requests: readonly { method: string; path: string }[], afterMs: number): Promise<void> {
+    const { hostname, port, host, protocol } = new URL(this.urls[this.#next++ % this.urls.length] as string)
+    if (protocol !== 'http:') return
+    const key = this.#key === '' ? '' : `Authorization: Bearer ${this.#key}\r\n`
+    const socket = connect(Number(port), hostname)
+    try {
+      await once(socket, 'connect')
+      for (const { method, path } of requests)
+        socket.write(`${method} ${path} HTTP/1.1\r\nHost: ${host}\r\n${key}Content-Length: 0\r\n\r\n`)
+      await delay(afterMs)
+    } catch (error) {
+      throw new NoAnswer('pipelined requests', { cause: error })
+    } finally {
+      socket.on('error', () => undefined).destroy()
     }
   }
 

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Call, NoAnswer } from '../http.ts'
 import type { Move, Stage } from '../move.ts'
+import { queueNames } from './collect.ts'
 import { mayHaveSubmitted } from './submit.ts'
 
 interface Refused {
@@ -81,6 +82,24 @@ export const hostileMoves: readonly Move[] = [
     async run(stage, random) {
       const body = Buffer.alloc(stage.maxBodyBytes + random.pick([1, 100_000]))
       await isRefused(stage, 'too large a body', '/enqueue?iterations=1', { 'content-type': octets }, body)
+    },
+  },
+  {
+    ...{ name: 'pipelined and gone', group: 'hostile', weight: 1, stream: 'users' },
+    /** Requests queue behind one that waits, and the client goes: nothing of them may stay. */
+    async run({ http, model }, random) {
+      const queue = random.pick(queueNames)
+      const pulls = Array.from({ length: random.int(1, 4) }, () => ({
+        method: 'POST',
+        path: `/pullCompleted?top=1&queue=${queue}&waitMs=${random.int(100, 20_000)}`,
+      }))
+      const looks = Array.from({ length: random.int(0, 6) }, () => ({
+        method: 'GET',
+        path: random.pick(['/status', '/types', '/jobs', '/queues', '/livez', '/nowhere']),
+      }))
+      await http.sendAndGo([...pulls, ...looks], random.int(0, 150)).finally(() => {
+        model.pullDoubted({ queue, at: Date.now(), top: pulls.length })
+      })
     },
   },
   {
