@@ -10,7 +10,7 @@ export function whenSent({ raw: response, request }: FastifyReply, settle: (wasS
   const { socket } = request.raw
   let wasSent = false
   response.once('finish', () => {
-    wasSent = !socket.destroyed && socket.errored === null && socket.writableLength === 0
+    wasSent = !socket.destroyed && socket.errored === null
   })
   if (response.destroyed) settle(false)
   else response.once('close', () => settle(wasSent))

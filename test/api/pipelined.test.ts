@@ -81,6 +81,23 @@ t.test('so is one that was to be sent behind a reply that nobody reads', async t
   t.equal(again.length, 13, 'all of them were broken off, or never sent')
 })
 
+t.test('what was sent whole is not handed out again, though the next reply fills the connection', async t => {
+  const api = await startTestApi(t, { MUSTER_INLINE_BYTES: '1000000' })
+  const worker = api.worker()
+  await worker.heartbeat()
+  for (let index = 0; index < 24; index += 1) {
+    await api.call('PUT', '/enqueue?type=noop')
+    const [lease] = await worker.claim(1, 10_000)
+    await worker.complete(lease as never, { value: { json: 'x'.repeat(900_000) } })
+  }
+  const client = connect(Number(new URL(api.url).port), '127.0.0.1')
+  client.write(times(2, post('/pullCompleted?top=12')).join(''))
+  client.write('GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+  t.equal((await text(client)).match(/"Work ID"/g)?.length, 24)
+  await until(async () => (await api.call('GET', '/status')).body.Uncollected === 0)
+  t.same((await api.call('POST', '/pullCompleted?top=100')).body, [])
+})
+
 t.test('a job that comes after all have gone waits for a worker that is there', async t => {
   const api = await startTestApi(t)
   const worker = api.worker()
