@@ -53,8 +53,10 @@ export async function drive(options: DriveOptions, root: string, say: (line: str
     const watching = oracle.watch(over.signal)
     let told = 0
     const tell = (): void => {
-      for (const { kind, sentence, workId } of model.faults.slice(told))
+      for (const { kind, sentence, workId } of model.faults.slice(told)) {
         say(`  ${kind} ${workId ?? ''}: ${sentence.slice(0, 300)}`)
+        if (workId !== undefined) void noteLog(stage, workId)
+      }
       told = model.faults.length
       say(progressOf(model))
     }
@@ -78,6 +80,16 @@ export async function drive(options: DriveOptions, root: string, say: (line: str
     const left = (await deployment?.stop()) ?? []
     for (const { pid, command } of left)
       model.fault('leaked', Date.now(), `the process ${pid} (${command.slice(0, 120)}) outlived the deployment`)
+  }
+}
+
+/** What handlers and workers wrote into the log of a job that went wrong, while it can be read. */
+async function noteLog({ http, model }: Stage, workId: string): Promise<void> {
+  try {
+    const { lines } = (await http.call('GET', `/jobs/${workId}/logs`)).json() as { lines?: readonly string[] }
+    for (const line of (lines ?? []).slice(-20)) model.history.job(workId, Date.now(), `its log: ${line.slice(0, 300)}`)
+  } catch {
+    // The history goes without.
   }
 }
 

@@ -5,7 +5,8 @@ export interface Line {
   readonly text: string
 }
 
-const aroundKept = 400
+/** Of half an hour with many kills. */
+const aroundKept = 10_000
 const perJobKept = 60
 
 export class History {
