@@ -120,7 +120,8 @@ export const operationDocs: Readonly<Record<string, OperationDocs>> = {
     example: '"$MUSTER/workers/payloads/wQ2…?token=…" -o payload',
   },
   workerCheckpoint: {
-    description: 'The lease names this address; the token of the lease is part of it.',
+    description:
+      'Of any size, with Content-Length and Repr-Digest. A lease names this address for a checkpoint over the inline limit; the token of the lease is part of it.',
     example: '"$MUSTER/workers/checkpoints/wQ2…?token=…" -o checkpoint',
   },
   workerKeepCheckpoint: {

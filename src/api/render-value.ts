@@ -66,12 +66,12 @@ export function renderPayload(payload: StoredContent): object {
 }
 
 /** Sends a blob with its length and checksum (RFC 9530). */
-export function sendBlob(reply: FastifyReply, blob: BlobRef, stream: Readable): FastifyReply {
+export function sendBlob(reply: FastifyReply, blob: Omit<BlobRef, 'key'>, content: Readable | Buffer): FastifyReply {
   return reply
     .type(blob.kind === 'json' ? 'application/json' : 'application/octet-stream')
     .header('content-length', blob.bytes)
     .header('repr-digest', `sha-256=:${Buffer.from(blob.sha256, 'hex').toString('base64')}:`)
-    .send(stream)
+    .send(content)
 }
 
 /** @throws Problem job_not_found when the bytes are gone */

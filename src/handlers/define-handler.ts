@@ -18,7 +18,7 @@ export interface HandlerContext {
    * killed 3 s later: time enough for a last checkpoint.
    */
   readonly signal: AbortSignal
-  /** What an earlier attempt left by `checkpoint`; undefined when there is nothing. */
+  /** What an earlier attempt, or an earlier start of this one, left by `checkpoint`; undefined when there is nothing. */
   readonly lastCheckpoint: Buffer | undefined
   /**
    * Leaves bytes for the next attempt, whoever runs it, in place of those before. They are kept over failures and returns,

@@ -32,6 +32,8 @@ export class Attempt {
   logsInFlight: Promise<void> | undefined
   /** Settles when its newest checkpoint has been kept or given up; never rejects. */
   checkpointing: Promise<void> | undefined
+  /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, whatever its lease says. */
+  hasSentCheckpoint = false
   /** How often a slot ended that was to start it, or that ran it, while the end was put down to nobody. */
   futileHandOvers = 0
   /** A node did not accept its completion. */
@@ -62,8 +64,13 @@ export class Attempt {
 
   /** Something of it has to be streamed into the slot before it can start. */
   get hasBlobs(): boolean {
-    const { payload, checkpoint } = this.lease
-    return 'blob' in payload || (checkpoint !== undefined && 'blob' in checkpoint)
+    return 'blob' in this.lease.payload || this.isCheckpointFetched
+  }
+
+  /** Its checkpoint does not stand in its lease, or not the newest. */
+  get isCheckpointFetched(): boolean {
+    const { checkpoint } = this.lease
+    return this.hasSentCheckpoint || (checkpoint !== undefined && 'blob' in checkpoint)
   }
 
   get hasLogs(): boolean {

@@ -142,7 +142,7 @@ export class NodeClient {
     bytes: Uint8Array,
     options: CallOptions = {},
   ): Promise<CheckpointReply> {
-    const path = `/workers/checkpoints/${encodeURIComponent(ref.workId)}?token=${encodeURIComponent(ref.token)}`
+    const path = checkpointPath(ref)
     const upload = { method: 'PUT', path, body: bytes, contentType: 'application/octet-stream' } as const
     return (await this.#json(await this.#request({ ...options, ...upload }))) as CheckpointReply
   }
@@ -166,6 +166,24 @@ export class NodeClient {
   async openBlob(url: string, options: CallOptions = {}): Promise<Dispatcher.ResponseData['body']> {
     const response = await this.#request({ ...options, method: 'GET', path: url })
     return response.body
+  }
+
+  /**
+   * Opens the newest checkpoint of a job. The caller reads the body to its end or destroys it.
+   * @returns the body, and what it has to be: its length in bytes and its SHA-256 in hex
+   * @throws NodeError, `job_not_found` when there is none, `reply_invalid` when the reply does not say what it has to be
+   */
+  async openCheckpoint(
+    ref: { workId: string; token: string },
+    options: CallOptions = {},
+  ): Promise<{ body: Dispatcher.ResponseData['body']; bytes: number; sha256: string }> {
+    const { body, headers } = await this.#request({ ...options, method: 'GET', path: checkpointPath(ref) })
+    const bytes = Number(headers['content-length'] ?? Number.NaN)
+    const [, digest] = /sha-256=:([^:]+):/.exec(String(headers['repr-digest'])) ?? []
+    if (Number.isSafeInteger(bytes) && digest !== undefined)
+      return { body, bytes, sha256: Buffer.from(digest, 'base64').toString('hex') }
+    body.destroy()
+    throw new NodeError('reply_invalid', 200, 'The reply has no Content-Length or no Repr-Digest')
   }
 
   /** Ends all connections, and what is in flight on them. */
@@ -266,3 +284,6 @@ export class NodeClient {
     )
   }
 }
+
+const checkpointPath = ({ workId, token }: { workId: string; token: string }): string =>
+  `/workers/checkpoints/${encodeURIComponent(workId)}?token=${encodeURIComponent(token)}`

@@ -3,12 +3,21 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AttemptError, Content } from '../contract/worker-protocol.ts'
 import type { Attempt } from './attempt.ts'
+import { pause } from './backoff.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, NodeError } from './node-error.ts'
 import type { Slot } from './slot.ts'
 import type { BlobPart } from './slot-protocol.ts'
 
 type Blob = Extract<Content, { blob: unknown }>['blob']
+
+/** Bytes on their way, and what they have to be. */
+interface Opened {
+  readonly body: AsyncIterable<Buffer>
+  readonly kind: Blob['kind']
+  readonly bytes: number
+  readonly sha256: string
+}
 
 export type FetchOutcome =
   | { readonly kind: 'ready' }
@@ -21,10 +30,12 @@ export type FetchOutcome =
 
 const tries = 3
 const betweenTriesMs = 200
+/** For a checkpoint that this very attempt has sent, to be kept. */
+const checkpointWithinMs = 10_000
 
 /**
- * Fetches payload and checkpoint of an attempt into the slot, those that are blobs, and checks them. Never throws.
- * A checkpoint that cannot be read is left out, with a line in the log: starting from the beginning is right, too.
+ * Fetches payload and checkpoint of an attempt into the slot, those that do not stand in its lease, and checks them. Never
+ * throws. A checkpoint that cannot be read is left out, with a line in the log: starting from the beginning is right, too.
  */
 export async function fetchBlobs(
   client: NodeClient,
@@ -32,7 +43,8 @@ export async function fetchBlobs(
   slot: Slot,
   signal: AbortSignal,
 ): Promise<FetchOutcome> {
-  const { payload, checkpoint } = attempt.lease
+  const { ref } = attempt
+  const { payload } = attempt.lease
   for (let tried = 1; ; tried++) {
     const outcome = await fetchBoth()
     if (outcome.kind === 'ready' || outcome.kind === 'lost') return outcome
@@ -44,8 +56,8 @@ export async function fetchBlobs(
 
   async function fetchBoth(): Promise<FetchOutcome> {
     // First, so that it can still be left out.
-    if (checkpoint !== undefined && 'blob' in checkpoint) {
-      const outcome = await fetchOnce(client, attempt, checkpoint.blob, 'checkpoint', slot, signal)
+    if (attempt.isCheckpointFetched) {
+      const outcome = await fetchCheckpoint()
       if (outcome.kind === 'failed') {
         slot.discardBlobs()
         attempt.addLog([`Starting from the beginning: the checkpoint cannot be read (${outcome.error.message})`])
@@ -53,26 +65,38 @@ export async function fetchBlobs(
         return outcome
       }
     }
-    return 'blob' in payload
-      ? await fetchOnce(client, attempt, payload.blob, 'payload', slot, signal)
-      : { kind: 'ready' }
+    return 'blob' in payload ? await fetchPayload(payload.blob) : { kind: 'ready' }
+  }
+
+  async function fetchPayload({ url, ...blob }: Blob): Promise<FetchOutcome> {
+    const open = async (): Promise<Opened> => ({ ...blob, body: await client.openBlob(url, { signal }) })
+    return await fetchOnce(open, attempt, 'payload', slot, signal)
+  }
+
+  /** The newest, which a slot that has died since may have left: then it is not the one that the lease describes. */
+  async function fetchCheckpoint(): Promise<FetchOutcome> {
+    if (attempt.checkpointing !== undefined) {
+      await Promise.race([attempt.checkpointing, pause(checkpointWithinMs, signal)])
+      if (attempt.checkpointing !== undefined) return { kind: signal.aborted ? 'lost' : 'away' }
+    }
+    const open = async (): Promise<Opened> => ({ ...(await client.openCheckpoint(ref, { signal })), kind: 'bytes' })
+    return await fetchOnce(open, attempt, 'checkpoint', slot, signal)
   }
 }
 
 async function fetchOnce(
-  client: NodeClient,
+  open: () => Promise<Opened>,
   attempt: Attempt,
-  { url, kind, bytes, sha256 }: Blob,
   part: BlobPart,
   slot: Slot,
   signal: AbortSignal,
 ): Promise<FetchOutcome> {
   try {
-    const body = await client.openBlob(url, { signal })
+    const { body, kind, bytes, sha256 } = await open()
     slot.openBlob(attempt, part, bytes, kind)
     const hash = createHash('sha256')
     let count = 0
-    for await (const chunk of body as AsyncIterable<Buffer>) {
+    for await (const chunk of body) {
       count += chunk.length
       if (count > bytes) break
       hash.update(chunk)

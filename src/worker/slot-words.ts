@@ -18,7 +18,7 @@ export const aborts: Record<Verdict, (attempt: Attempt) => { why: AbortWhy; mess
 }
 
 /** Blobs come ahead of the job. @param isIsolated it is the only one of its slot */
-export function toSlotJob({ id, lease }: Attempt, isIsolated: boolean): SlotJob {
+export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolated: boolean): SlotJob {
   const { workId, type, attempt, attempts, params, payload, checkpoint } = lease
   return {
     id,
@@ -29,7 +29,7 @@ export function toSlotJob({ id, lease }: Attempt, isIsolated: boolean): SlotJob 
     params,
     ...(isIsolated ? { isolated: true } : {}),
     ...('blob' in payload ? {} : { payload }),
-    ...(checkpoint === undefined || 'blob' in checkpoint ? {} : { checkpoint }),
+    ...(checkpoint === undefined || isCheckpointFetched ? {} : { checkpoint }),
   }
 }
 

@@ -1,4 +1,5 @@
 /** Checkpoints as workers keep and get them: under a lease, inline or as blobs, over attempts. */
+import { createHash } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
@@ -8,6 +9,11 @@ import { one, put } from '../support/job-calls.ts'
 import { until } from '../support/until.ts'
 
 const value = { value: { json: 1 } }
+const digestOf = (bytes: Buffer | string): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
+const describedBy = ({ headers }: { headers: Headers }): object => ({
+  bytes: headers.get('content-length'),
+  digest: headers.get('repr-digest'),
+})
 
 t.test('checkpoints', async t => {
   const api = await startTestApi(t, { MUSTER_BACKOFF_MS: '10', MUSTER_MAX_BODY_BYTES: '300000' })
@@ -27,6 +33,7 @@ t.test('checkpoints', async t => {
   const workId = await put(api, 'type=noop&attempts=9')
   const first = await one(worker)
   t.notHas(first, 'checkpoint')
+  t.match(await api.call('GET', path(first)), { status: 404, body: { code: 'job_not_found' } })
 
   await t.test('small ones stand in the lease, over retries and returns', async t => {
     t.match(await keep(first, Buffer.from('one')), { status: 200, body: { bytes: 3 } })
@@ -37,7 +44,10 @@ t.test('checkpoints', async t => {
     await worker.giveBack([second])
     const third = await one(worker)
     t.match(third, { attempt: 2, checkpoint: { base64: Buffer.from('two').toString('base64') } })
-    t.equal((await api.call('GET', path(third))).status, 404, 'there is no blob')
+    const newest = await api.call('GET', path(third))
+    t.equal(newest.status, 200)
+    t.ok(Buffer.from('two').equals(newest.body))
+    t.same(describedBy(newest), { bytes: '3', digest: digestOf('two') })
     await worker.giveBack([third])
   })
 
@@ -55,7 +65,9 @@ t.test('checkpoints', async t => {
     const next = await one(worker, 5000)
     const { blob } = next.checkpoint as { blob: { url: string; bytes: number; kind: string } }
     t.match(blob, { bytes: 200_000, kind: 'bytes' })
-    t.ok(young.equals((await api.call('GET', blob.url)).body))
+    const fetched = await api.call('GET', blob.url)
+    t.same(describedBy(fetched), { bytes: '200000', digest: digestOf(young) })
+    t.ok(young.equals(fetched.body))
     t.equal((await api.call('GET', `${blob.url}x`)).body.code, 'lease_lost')
 
     t.match(await keep(next, Buffer.alloc(300_001)), { status: 413, body: { code: 'body_too_large' } })

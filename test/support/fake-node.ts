@@ -118,7 +118,9 @@ export class FakeNode {
         this.events.push(`return ${workId}`)
         const lease = this.#leased.get(workId)
         this.#leased.delete(workId)
-        if (lease !== undefined) again.push({ ...lease, token: `t${++this.#count}` })
+        const kept = this.checkpoints.get(workId)?.at(-1)
+        const checkpoint = kept !== undefined && { checkpoint: blobAt(`/workers/checkpoints/${workId}?token=t`, kept) }
+        if (lease !== undefined) again.push({ ...lease, ...checkpoint, token: `t${++this.#count}` })
       }
       if (this.requeues) this.#waiting.unshift(...again)
       this.ring()
@@ -132,7 +134,8 @@ export class FakeNode {
       const { workId } = request.params as { workId: string }
       const bytes = this.#blobs.get(`checkpoint of ${workId}`)
       if (bytes === undefined) return await reply.code(404).send({ code: 'job_not_found', detail: 'no such thing' })
-      return await reply.type('application/octet-stream').send(bytes)
+      const digest = `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
+      return await reply.type('application/octet-stream').header('repr-digest', digest).send(bytes)
     })
     app.put('/workers/checkpoints/:workId', async (request, reply) => {
       const { workId } = request.params as { workId: string }
@@ -143,6 +146,7 @@ export class FakeNode {
       if (!this.#leased.has(workId)) return await reply.code(409).send({ code: 'lease_lost', detail: 'not yours' })
       const bytes = request.body as Buffer
       this.checkpoints.set(workId, [...(this.checkpoints.get(workId) ?? []), bytes])
+      this.#blobs.set(`checkpoint of ${workId}`, bytes)
       this.events.push(`checkpoint ${workId}`)
       this.ring()
       return { bytes: bytes.length }
@@ -201,9 +205,8 @@ export class FakeNode {
   /** A job with a checkpoint that has to be fetched (`isThere` false: it cannot be), and a payload likewise if in bytes. */
   addWithCheckpointBlob(type: string, bytes: Buffer, payload: Content | Buffer, isThere = true): string {
     const workId = `w${this.#count + 1}`
-    const blobOf = (place: string, bytes: Buffer, kind: 'bytes' | 'json') => ({
-      blob: { url: `/workers/${place}/${workId}?token=t`, kind, bytes: bytes.length, sha256: sha256(bytes) },
-    })
+    const blobOf = (place: string, bytes: Buffer, kind: 'bytes' | 'json') =>
+      blobAt(`/workers/${place}/${workId}?token=t`, bytes, kind)
     if (isThere) this.#blobs.set(`checkpoint of ${workId}`, bytes)
     if (Buffer.isBuffer(payload)) this.#blobs.set(workId, payload)
     const checkpoint = blobOf('checkpoints', bytes, 'bytes')
@@ -312,5 +315,9 @@ export class FakeNode {
     if (lines.length > 0) this.logs.set(workId, [...(this.logs.get(workId) ?? []), ...lines])
   }
 }
+
+const blobAt = (url: string, bytes: Buffer, kind: 'bytes' | 'json' = 'bytes') => ({
+  blob: { url, kind, bytes: bytes.length, sha256: sha256(bytes) },
+})
 
 export const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')

@@ -261,6 +261,11 @@ export const blockLater = defineHandler({
 export const leaveBehind = defineHandler({
   type: 'leaveBehind',
   handle: ({ what, file }) => {
+    if (what === 'rejection at a sign')
+      void (async () => {
+        while (!existsSync(file)) await delay(5)
+        throw new Error('left over')
+      })()
     if (what === 'rejection') setTimeout(() => Promise.reject(new Error('left over')), 100)
     if (what === 'exception')
       setTimeout(() => {
@@ -285,6 +290,19 @@ export const leaveBehind = defineHandler({
       return new Promise(resolve => child.once('exit', resolve))
     }
     return 1
+  },
+})
+
+/** Leaves `bytes` as a checkpoint, gives the sign and waits for its end; started again, tells what it finds. */
+export const goesOn = defineHandler({
+  type: 'goesOn',
+  handle: async ({ bytes, sign }, { lastCheckpoint, checkpoint }) => {
+    if (lastCheckpoint?.includes('newer')) return { found: 'newer', size: lastCheckpoint.length }
+    if (existsSync(sign)) return { found: 'nothing new' }
+    await checkpoint(Buffer.alloc(bytes, 'older'))
+    await checkpoint(Buffer.alloc(bytes, 'newer'))
+    writeFileSync(sign, '')
+    await delay(60_000)
   },
 })
 

@@ -27,6 +27,24 @@ t.test('leftovers of a job', async t => {
       t.ok(lines.some(({ msg, reason }) => msg === 'a slot ended' && /left over/.test(String(reason))))
     })
 
+  for (const [name, bytes] of [
+    ['small', 1000],
+    ['large', 300_000],
+  ] as const)
+    for (const lease of ['no checkpoint', 'a checkpoint over the inline limit'])
+      await t.test(`the next one goes on from its own newest checkpoint: ${name}, ${lease} in its lease`, async t => {
+        const sign = join(folder, `${name} ${lease.length}`)
+        const left = node.add({ type: 'leaveBehind', payload: { json: { what: 'rejection at a sign', file: sign } } })
+        t.equal((await node.result(left[0] as string)).error, undefined)
+        const payload = { json: { bytes, sign } }
+        const workId =
+          lease === 'no checkpoint'
+            ? (node.add({ type: 'goesOn', payload })[0] as string)
+            : node.addWithCheckpointBlob('goesOn', Buffer.alloc(bytes, 'lease'), payload)
+        t.match((await node.result(workId)).value, { json: { found: 'newer', size: bytes } })
+        t.equal(node.logs.get(workId), undefined, 'nothing was left out')
+      })
+
   await t.test('a late print is not in the log of the next one', async t => {
     const file = await leave('print')
     const { workId } = await next()

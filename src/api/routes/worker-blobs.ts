@@ -1,4 +1,5 @@
 /** /workers/{payloads,results,checkpoints}: bytes between a worker and a node, as streams of any size, under a lease. */
+import { createHash } from 'node:crypto'
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 import type { Caller } from '../../access/roles.ts'
@@ -59,7 +60,7 @@ export function addWorkerBlobs(app: App, { settings, jobs, store, fleet }: Api):
     {
       schema: {
         operationId: 'workerCheckpoint',
-        summary: 'Stream a checkpoint over the inline limit',
+        summary: 'Stream the newest checkpoint',
         tags: ['workers'],
         params: WorkIdParams,
         querystring: TokenQuery,
@@ -68,9 +69,10 @@ export function addWorkerBlobs(app: App, { settings, jobs, store, fleet }: Api):
     },
     async ({ caller, params: { workId }, query: { token } }, reply) => {
       await requireLease(caller, workId, token)
-      const blob = (await jobs.ofWorkId(workId).checkpoints.read(workId))?.blob
-      if (blob === undefined) throw new Problem('job_not_found', 'This job has no checkpoint outside of its lease.')
-      return await send(reply, blob)
+      const checkpoint = await jobs.ofWorkId(workId).checkpoints.read(workId)
+      if (checkpoint === undefined) throw new Problem('job_not_found', 'This job has no checkpoint.')
+      if (checkpoint.blob !== undefined) return await send(reply, checkpoint.blob)
+      return sendBytes(reply, Buffer.from(checkpoint.base64 ?? '', 'base64'))
     },
   )
 
@@ -125,6 +127,11 @@ export function addWorkerBlobs(app: App, { settings, jobs, store, fleet }: Api):
   /** The reply is a stream: nothing for the serializer to do. */
   async function send(reply: unknown, blob: BlobRef): Promise<never> {
     return sendBlob(reply as FastifyReply, blob, await openBlob(blob, store)) as never
+  }
+
+  function sendBytes(reply: unknown, bytes: Buffer): never {
+    const sha256 = createHash('sha256').update(bytes).digest('hex')
+    return sendBlob(reply as FastifyReply, { kind: 'bytes', bytes: bytes.byteLength, sha256 }, bytes) as never
   }
 
   async function orTooLarge<T>(upload: Promise<T>): Promise<T> {
