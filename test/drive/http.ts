@@ -91,7 +91,8 @@ export class Http {
     const { hostname, port, host, protocol } = new URL(this.urls[this.#next++ % this.urls.length] as string)
     if (protocol !== 'http:') return
     const key = this.#key === '' ? '' : `Authorization: Bearer ${this.#key}\r\n`
-    const socket = connect(Number(port), hostname)
+    // The node may be killed at any moment: that ends no drive.
+    const socket = connect(Number(port), hostname).on('error', () => undefined)
     try {
       await once(socket, 'connect')
       for (const { method, path } of requests)
@@ -100,7 +101,7 @@ export class Http {
     } catch (error) {
       throw new NoAnswer('pipelined requests', { cause: error })
     } finally {
-      socket.on('error', () => undefined).destroy()
+      socket.destroy()
     }
   }
 
