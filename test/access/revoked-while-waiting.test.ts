@@ -1,6 +1,7 @@
 /** A request may wait for longer than its key is good: it is given nothing then. */
 import t from 'tap'
 import { type Reply, startTestApi, type TestApi } from '../support/api.ts'
+import { until } from '../support/until.ts'
 
 const operatorKey = 'o'.repeat(40)
 const bearer = (key: string) => ({ headers: { authorization: `Bearer ${key}` } })
@@ -19,7 +20,7 @@ function makeOperator(api: TestApi) {
   }
 }
 
-t.test('a revoked key, one that ran out, and a node that got its first key', async t => {
+t.test('a key that is revoked or runs out while its request waits is given nothing', async t => {
   const api = await startTestApi(t, { MUSTER_OPERATOR_KEY: operatorKey })
   const operator = makeOperator(api)
   const { key: workKey } = await api.access.keys.create({ name: 'work', roles: ['work'] })
@@ -47,17 +48,33 @@ t.test('a revoked key, one that ran out, and a node that got its first key', asy
     t.match(body, [{ 'Work ID': workId, Value: 'secret' }], 'it is there for the next one')
   }
 
+  const short = await api.access.keys.create({ name: 'short', roles: ['collect'], expiresInMs: 3000 })
+  const asked = operator.begun()
+  const tooLate = api.call('POST', '/pullCompleted?top=1&waitMs=60000', bearer(short.key))
+  await asked
+  t.type(short.expiresAt, 'number')
+  await until(() => Date.now() > (short.expiresAt ?? Number.POSITIVE_INFINITY), 60_000)
+  const late = await finish()
+  t.match(await tooLate, { status: 401, body: { code: 'unauthenticated' } })
+  t.match((await operator.call('POST', '/pullCompleted?top=1&waitMs=60000')).body, [{ 'Work ID': late }])
+
   const { key: otherKey, id: otherId } = await api.access.keys.create({ name: 'other', roles: ['work'] })
   const other = async (path: string, json: object): Promise<Reply> =>
     await api.call('POST', path, { ...bearer(otherKey), json })
   const described2 = { ...described, workerId: 'w2' }
-  await other('/workers/heartbeat', { worker: described2, state: 'ready', leases: [] })
+  const beat = { worker: described2, state: 'ready', leases: [] }
+  await other('/workers/heartbeat', beat)
+  const beating = operator.begun()
+  const heartbeat = other('/workers/heartbeat', { ...beat, waitMs: 2000 })
+  await beating
   const begun = operator.begun()
   const waiting = other('/workers/claim', { workerId: 'w2', queue: 'default', max: 1, waitMs: 20_000 })
   await begun
   await api.access.keys.revoke(otherId)
+  t.equal((await other('/workers/heartbeat', beat)).status, 401)
   const workId = await operator.put()
   t.match(await waiting, { status: 401, body: { code: 'unauthenticated' } })
+  t.match(await heartbeat, { status: 401, body: { code: 'unauthenticated' } })
   const claim = { workerId: 'w1', queue: 'default', max: 1, waitMs: 20_000 }
   t.equal((await worker('/workers/claim', claim)).body.jobs[0].workId, workId, 'the job went back')
   t.match((await operator.call('GET', `/jobs/${workId}`)).body, { attemptsMade: 0, lostLeases: 0 })
