@@ -90,7 +90,10 @@ def store(job, value):
 def deliver(job, result):
     try:
         call("/workers/complete", {**who, "results": [result]}, job=job)
-    except urllib.error.HTTPError as error:  # the node takes no such result, ever: the attempt has failed
+    except urllib.error.HTTPError as error:
+        if error.code not in (400, 413):
+            raise
+        # the node takes no such result, ever: the attempt has failed
         refused = {"code": "result_refused", "message": error.read().decode()[:1000]}
         result = {key: result[key] for key in ("workId", "token", "type", "durationMs")}
         call("/workers/complete", {**who, "results": [{**result, "error": refused}]}, job=job)

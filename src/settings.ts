@@ -81,7 +81,11 @@ export const fields = {
     'Proxies before this node, as addresses or CIDRs separated by commas: they may say who calls',
   ),
 
-  maxConnections: field(integer(16, 1_000_000), 10_000, 'Connections that a node has open at once; more are hung up'),
+  maxConnections: field(
+    integer(16, 1_000_000),
+    10_000,
+    'Connections that a node has open at once, half of them from one address; the node closes more',
+  ),
   maxRequestsPerCaller: field(
     integer(1, 1_000_000),
     8192,

@@ -1,7 +1,7 @@
 /**
  * API keys: `muster_<id>_<secret>`. The id is public and names the key in lists and in the audit log; the secret has 190
- * bits and is never kept, only its SHA-256. A slow hash is for passwords, which people choose and machines can guess:
- * of 190 random bits nobody tries a noticeable part, however fast the hash is, and every request pays for it.
+ * bits and is never kept, only its SHA-256. A slow hash protects passwords, which people choose and machines guess. Nobody
+ * can try a noticeable part of 190 random bits, and every request would pay for a slow hash.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { customAlphabet } from 'nanoid'

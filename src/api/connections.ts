@@ -1,11 +1,11 @@
-/** How many connections a node holds. Each takes memory before anybody knows whose it is. */
+/** Limits the connections that a node holds: each takes memory before its client is known. */
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
 
-/** How long a new connection may take to send the head of its first request, and others that of their next once it began. */
+/** The time for the head of a request: the first from the connection on, each later one from its first byte. */
 export const headWithinMs = 20_000
 
-/** One address has half of all at most, so that it cannot keep everybody else out. More are hung up. */
+/** One address may have half of the connections, so that the others stay reachable. The node closes those beyond. */
 export function limitConnections(server: Server, most: number): void {
   const mostOfOne = Math.ceil(most / 2)
   const counts = new Map<string, number>()

@@ -12,21 +12,25 @@ const mostBytes = 128 * 1024 * 1024
 /** To be called before a reply with `Connection: close`, whose request has not come in whole. */
 export function lingerAfter(request: IncomingMessage): void {
   const { socket } = request
+  const { destroySoon } = socket
   // What Node.js calls when such a reply is sent.
   socket.destroySoon = () => {
+    socket.destroySoon = destroySoon
     socket.end()
     let bytes = 0
-    const end = (): void => {
-      clearTimeout(whole)
+    const hangUp = (): void => void socket.destroy()
+    const silence = setTimeout(hangUp, silentMs).unref()
+    const whole = setTimeout(hangUp, mostMs).unref()
+    socket.once('close', () => {
       clearTimeout(silence)
-      socket.destroy()
-    }
-    const whole = setTimeout(end, mostMs).unref()
-    const silence = setTimeout(end, silentMs).unref()
+      clearTimeout(whole)
+    })
+    // Not at once: the reply may still be on its way out.
+    const end = (): void => void socket.destroySoon()
     request.on('data', ({ length }: Buffer) => {
       silence.refresh()
       bytes += length
-      if (bytes > mostBytes) end()
+      if (bytes > mostBytes) hangUp()
     })
     request.once('close', end)
     request.resume()

@@ -36,17 +36,17 @@ function faultOf({ raw }: FastifyRequest): Problem | undefined {
   return new Problem('request_invalid', 'The header Host is neither a name nor an address.')
 }
 
-/** Node.js takes the first of several and says nothing. */
-const single: ReadonlySet<string> = new Set(['host', 'content-type', 'authorization'])
+/** Of several of them Node.js takes the first and says nothing. */
+const givenOnce = ['host', 'content-type', 'authorization'] as const
 
 /** @param headers names and values by turns */
 function givenTwice(headers: readonly string[]): string | undefined {
-  const seen = new Set<string>()
-  for (let index = 0; index < headers.length; index += 2) {
-    const name = (headers[index] as string).toLowerCase()
-    if (!single.has(name)) continue
-    if (seen.has(name)) return headers[index]
-    seen.add(name)
-  }
-  return undefined
+  return givenOnce.find(name => {
+    let count = 0
+    for (let index = 0; index < headers.length; index += 2) {
+      const given = headers[index] as string
+      if (given.length === name.length && given.toLowerCase() === name) count += 1
+    }
+    return count > 1
+  })
 }
