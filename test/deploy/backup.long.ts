@@ -18,7 +18,7 @@ import { makeCopies } from '../support/redis-copies.ts'
 import { type Body, get, put, stateOf } from '../support/two-nodes.ts'
 import { until } from '../support/until.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(1_200_000)
 const moto = await startMoto(t)
 const region = 'eu-central-1'
 const credentials = { accessKeyId: 'test', secretAccessKey: 'test' }
@@ -181,8 +181,12 @@ t.test('into three copies with TLS and users, and out of a replica of theirs', a
   const primary = await copies.untilWhole()
   const first = await muster({}, 'restore', '--from', place, '--dir', dir)
   t.equal(first.code, 0, first.said)
-  const count = (host: string): Promise<number> =>
-    ask(copies.target('redis', host, 'operator'), 5000, client => client.dbsize())
+  /** Keys that stay: others, such as leases, may run out meanwhile. */
+  const count = async (host: string, user: 'operator' | 'muster' = 'operator'): Promise<number> => {
+    const info = await ask(copies.target('redis', host, user), 5000, client => client.info('keyspace'))
+    const [, keys, expires] = /keys=(\d+),expires=(\d+)/.exec(info) ?? []
+    return Number(keys) - Number(expires)
+  }
   const all = await count(primary)
   t.ok(all > 20, `${all} keys`)
   for (const { name } of copies.hosts) await until(async () => (await count(name)) === all)
@@ -192,9 +196,8 @@ t.test('into three copies with TLS and users, and out of a replica of theirs', a
 
   const backup = await muster({}, 'backup', '--to', 's3://backups/copies', '--dir', dir)
   t.equal(backup.code, 0, backup.said)
-  t.match(backup.said, new RegExp(`: ${all} keys`))
-  const node = await ask(copies.target('redis', primary, 'muster'), 5000, client => client.dbsize())
-  t.equal(node, all)
+  t.ok(Number(/: (\d+) keys/.exec(backup.said)?.[1]) >= all, backup.said)
+  t.equal(await count(primary, 'muster'), all)
   for (const password of Object.values(copies.secrets.passwords)) t.notOk((first.said + backup.said).includes(password))
 })
 

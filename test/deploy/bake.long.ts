@@ -16,7 +16,7 @@ import t from 'tap'
 import { startMoto } from '../support/aws/moto.ts'
 import { haveTool } from '../support/have-tool.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(1_200_000)
 process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const moto = await startMoto(t)

@@ -10,7 +10,7 @@ import { makeSecrets } from '../../src/redis/copies/secrets.ts'
 import { type Machine, makeBundle, makeMachine } from '../support/boot/boot-machine.ts'
 
 // Some 20 s on a machine with nothing else to do.
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 const arn = (name: string): string => `arn:aws:secretsmanager:eu-central-1:123456789012:secret:${name}`
 const redisSecrets = await makeSecrets([], Date.now())
 const secrets = {

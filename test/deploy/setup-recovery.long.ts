@@ -6,7 +6,7 @@ import { haveTool } from '../support/have-tool.ts'
 import { prepareSetup } from '../support/setup-run.ts'
 import { until } from '../support/until.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(1_200_000)
 const { front } = await startAws(t)
 const inProgress = 'CREATE_IN_PROGRESS'
 

@@ -17,7 +17,7 @@ if (process.platform !== 'linux') {
   process.exit(0)
 }
 // Some 30 s on a machine with nothing else to do.
-t.setTimeout(240_000)
+t.setTimeout(1_200_000)
 const redisSecrets = await makeSecrets([], Date.now())
 const operatorKey = 'operator-key-operator-key-operator-key'
 const secrets = {
