@@ -8,12 +8,30 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse } from 'yaml'
 import { readOptions } from '../regression/options.ts'
-import { type Mapping, readTemplate, resourcesOf, walk } from '../support/cloudformation/read-template.ts'
+import { isAllowed, type PolicyStatement } from '../support/cloudformation/evaluate-policy.ts'
+import {
+  type Mapping,
+  type Resource,
+  readTemplate,
+  resourcesOf,
+  type Template,
+  walk,
+} from '../support/cloudformation/read-template.ts'
 
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const text = (file: string): string => readFileSync(join(root, file), 'utf8')
 const template = readTemplate(text('deploy/cloudformation/pipeline.yaml'))
+/** The boundary of a deployment named m, for any resource. */
+const within = (): PolicyStatement[] =>
+  statementsOf(template, 'machineBoundary').map(statement => ({
+    ...(JSON.parse(
+      JSON.stringify(statement)
+        .replaceAll('{"Ref":"pDeployment"}', '"m"')
+        .replaceAll('{"Fn::Sub":"ec2.${AWS::URLSuffix}"}', '"ec2"'),
+    ) as PolicyStatement),
+    Resource: '*',
+  }))
 const { scripts } = JSON.parse(text('package.json')) as { scripts: Record<string, string> }
 
 const buildspecs = resourcesOf(template)
@@ -22,6 +40,20 @@ const buildspecs = resourcesOf(template)
 
 interface Buildspec {
   readonly phases: Record<string, { commands?: string[]; finally?: string[] }>
+}
+
+/** A call with whatever the conditions of the boundary ask for. */
+const passing = {
+  'aws:ResourceTag/muster:deployment': 'm',
+  'iam:PassedToService': 'ec2',
+  'iam:AWSServiceName': 'spot.amazonaws.com',
+}
+
+/** Of the policies of one resource. */
+const statementsOf = (of: Template, name: string): Mapping[] => {
+  const [, resource] = resourcesOf(of).find(([other]) => other === name) ?? []
+  const { AssumeRolePolicyDocument, ...policies } = resource?.Properties ?? {}
+  return [...walk(policies)].flatMap(({ value, path }) => (path.at(-2) === 'Statement' ? [value as Mapping] : []))
 }
 
 const commandsOf = (file: string): string[] =>
@@ -83,17 +115,13 @@ t.test('the pipeline may read the secrets of the deployment by their tag, which 
   t.equal(secrets.length, 3)
   for (const [name, { Properties }] of secrets)
     t.same((Properties as Mapping).Tags, [{ Key: 'muster:deployment', Value: { Ref: 'AWS::StackName' } }], name)
-  const statements = [...walk(template.sections.Resources as Mapping)].flatMap(({ value, path }) =>
-    path.at(-2) === 'Statement' ? [value as Mapping] : [],
-  )
+  const statements = statementsOf(template, 'deployRole')
   const reading = statements.filter(({ Action }) => [Action].flat().includes('secretsmanager:GetSecretValue'))
   t.match(reading, [{ Condition: { StringEquals: { 'aws:ResourceTag/muster:deployment': { Ref: 'pDeployment' } } } }])
 })
 
 t.test('what a build may send, end and hand over belongs to the deployment', async t => {
-  const statements = [...walk(template.sections.Resources as Mapping)].flatMap(({ value, path }) =>
-    path.at(-2) === 'Statement' ? [value as Mapping] : [],
-  )
+  const statements = statementsOf(template, 'deployRole')
   const of = (action: string): Mapping[] => statements.filter(({ Action }) => [Action].flat().includes(action))
   t.equal(of('ssm:SendCommand').length, 2)
   for (const { Resource } of [...of('ssm:SendCommand'), ...of('iam:PassRole'), ...of('ec2:TerminateInstances')])
@@ -104,6 +132,44 @@ t.test('what a build may send, end and hand over belongs to the deployment', asy
       { Condition: { StringEquals: { 'aws:ResourceTag/muster:deployment': { Ref: 'pDeployment' } } } },
     ])
   t.match(of('ssm:SendCommand')[0], { Condition: { StringEquals: { 'ssm:resourceTag/muster:deployment': {} } } })
+})
+
+t.test('a change of the branch widens no role of a machine beyond the boundary', async t => {
+  const bounded = statementsOf(template, 'deployRole').filter(({ Condition }) =>
+    JSON.stringify(Condition ?? {}).includes('iam:PermissionsBoundary'),
+  )
+  t.match(bounded, [{ Condition: { StringEquals: { 'iam:PermissionsBoundary': { Ref: 'machineBoundary' } } } }])
+  const widening = /^iam:(?:CreateRole|(?:Attach|Detach|Put|Delete)RolePolicy|PutRolePermissionsBoundary)$/
+  const forbidden =
+    /^iam:(?:\*|DeleteRolePermissionsBoundary|\w*(?:User|Group|AccessKey|PolicyVersion)\w*|CreatePolicy)$/
+  let found = 0
+  for (const statement of statementsOf(template, 'deployRole'))
+    for (const action of [statement.Action].flat() as string[]) {
+      t.notMatch(action, forbidden)
+      if (!widening.test(action)) continue
+      found += 1
+      t.ok(bounded.includes(statement), action)
+    }
+  t.equal(found, 6)
+  const muster = readTemplate(text('deploy/cloudformation/muster.yaml'))
+  for (const role of ['nodeRole', 'witnessRole', 'workerRole']) {
+    const [, { Properties }] = resourcesOf(muster).find(([name]) => name === role) as [string, Resource]
+    t.match(JSON.stringify(Properties.PermissionsBoundary), 'pPermissionsBoundaryArn', role)
+    for (const { Action } of statementsOf(muster, role))
+      for (const action of [Action].flat() as string[])
+        t.ok(
+          isAllowed(within(), { action, resource: 'x', context: { ...passing } }),
+          `${role}: the boundary leaves ${action}`,
+        )
+  }
+  for (const action of [
+    'iam:CreateUser',
+    'iam:PutRolePolicy',
+    'sts:AssumeRole',
+    'lambda:UpdateFunctionCode',
+    'ssm:SendCommand',
+  ])
+    t.notOk(isAllowed(within(), { action, resource: 'x', context: passing }), action)
 })
 
 t.test('what goes wrong takes the deployment back', async t => {

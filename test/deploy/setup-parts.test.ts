@@ -116,6 +116,31 @@ ec2\\ describe-instances) : ;;`
   t.notMatch(look('0').output, /Spot instances/)
 })
 
+t.test('of a VPC that exists the subnets of the load balancer are looked up, two zones of it', async t => {
+  const aws = `ec2\\ describe-subnets) shift 3; for id; do
+    case "$id" in
+    s-a) printf 'a\\tvpc-1\\t10.9.0.0/24\\n' ;;
+    s-b) printf 'b\\tvpc-1\\t10.9.1.0/24\\n' ;;
+    s-lb) printf 'b\\tvpc-1\\t10.9.9.0/24\\n' ;;
+    s-other) printf 'b\\tvpc-2\\t10.8.0.0/24\\n' ;;
+    esac; done ;;`
+  const look = (subnets: string, more: Readonly<Record<string, string>> = {}) =>
+    part(t, `read_settings() { :; }; BALANCER_SUBNETS=${subnets}; check_balancer_subnets; given pBalancerCidrs`, aws, {
+      ...{ pVpcId: 'vpc-1', pSubnetIds: 's-a,s-b,s-c', pLoadBalancer: 'internal', ...more },
+    })
+  t.equal(look("''").output, '10.9.0.0/24,10.9.1.0/24', 'those of the nodes, unless others are named')
+  t.equal(look('s-a,s-lb').output, '10.9.0.0/24,10.9.9.0/24')
+  t.equal(look("''", { pBalancerSubnetIds: 's-a,s-lb' }).output, '10.9.0.0/24,10.9.9.0/24', 'an update keeps them')
+  t.equal(look("''", { pLoadBalancer: 'none' }).output, '')
+  t.equal(look("''", { pVpcId: '' }).output, '', 'the template knows those of its own network')
+  t.match(look('s-b,s-lb'), { code: 2, output: /the subnets s-b,s-lb are in one zone/ })
+  t.match(look('s-a,s-other'), { code: 2, output: /are not all in vpc-1/ })
+  const options = (...args: string[]) =>
+    part(t, `read_options ${args.join(' ')}; check_together`, '', { pLoadBalancer: 'none', pVpcId: '' })
+  t.match(options('--balancer-subnets', 's-a,s-b'), { code: 2, output: /add --load-balancer and --subnets/ })
+  t.match(options('--permissions-boundary', 'mine'), { code: 2, output: /is the ARN of a policy, or none/ })
+})
+
 t.test('another deployment whose name begins alike is not this one', async t => {
   const aws = (names: string) => `cloudformation\\ list-stack-resources) printf '${names}' ;;
 cloudwatch\\ describe-alarms) case "$*" in *--alarm-names\\ m-a-1\\ m-b-1*) printf 'OK\\tm-a-1\\tA\\nALARM\\tm-b-1\\tB\\n' ;; esac ;;`

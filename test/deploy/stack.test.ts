@@ -181,6 +181,7 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     const { status, outputs, settings, interfaces } = await makeStack({
       ...{ pVpcId: VpcId, pSubnetIds: subnets.join(','), pVpcCidr: '10.9.0.0/16', pZoneC: 'us-east-1c' },
       ...{ pPublicAddresses: 'no', pLoadBalancer: 'internal', pClientCidr: '10.9.0.0/16' },
+      ...{ pBalancerCidrs: '10.9.0.0/24,10.9.1.0/24' },
     })
     t.equal(status, 'CREATE_COMPLETE')
     t.equal((await ec2.describeVpcs({})).Vpcs?.length, before, 'no network is made')
@@ -191,12 +192,35 @@ if (haveTool(t, 'aws', 'pip install awscli')) {
     )
     t.match(outputs.apiUrl, /^http:\/\/m-loadBalancer/)
     t.match(outputs.nodeUrls, /^https:\/\/10\.9\.0\.\d+:5000,https:\/\/10\.9\.1\.\d+:5000$/)
-    t.match(settings.get('b'), { MUSTER_TRUSTED_PROXIES: '10.9.0.0/16', MUSTER_EC2_SUBNETS: subnets.join(',') })
+    t.match(settings.get('b'), {
+      MUSTER_TRUSTED_PROXIES: '10.9.0.0/24,10.9.1.0/24',
+      MUSTER_EC2_SUBNETS: subnets.join(','),
+    })
     const rules = await ruleList()
     t.ok(
       rules.includes('80 from 10.9.0.0/16') && !rules.includes('5000 from 10.9.0.0/16'),
       'clients reach the balancer only',
     )
+  })
+
+  t.test('in a network of its own the load balancer has subnets to itself, and only they are trusted', async t => {
+    const boundary = 'arn:aws:iam::123456789012:policy/bound'
+    const { settings } = await makeStack({ pLoadBalancer: 'internal', pPermissionsBoundaryArn: boundary })
+    for (const machine of ['a', 'b']) t.match(settings.get(machine), { MUSTER_TRUSTED_PROXIES: '10.77.48.0/20' })
+    const { Subnets = [] } = await ec2.describeSubnets({ Filters: [{ Name: 'cidr-block', Values: ['10.77.*'] }] })
+    const ofWorkers = settings.get('a')?.MUSTER_EC2_SUBNETS?.split(',') ?? []
+    t.same(
+      Subnets.filter(({ SubnetId = '' }) => !ofWorkers.includes(SubnetId))
+        .map(({ CidrBlock, AvailabilityZone }) => `${AvailabilityZone} ${CidrBlock}`)
+        .sort(),
+      ['us-east-1a 10.77.48.0/21', 'us-east-1b 10.77.56.0/21'],
+    )
+    const { Roles } = (await aws('iam', 'list-roles')) as { Roles: { RoleName: string }[] }
+    t.equal(Roles.length, 3)
+    for (const { RoleName } of Roles)
+      t.match(await aws('iam', 'get-role', '--role-name', RoleName), {
+        Role: { PermissionsBoundary: { PermissionsBoundaryArn: boundary } },
+      })
   })
 
   t.test('without an address of clients nobody from outside gets in; with one, they do', async t => {

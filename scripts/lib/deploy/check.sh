@@ -141,6 +141,29 @@ check_network() {
   elif ! is_deployed || [ -n "$ZONES" ]; then
     choose_zones
   fi
+  read_settings
+  check_balancer_subnets
+}
+
+# Nodes believe what comes from the subnets of the load balancer about the address of a client. In a VPC of its own the template
+# knows them.
+check_balancer_subnets() {
+  local subnets zones vpcs
+  if [ "$(setting pLoadBalancer)" = none ] || [ -z "$(setting pVpcId)" ]; then return 0; fi
+  subnets=${BALANCER_SUBNETS:-$(setting pBalancerSubnetIds)}
+  : "${subnets:=$(setting pSubnetIds | cut -d , -f 1,2)}"
+  # shellcheck disable=SC2086 # a word for each subnet
+  call_aws ec2 describe-subnets --subnet-ids ${subnets//,/ } --query 'Subnets[].[AvailabilityZone,VpcId,CidrBlock]'
+  zones=$(printf '%s\n' "$REPLY" | cut -f 1 | sort -u | wc -l)
+  vpcs=$(printf '%s\n' "$REPLY" | cut -f 2 | sort -u)
+  if [ "$vpcs" != "$(setting pVpcId)" ]; then
+    stop_with "$EXIT_USAGE" "the subnets $subnets are not all in $(setting pVpcId)" 'name two subnets of that VPC by --balancer-subnets'
+  fi
+  if [ "$zones" -lt 2 ]; then
+    stop_with "$EXIT_USAGE" "the subnets $subnets are in one zone" 'name subnets in two zones by --balancer-subnets: a load balancer needs them'
+  fi
+  if [ -n "$BALANCER_SUBNETS" ]; then give pBalancerSubnetIds "$BALANCER_SUBNETS"; fi
+  give pBalancerCidrs "$(printf '%s\n' "$REPLY" | cut -f 3 | paste -s -d , -)"
 }
 
 check_subnets() {

@@ -37,6 +37,7 @@ Network
   --private                no public addresses: for private subnets of yours that have a way out
   --client-cidr CIDR       who may reach the API, such as 203.0.113.7/32; "none" closes it to all but workers (none)
   --load-balancer KIND     internal, internet-facing or none (none)
+  --balancer-subnets A,B   its subnets in a VPC of yours, best without workers (the first two of --subnets)
   --plain-http             let an internal load balancer without a certificate take keys unencrypted
   --certificate ARN        of the load balancer, in ACM of the same region
   --domain NAME            of the load balancer; with --hosted-zone. Without --certificate one is made
@@ -53,6 +54,7 @@ Nodes and queue
   --payload-days N         after which a payload is deleted in any case (60)
   --backup-days N          after which a backup of Redis is deleted (14)
   --no-sessions            no Session Manager; the smoke test then needs a way to the nodes
+  --permissions-boundary ARN   a policy: what the roles of all machines may do at most; or none (none)
 
 Workers
   --worker-types A,B,…     instance types to choose from, all Arm or all x86-64 (c7g.large,c6g.large,m7g.large,m6g.large)
@@ -87,7 +89,7 @@ HELP
 # read_options "$@"
 read_options() {
   COMMAND=deploy YES=no WAIT=yes SMOKE=yes KEEP_DATA=no KEEP_FAILED=no BUNDLE='' HANDLERS='' TIMEOUT_MINUTES=90 SMOKE_MINUTES=15
-  PLAIN_HTTP=no UPDATE_IMAGES=no NAME=muster REGION='' GIVEN='' SUBNETS='' VPC='' ZONES=''
+  PLAIN_HTTP=no UPDATE_IMAGES=no NAME=muster REGION='' GIVEN='' SUBNETS='' BALANCER_SUBNETS='' VPC='' ZONES=''
   local option value
   while [ $# -gt 0 ]; do
     option=$1
@@ -135,6 +137,7 @@ take_value() {
   --smoke-timeout) SMOKE_MINUTES=$(number "$1" "$2") || exit ;;
   --vpc) VPC=$2 ;;
   --subnets) SUBNETS=$2 ;;
+  --balancer-subnets) BALANCER_SUBNETS=$2 ;;
   --zones) ZONES=$2 ;;
   --vpc-cidr)
     # Three subnets of 4,096 addresses have to fit; AWS takes no network above 16 bits.
@@ -159,6 +162,13 @@ take_value() {
   --witness-type) give pWitnessInstanceType "$2" ;;
   --volume-gb) give_number pVolumeGb "$@" ;;
   --redis-memory-mb) give_number pRedisMemoryMb "$@" ;;
+  --permissions-boundary)
+    case "$2" in
+    none) give pPermissionsBoundaryArn '' ;;
+    arn:*:policy/*) give pPermissionsBoundaryArn "$2" ;;
+    *) wrong "--permissions-boundary is the ARN of a policy, or none, not $2" ;;
+    esac
+    ;;
   --cache-type) give pCacheNodeType "$2" ;;
   --payload-days) give_number pPayloadDays "$@" ;;
   --backup-days) give_number pBackupDays "$@" ;;
@@ -260,6 +270,9 @@ check_together() {
     ;;
   *) wrong '--load-balancer is internal, internet-facing or none' ;;
   esac
+  if [ -n "${BALANCER_SUBNETS:-}" ] && { [ -z "$(setting pVpcId)" ] || [ "$(setting pLoadBalancer)" = none ]; }; then
+    wrong '--balancer-subnets are those of a load balancer in a VPC of yours: add --load-balancer and --subnets'
+  fi
   if [ -n "$(setting pDomainName)" ] && [ -z "$(setting pHostedZoneId)" ]; then
     wrong '--domain needs --hosted-zone; "aws route53 list-hosted-zones" shows yours'
   fi

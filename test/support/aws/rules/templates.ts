@@ -31,9 +31,18 @@ export function templateForMoto(text: string): string {
       .replace(/^( +Tags:\n +)(muster:\w+): (!Ref \S+)$/gm, '$1- {Key: "$2", Value: $3}')
       .replace(/^( +Version: )(2012-10-17)$/gm, "$1'$2'")
       // Right for a network of 16 bits, as in all tests.
-      .replace(/!Select \[(\d), !Cidr \[!Ref (\w+), \d, 12\]\]/g, (_, index: string, name: string) => {
-        const part = (at: number): string => `!Select [${at}, !Split ['.', !Ref ${name}]]`
-        return `!Sub ['\${a}.\${b}.${Number(index) * 16}.0/20', {a: ${part(0)}, b: ${part(1)}}]`
-      })
+      .replace(
+        /!Select \[(\d), !Cidr \[!Select \[(\d), !Cidr \[!Ref (\w+), \d, 12\]\], \d, 11\]\]/g,
+        (_, half: string, index: string, name: string) => partOf(name, `${Number(index) * 16 + Number(half) * 8}.0/21`),
+      )
+      .replace(/!Select \[(\d), !Cidr \[!Ref (\w+), \d, 12\]\]/g, (_, index: string, name: string) =>
+        partOf(name, `${Number(index) * 16}.0/20`),
+      )
   )
+}
+
+/** A network inside of that of the parameter `name`. */
+function partOf(name: string, rest: string): string {
+  const part = (at: number): string => `!Select [${at}, !Split ['.', !Ref ${name}]]`
+  return `!Sub ['\${a}.\${b}.${rest}', {a: ${part(0)}, b: ${part(1)}}]`
 }
