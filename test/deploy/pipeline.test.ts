@@ -28,6 +28,7 @@ const within = (): PolicyStatement[] =>
     ...(JSON.parse(
       JSON.stringify(statement)
         .replaceAll('{"Ref":"pDeployment"}', '"m"')
+        .replaceAll('{"Ref":"AWS::AccountId"}', '"us"')
         .replaceAll('{"Fn::Sub":"ec2.${AWS::URLSuffix}"}', '"ec2"'),
     ) as PolicyStatement),
     Resource: '*',
@@ -45,6 +46,8 @@ interface Buildspec {
 /** A call with whatever the conditions of the boundary ask for. */
 const passing = {
   'aws:ResourceTag/muster:deployment': 'm',
+  'aws:ResourceAccount': 'us',
+  'ec2:CreateAction': 'RunInstances',
   'iam:PassedToService': 'ec2',
   'iam:AWSServiceName': 'spot.amazonaws.com',
 }
@@ -170,6 +173,38 @@ t.test('a change of the branch widens no role of a machine beyond the boundary',
     'ssm:SendCommand',
   ])
     t.notOk(isAllowed(within(), { action, resource: 'x', context: passing }), action)
+})
+
+t.test('the pipeline may make, change and remove each kind of resource of the network', async t => {
+  const muster = readTemplate(text('deploy/cloudformation/muster.yaml'))
+  const kinds = new Set(resourcesOf(muster).map(([, { Type }]) => Type))
+  const calls: Record<string, string[]> = {
+    EIP: ['AllocateAddress', 'ReleaseAddress'],
+    EIPAssociation: ['AssociateAddress', 'DisassociateAddress'],
+    InternetGateway: ['CreateInternetGateway', 'DeleteInternetGateway'],
+    LaunchTemplate: ['CreateLaunchTemplate', 'CreateLaunchTemplateVersion', 'DeleteLaunchTemplate'],
+    NetworkInterface: ['CreateNetworkInterface', 'ModifyNetworkInterfaceAttribute', 'DeleteNetworkInterface'],
+    Route: ['CreateRoute', 'ReplaceRoute', 'DeleteRoute'],
+    RouteTable: ['CreateRouteTable', 'DeleteRouteTable'],
+    SecurityGroup: ['CreateSecurityGroup', 'DeleteSecurityGroup'],
+    SecurityGroupEgress: ['AuthorizeSecurityGroupEgress', 'RevokeSecurityGroupEgress'],
+    SecurityGroupIngress: ['AuthorizeSecurityGroupIngress', 'RevokeSecurityGroupIngress'],
+    Subnet: ['CreateSubnet', 'ModifySubnetAttribute', 'DeleteSubnet'],
+    SubnetRouteTableAssociation: ['AssociateRouteTable', 'DisassociateRouteTable'],
+    VPC: ['CreateVpc', 'ModifyVpcAttribute', 'DeleteVpc'],
+    VPCEndpoint: ['CreateVpcEndpoint', 'ModifyVpcEndpoint', 'DeleteVpcEndpoints'],
+    VPCGatewayAttachment: ['AttachInternetGateway', 'DetachInternetGateway'],
+  }
+  const allowing = statementsOf(template, 'deployRole').filter(({ Effect }) => Effect === 'Allow')
+  const patterns = allowing.flatMap(({ Action }) => [Action].flat() as string[])
+  const statement = { Effect: 'Allow', Action: patterns, Resource: '*' }
+  for (const kind of kinds) {
+    const [, name] = /^AWS::EC2::(\w+)$/.exec(kind) ?? []
+    if (name === undefined) continue
+    t.ok(calls[name], `${kind} is known here`)
+    for (const call of calls[name] ?? [])
+      t.ok(isAllowed([statement], { action: `ec2:${call}`, resource: 'x', context: {} }), call)
+  }
 })
 
 t.test('what goes wrong takes the deployment back', async t => {

@@ -126,14 +126,16 @@ t.test('of a VPC that exists the subnets of the load balancer are looked up, two
     esac; done ;;`
   const look = (subnets: string, more: Readonly<Record<string, string>> = {}) =>
     part(t, `read_settings() { :; }; BALANCER_SUBNETS=${subnets}; check_balancer_subnets; given pBalancerCidrs`, aws, {
-      ...{ pVpcId: 'vpc-1', pSubnetIds: 's-a,s-b,s-c', pLoadBalancer: 'internal', ...more },
+      ...{ pVpcId: 'vpc-1', pSubnetIds: 's-a,s-b,s-c', pZoneA: 'a', pZoneB: 'b', pLoadBalancer: 'internal', ...more },
     })
   t.equal(look("''").output, '10.9.0.0/24,10.9.1.0/24', 'those of the nodes, unless others are named')
   t.equal(look('s-a,s-lb').output, '10.9.0.0/24,10.9.9.0/24')
   t.equal(look("''", { pBalancerSubnetIds: 's-a,s-lb' }).output, '10.9.0.0/24,10.9.9.0/24', 'an update keeps them')
   t.equal(look("''", { pLoadBalancer: 'none' }).output, '')
   t.equal(look("''", { pVpcId: '' }).output, '', 'the template knows those of its own network')
-  t.match(look('s-b,s-lb'), { code: 2, output: /the subnets s-b,s-lb are in one zone/ })
+  t.equal(look('s-lb,s-a').output, '10.9.0.0/24,10.9.9.0/24', 'in one order, however AWS answers')
+  t.match(look('s-b,s-lb'), { code: 2, output: /two of the subnets s-b,s-lb are in one zone/ })
+  t.match(look('s-lb'), { code: 2, output: /none of the subnets s-lb is in a, where a node is/ })
   t.match(look('s-a,s-other'), { code: 2, output: /are not all in vpc-1/ })
   const options = (...args: string[]) =>
     part(t, `read_options ${args.join(' ')}; check_together`, '', { pLoadBalancer: 'none', pVpcId: '' })

@@ -148,22 +148,28 @@ check_network() {
 # Nodes believe what comes from the subnets of the load balancer about the address of a client. In a VPC of its own the template
 # knows them.
 check_balancer_subnets() {
-  local subnets zones vpcs
+  local subnets zones vpcs zone
   if [ "$(setting pLoadBalancer)" = none ] || [ -z "$(setting pVpcId)" ]; then return 0; fi
   subnets=${BALANCER_SUBNETS:-$(setting pBalancerSubnetIds)}
   : "${subnets:=$(setting pSubnetIds | cut -d , -f 1,2)}"
   # shellcheck disable=SC2086 # a word for each subnet
   call_aws ec2 describe-subnets --subnet-ids ${subnets//,/ } --query 'Subnets[].[AvailabilityZone,VpcId,CidrBlock]'
-  zones=$(printf '%s\n' "$REPLY" | cut -f 1 | sort -u | wc -l)
+  zones=$(printf '%s\n' "$REPLY" | cut -f 1 | sort)
   vpcs=$(printf '%s\n' "$REPLY" | cut -f 2 | sort -u)
   if [ "$vpcs" != "$(setting pVpcId)" ]; then
     stop_with "$EXIT_USAGE" "the subnets $subnets are not all in $(setting pVpcId)" 'name two subnets of that VPC by --balancer-subnets'
   fi
-  if [ "$zones" -lt 2 ]; then
-    stop_with "$EXIT_USAGE" "the subnets $subnets are in one zone" 'name subnets in two zones by --balancer-subnets: a load balancer needs them'
+  if [ "$(printf '%s\n' "$zones" | uniq -d)" != '' ]; then
+    stop_with "$EXIT_USAGE" "two of the subnets $subnets are in one zone" 'name one subnet in each zone by --balancer-subnets'
   fi
+  # A load balancer sends nothing to a node in a zone that it has no subnet in.
+  for zone in "$(setting pZoneA)" "$(setting pZoneB)"; do
+    printf '%s\n' "$zones" | grep -qx "$zone" ||
+      stop_with "$EXIT_USAGE" "none of the subnets $subnets is in $zone, where a node is" 'name a subnet in the zone of each node by --balancer-subnets'
+  done
   if [ -n "$BALANCER_SUBNETS" ]; then give pBalancerSubnetIds "$BALANCER_SUBNETS"; fi
-  give pBalancerCidrs "$(printf '%s\n' "$REPLY" | cut -f 3 | paste -s -d , -)"
+  # In an order of its own: another one would replace both nodes.
+  give pBalancerCidrs "$(printf '%s\n' "$REPLY" | cut -f 3 | sort | paste -s -d , -)"
 }
 
 check_subnets() {
