@@ -17,21 +17,20 @@ export function lingerAfter(request: IncomingMessage): void {
   socket.destroySoon = () => {
     socket.destroySoon = destroySoon
     socket.end()
-    let bytes = 0
     const hangUp = (): void => void socket.destroy()
-    const silence = setTimeout(hangUp, silentMs).unref()
     const whole = setTimeout(hangUp, mostMs).unref()
+    const before = socket.bytesRead
+    let seen = before
+    const silence = setInterval(() => {
+      if (socket.bytesRead === seen || socket.bytesRead - before > mostBytes) hangUp()
+      seen = socket.bytesRead
+    }, silentMs).unref()
     socket.once('close', () => {
-      clearTimeout(silence)
+      clearInterval(silence)
       clearTimeout(whole)
     })
     // Not at once: the reply may still be on its way out.
     const end = (): void => void socket.destroySoon()
-    request.on('data', ({ length }: Buffer) => {
-      silence.refresh()
-      bytes += length
-      if (bytes > mostBytes) hangUp()
-    })
     request.once('close', end)
     request.resume()
     if (request.complete || request.destroyed) end()

@@ -79,9 +79,9 @@ export class Worker {
     })
     this.#slots = settings.workerSlots
     const ca = trustedAuthorities(settings.caFile)
-    const token = settings.workerToken
-    this.#client = new NodeClient({ nodeUrls: settings.nodeUrls, token, log, ...(ca !== undefined && { ca }) })
-    this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log })
+    const { nodeUrls, workerToken: token } = settings
+    this.#client = new NodeClient({ nodeUrls, token, log, ...(ca !== undefined && { ca }) })
+    this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log, onGone: this.#drop })
     this.#checkpoints = new CheckpointUploads(this.#client)
     const { metadataUrl, follows } = options
     this.#handlers =
@@ -109,7 +109,7 @@ export class Worker {
       fetchBlobs: async (attempt, slot, signal) => await fetchBlobs(this.#client, attempt, slot, signal),
       events: {
         onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
-        onReturn: attempts => this.#giveBack(attempts),
+        onReturn: attempts => this.#returns.give(attempts),
         onForgotten: attempts => this.#forget(attempts),
         onRoom: () => this.#claims?.poke(),
         onUpdate: attempt => this.#updates?.note(attempt),
@@ -236,7 +236,7 @@ export class Worker {
   /** What was claimed for other handlers than a slot has goes back: it says nothing of what this worker runs. */
   #onOutcome(attempt: Attempt, outcome: Outcome): void {
     const isSettling = performance.now() - this.#replacedAtMs < settlingMs
-    if (isSettling && 'error' in outcome && outcome.error.code === 'type_unsupported') this.#giveBack([attempt])
+    if (isSettling && 'error' in outcome && outcome.error.code === 'type_unsupported') this.#returns.give([attempt])
     else this.#reporter?.report(attempt, outcome)
   }
 
@@ -279,11 +279,11 @@ export class Worker {
   #requeueUnowned(): void {
     const unowned = this.#leases
       .attempts()
-      .filter(attempt => !this.#pool.has(attempt) && this.#reporter?.has(attempt) !== true)
+      .filter(one => !this.#pool.has(one) && this.#reporter?.has(one) !== true && !this.#returns.has(one))
     if (unowned.length === 0) return
     const workIds = unowned.slice(0, 10).map(({ ref }) => ref.workId)
     this.#options.log.warn({ count: unowned.length, workIds }, 'jobs that nobody here runs go back to their queue')
-    this.#giveBack(unowned)
+    this.#returns.give(unowned)
   }
 
   #onStopOrder(order: HeartbeatReply['stop'][number]): void {
@@ -303,14 +303,14 @@ export class Worker {
   }
 
   #forget(attempts: readonly Attempt[]): void {
+    for (const attempt of attempts) this.#returns.forget(attempt)
+    this.#drop(attempts)
+  }
+
+  readonly #drop = (attempts: readonly Attempt[]): void => {
     this.#leases.remove(attempts)
     for (const attempt of attempts) this.#updates?.forget(attempt)
     this.#claims?.poke()
-  }
-
-  #giveBack(attempts: readonly Attempt[]): void {
-    this.#forget(attempts)
-    this.#returns.give(attempts)
   }
 
   #checkOrphaned(orphanMs: number): void {
@@ -355,7 +355,7 @@ export class Worker {
     const areKept = (): boolean => ended.every(({ checkpointing }) => checkpointing === undefined)
     await pauseUntil(areKept, () => keptByMs, this.#hurry.signal)
     // Not before they have ended here: another worker may start them at once.
-    this.#giveBack(ended)
+    this.#returns.giveNow(ended)
     const deliveredByMs = performance.now() + lastResultsMs
     const areDelivered = (): boolean => this.#reporter?.isEmpty !== false
     await pauseUntil(areDelivered, () => deliveredByMs, AbortSignal.timeout(lastResultsMs))

@@ -37,6 +37,16 @@ export async function pause(waitMs: number, signal: AbortSignal): Promise<void> 
   await sleep(waitMs, undefined, { signal }).catch(() => undefined)
 }
 
+/** Resolves when the promise has, after `waitMs`, or when the signal aborts; leaves no timer behind. */
+export async function settledWithin(promise: Promise<void>, waitMs: number, signal: AbortSignal): Promise<void> {
+  const isOver = new AbortController()
+  try {
+    await Promise.race([promise, pause(waitMs, AbortSignal.any([signal, isOver.signal]))])
+  } finally {
+    isOver.abort()
+  }
+}
+
 const lookEveryMs = 25
 
 /** Looks until it is done, its time (by performance.now()) is over, or the signal aborts. */

@@ -182,7 +182,8 @@ export class NodeClient {
     const [, digest] = /sha-256=:([^:]+):/.exec(String(headers['repr-digest'])) ?? []
     if (Number.isSafeInteger(bytes) && digest !== undefined)
       return { body, bytes, sha256: Buffer.from(digest, 'base64').toString('hex') }
-    body.destroy()
+    // What has come in whole already ends with an error, too.
+    body.on('error', () => undefined).destroy()
     throw new NodeError('reply_invalid', 200, 'The reply has no Content-Length or no Repr-Digest')
   }
 

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AttemptError, Content } from '../contract/worker-protocol.ts'
 import type { Attempt } from './attempt.ts'
-import { pause } from './backoff.ts'
+import { settledWithin } from './backoff.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, NodeError } from './node-error.ts'
 import type { Slot } from './slot.ts'
@@ -35,7 +35,8 @@ const checkpointWithinMs = 10_000
 
 /**
  * Fetches payload and checkpoint of an attempt into the slot, those that do not stand in its lease, and checks them. Never
- * throws. A checkpoint that cannot be read is left out, with a line in the log: starting from the beginning is right, too.
+ * throws. A checkpoint that cannot be read is left out, with a line in the log: starting from the one before, or from the
+ * beginning, is right, too.
  */
 export async function fetchBlobs(
   client: NodeClient,
@@ -44,7 +45,7 @@ export async function fetchBlobs(
   signal: AbortSignal,
 ): Promise<FetchOutcome> {
   const { ref } = attempt
-  const { payload } = attempt.lease
+  const { payload, checkpoint } = attempt.lease
   for (let tried = 1; ; tried++) {
     const outcome = await fetchBoth()
     if (outcome.kind === 'ready' || outcome.kind === 'lost') return outcome
@@ -60,7 +61,11 @@ export async function fetchBlobs(
       const outcome = await fetchCheckpoint()
       if (outcome.kind === 'failed') {
         slot.discardBlobs()
-        attempt.addLog([`Starting from the beginning: the checkpoint cannot be read (${outcome.error.message})`])
+        // What stands in its lease is older, and the next best.
+        attempt.hasSentCheckpoint = false
+        const from =
+          attempt.isCheckpointFetched || checkpoint === undefined ? 'from the beginning' : 'from the one before'
+        attempt.addLog([`Starting ${from}: the checkpoint cannot be read (${outcome.error.message})`])
       } else if (outcome.kind !== 'ready') {
         return outcome
       }
@@ -76,7 +81,7 @@ export async function fetchBlobs(
   /** The newest, which a slot that has died since may have left: then it is not the one that the lease describes. */
   async function fetchCheckpoint(): Promise<FetchOutcome> {
     if (attempt.checkpointing !== undefined) {
-      await Promise.race([attempt.checkpointing, pause(checkpointWithinMs, signal)])
+      await settledWithin(attempt.checkpointing, checkpointWithinMs, signal)
       if (attempt.checkpointing !== undefined) return { kind: signal.aborted ? 'lost' : 'away' }
     }
     const open = async (): Promise<Opened> => ({ ...(await client.openCheckpoint(ref, { signal })), kind: 'bytes' })

@@ -8,7 +8,7 @@
 import type { Logger } from 'pino'
 import type { CompleteReply } from '../contract/worker-protocol.ts'
 import type { Attempt, Outcome } from './attempt.ts'
-import { Backoff, pause } from './backoff.ts'
+import { Backoff, settledWithin } from './backoff.ts'
 import { completionText, type Value } from './completion-text.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, isPassing, NodeError } from './node-error.ts'
@@ -127,7 +127,7 @@ export class Reporter {
     const { updates, inlineBytes, isHeld } = this.#options
     await updates.settle(attempt)
     if ('error' in outcome && attempt.checkpointing !== undefined)
-      await Promise.race([attempt.checkpointing, pause(checkpointWithinMs, this.#stopping.signal)])
+      await settledWithin(attempt.checkpointing, checkpointWithinMs, this.#stopping.signal)
     if ('error' in outcome || outcome.value.bytes.length <= inlineBytes) {
       this.#pushSmall(attempt, outcome)
     } else {

@@ -1,6 +1,7 @@
 /** Gives leases back, so that others can run the jobs at once. No attempt is spent. */
 import type { Logger } from 'pino'
 import type { Attempt } from './attempt.ts'
+import { settledWithin } from './backoff.ts'
 import type { NodeClient } from './node-client.ts'
 
 export interface ReturnsOptions {
@@ -8,13 +9,19 @@ export interface ReturnsOptions {
   readonly workerId: string
   readonly queue: string
   readonly log: Logger
+  /** Their leases are no longer this worker's: they are about to be sent. */
+  readonly onGone: (attempts: readonly Attempt[]) => void
 }
 
 const batchCount = 1000
+/** A checkpoint that is on its way goes ahead of its job; but not for longer than this. */
+const checkpointWithinMs = 10_000
 
 export class Returns {
   readonly #options: ReturnsOptions
   readonly #open = new Set<Promise<void>>()
+  /** Attempts whose newest checkpoint is on its way: without their leases no node would keep it. */
+  readonly #waiting = new Map<Attempt, AbortController>()
 
   constructor(options: ReturnsOptions) {
     this.#options = options
@@ -22,11 +29,27 @@ export class Returns {
 
   /** Begins to return these. If no node can be told, their leases run out by themselves. */
   give(attempts: readonly Attempt[]): void {
-    for (let start = 0; start < attempts.length; start += batchCount) {
-      const sending = this.#send(attempts.slice(start, start + batchCount))
-      this.#open.add(sending)
-      void sending.then(() => this.#open.delete(sending))
-    }
+    this.#give(attempts.filter(({ checkpointing }) => checkpointing === undefined))
+    for (const attempt of attempts)
+      if (attempt.checkpointing !== undefined && !this.#waiting.has(attempt))
+        this.#track(this.#giveKept(attempt, attempt.checkpointing))
+  }
+
+  /** The same, whether their checkpoints have been kept or not. */
+  giveNow(attempts: readonly Attempt[]): void {
+    for (const attempt of attempts) this.#waiting.get(attempt)?.abort()
+    this.#give(attempts.filter(attempt => !this.#waiting.has(attempt)))
+  }
+
+  /** It is to be returned and waits for its checkpoint; its lease must hold until then. */
+  has(attempt: Attempt): boolean {
+    return this.#waiting.has(attempt)
+  }
+
+  /** Its lease is gone: there is nothing to return. */
+  forget(attempt: Attempt): void {
+    this.#waiting.get(attempt)?.abort()
+    this.#waiting.delete(attempt)
   }
 
   /** Nothing is on its way. */
@@ -36,7 +59,26 @@ export class Returns {
 
   /** Resolves when nothing is on its way any more. Never rejects. */
   async settled(): Promise<void> {
-    await Promise.all(this.#open)
+    while (this.#open.size > 0) await Promise.all(this.#open)
+  }
+
+  #give(attempts: readonly Attempt[]): void {
+    if (attempts.length === 0) return
+    this.#options.onGone(attempts)
+    for (let start = 0; start < attempts.length; start += batchCount)
+      this.#track(this.#send(attempts.slice(start, start + batchCount)))
+  }
+
+  async #giveKept(attempt: Attempt, kept: Promise<void>): Promise<void> {
+    const controller = new AbortController()
+    this.#waiting.set(attempt, controller)
+    await settledWithin(kept, checkpointWithinMs, controller.signal)
+    if (this.#waiting.delete(attempt)) this.#give([attempt])
+  }
+
+  #track(sending: Promise<void>): void {
+    this.#open.add(sending)
+    void sending.then(() => this.#open.delete(sending))
   }
 
   async #send(attempts: readonly Attempt[]): Promise<void> {

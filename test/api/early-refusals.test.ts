@@ -1,6 +1,7 @@
 /** A refusal reaches also a client that sends all of its body before it reads. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { startTestApi } from '../support/api.ts'
 
@@ -34,6 +35,23 @@ t.test('large bodies that are refused at once', async t => {
   for (const [name, head, expected] of cases)
     for (const size of [2 * mebibyte, 30 * mebibyte])
       t.match(await sendFirst(api.url, head, size), expected, `${name}, ${size} bytes`)
+})
+
+t.test('a client that sends slowly gets its refusal, too', async t => {
+  const api = await startTestApi(t)
+  const client = connect(Number(new URL(api.url).port), '127.0.0.1')
+  t.teardown(() => client.destroy())
+  client.pause()
+  client.write('PUT /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n')
+  // For longer than a node waits for one that is silent.
+  for (let sent = 0; sent < 9; sent += 1) {
+    await delay(500) // pause: of a slow client
+    const error = await new Promise(resolve => client.write('x'.repeat(1000), resolve))
+    t.notOk(error, `piece ${sent}`)
+  }
+  let reply = ''
+  for await (const chunk of client) reply += chunk
+  t.match(reply, /^HTTP\/1\.1 404[\s\S]*route_not_found/)
 })
 
 t.test('a client that neither goes on nor hangs up is hung up in the end', async t => {

@@ -48,6 +48,8 @@ export class FakeNode {
   requeues = true
   /** Answers 503 to this many checkpoints. */
   refusesCheckpoints = 0
+  /** Hands no checkpoint out by itself: there is none. */
+  losesCheckpoints = false
   /** Answers 503 to everything. */
   isAway = false
   /** How often each path was answered so. */
@@ -118,7 +120,7 @@ export class FakeNode {
         this.events.push(`return ${workId}`)
         const lease = this.#leased.get(workId)
         this.#leased.delete(workId)
-        const kept = this.checkpoints.get(workId)?.at(-1)
+        const kept = this.losesCheckpoints ? undefined : this.checkpoints.get(workId)?.at(-1)
         const checkpoint = kept !== undefined && { checkpoint: blobAt(`/workers/checkpoints/${workId}?token=t`, kept) }
         if (lease !== undefined) again.push({ ...lease, ...checkpoint, token: `t${++this.#count}` })
       }
@@ -133,7 +135,8 @@ export class FakeNode {
     app.get('/workers/checkpoints/:workId', async (request, reply) => {
       const { workId } = request.params as { workId: string }
       const bytes = this.#blobs.get(`checkpoint of ${workId}`)
-      if (bytes === undefined) return await reply.code(404).send({ code: 'job_not_found', detail: 'no such thing' })
+      if (bytes === undefined || this.losesCheckpoints)
+        return await reply.code(404).send({ code: 'job_not_found', detail: 'no such thing' })
       const digest = `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
       return await reply.type('application/octet-stream').header('repr-digest', digest).send(bytes)
     })

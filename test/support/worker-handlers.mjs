@@ -298,7 +298,7 @@ export const goesOn = defineHandler({
   type: 'goesOn',
   handle: async ({ bytes, sign }, { lastCheckpoint, checkpoint }) => {
     if (lastCheckpoint?.includes('newer')) return { found: 'newer', size: lastCheckpoint.length }
-    if (existsSync(sign)) return { found: 'nothing new' }
+    if (existsSync(sign)) return { found: lastCheckpoint?.toString('latin1', 0, 5) ?? 'nothing' }
     await checkpoint(Buffer.alloc(bytes, 'older'))
     await checkpoint(Buffer.alloc(bytes, 'newer'))
     writeFileSync(sign, '')

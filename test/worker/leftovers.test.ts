@@ -45,6 +45,23 @@ t.test('leftovers of a job', async t => {
         t.equal(node.logs.get(workId), undefined, 'nothing was left out')
       })
 
+  for (const lease of [undefined, 'lease'])
+    await t.test(`a newest checkpoint that is lost leaves ${lease ?? 'nothing'}, and a line in the log`, async t => {
+      node.losesCheckpoints = true
+      t.teardown(() => {
+        node.losesCheckpoints = false
+      })
+      const sign = join(folder, `lost ${lease}`)
+      node.add({ type: 'leaveBehind', payload: { json: { what: 'rejection at a sign', file: sign } } })
+      const checkpoint = lease && { checkpoint: { base64: Buffer.from(lease).toString('base64') } }
+      const [workId = ''] = node.add({ type: 'goesOn', payload: { json: { bytes: 1000, sign } }, ...checkpoint })
+      t.match((await node.result(workId)).value, { json: { found: lease ?? 'nothing' } })
+      const from = lease === undefined ? 'the beginning' : 'the one before'
+      const log = [...(node.logs.get(workId) ?? [])].join('\n')
+      // One that waited for its slot for over a second went back, and has a lease that names no other checkpoint.
+      if (!node.returned.includes(workId)) t.match(log, `Starting from ${from}: the checkpoint cannot be read`)
+    })
+
   await t.test('a late print is not in the log of the next one', async t => {
     const file = await leave('print')
     const { workId } = await next()
