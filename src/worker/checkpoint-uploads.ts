@@ -29,7 +29,10 @@ export class CheckpointUploads {
     this.#client = client
   }
 
-  /** Begins to send these bytes, in place of older ones that were not sent yet. Sets `attempt.checkpointing` and `attempt.hasSentCheckpoint`. */
+  /**
+   * Begins to send these bytes, in place of older ones that were not sent yet. Sets `attempt.checkpointing` and
+   * `attempt.hasSentCheckpoint`.
+   */
   keep(attempt: Attempt, bytes: Buffer, answer: Answer): void {
     this.#newest.set(attempt, { bytes, answer })
     attempt.hasSentCheckpoint = true
