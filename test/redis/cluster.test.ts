@@ -33,7 +33,7 @@ const works = (action: Promise<unknown>): Promise<boolean> =>
     () => false,
   )
 
-t.test('Cluster', { timeout: 110_000 }, async t => {
+t.test('Cluster', async t => {
   const said = t.capture(console, 'error')
   const cluster = await startCluster(t)
   const { log, messages } = recordingLog()

@@ -18,8 +18,9 @@ import { runRedisInit, runRedisSecrets } from '../../src/redis/copies/redis-comm
 import { holdsNoData } from '../../src/redis/copies/run-files.ts'
 import { makeSecrets, readSecrets } from '../../src/redis/copies/secrets.ts'
 import { mergeSentinelConf } from '../../src/redis/copies/sentinel-conf.ts'
-import { decideStart, endsWithinMs, type Situation } from '../../src/redis/copies/start-rule.ts'
+import { type BarredCopy, barOf, decideStart, endsWithinMs, type Situation } from '../../src/redis/copies/start-rule.ts'
 import { parseRedisUrl } from '../../src/settings/redis-url.ts'
+import { patienceMs } from '../support/until.ts'
 
 const hosts = parseHosts('a=10.0.1.10, b=10.0.2.10,c=10.0.3.10')
 const [a, b, c] = hosts as [Host, Host, Host]
@@ -101,6 +102,27 @@ t.test('the start rule', async t => {
   t.match(decideStart({ ...ofFive, sentinels: two }), { act: 'wait' }, 'two of five are no majority')
 })
 
+t.test('why Sentinel may not promote a copy that was started as a replica', async t => {
+  const [a, , c] = hosts as [Host, Host, Host]
+  const copy = (host: Host, offset = 0) => ({ host: host.name, role: 'replica' as const, hasData: true, offset })
+  const cases: [name: string, given: Partial<BarredCopy>, reason: RegExp | undefined][] = [
+    ['it has data, the primary is away', { barredForMs: 9999 }, /^a may have newer data/],
+    ['for long', { barredForMs: 10_000 }, undefined],
+    ['it is back', { copies: [copy(a)] }, undefined],
+    ['another replica was started, too', { copies: [copy(c)] }, /^a may have newer data/],
+    ['another replica has lived on', { copies: [copy(c, 7)], barredForMs: 1e9 }, /^c has followed the primary/],
+    ['it has followed, and so has another', { copies: [copy(c, 7)], hasFollowed: true }, undefined],
+    ['it is empty, and others answer', { wasEmpty: true, copies: [copy(a), copy(c)], barredForMs: 1e9 }, /is empty/],
+    ['it is empty, and no other answers', { wasEmpty: true, barredForMs: 1e9 }, /is empty/],
+    ['it was empty, and has copied a primary', { wasEmpty: true, hasFollowed: true }, undefined],
+  ]
+  for (const [name, given, reason] of cases) {
+    const bar = barOf({ primary: a, wasEmpty: false, barredForMs: 0, hasFollowed: false, copies: [], ...given })
+    if (reason === undefined) t.equal(bar, undefined, name)
+    else t.match(bar, reason, name)
+  }
+})
+
 t.test('hosts', async t => {
   const faults = (text: string): string => {
     try {
@@ -129,7 +151,7 @@ t.test('certificates are strict enough for anybody', async t => {
   t.ok(server.verify(authority.publicKey))
   const folder = t.testdir({ ca: secrets.caCertificate, server: secrets.serverCertificate })
   const openssl = async (...args: string[]): Promise<string> =>
-    (await promisify(execFile)('openssl', args, { cwd: folder, timeout: 30_000 })).stdout
+    (await promisify(execFile)('openssl', args, { cwd: folder, timeout: patienceMs })).stdout
   t.match(await openssl('verify', '-x509_strict', '-CAfile', 'ca', '-purpose', 'sslserver', 'server'), 'server: OK')
   t.match(await openssl('verify', '-x509_strict', '-CAfile', 'ca', '-purpose', 'sslclient', 'server'), 'server: OK')
   const ofAuthority = await openssl('x509', '-in', 'ca', '-noout', '-text')
@@ -296,6 +318,8 @@ t.test('what a Redis would load', async t => {
   t.equal(await holdsNoData(folder), true, 'a head and nothing else')
   await manifest('file appendonly.aof.1.base.rdb seq 1 type b', 'file appendonly.aof.1.incr.aof seq 1 type i', '')
   t.equal(await holdsNoData(folder), false)
+  await manifest('file appendonly.aof.1.incr.aof seq 1 type i startoffset 0', '')
+  t.equal(await holdsNoData(folder), false, 'as Redis 8 lists it')
   await manifest('')
   await writeFile(join(folder, 'appendonly.aof'), 'x'.repeat(1000))
   t.equal(await holdsNoData(folder), false, 'the one file of Redis 6')

@@ -8,13 +8,13 @@ import { ask } from '../../src/redis/copies/ask.ts'
 import { isAlive } from '../support/is-alive.ts'
 import { cli } from '../support/node-process.ts'
 import { holdsAll, makeCopies, roleOf, Writer } from '../support/redis-copies.ts'
-import { until } from '../support/until.ts'
+import { patienceMs, until } from '../support/until.ts'
 
 const run = promisify(execFile)
 
 /** @returns what it printed and its exit code */
 async function muster(...args: string[]): Promise<{ text: string; code: number }> {
-  return await run(process.execPath, [cli, ...args], { timeout: 30_000 }).then(
+  return await run(process.execPath, [cli, ...args], { timeout: patienceMs }).then(
     ({ stdout }) => ({ text: stdout, code: 0 }),
     (error: { stdout: string; stderr: string; code: number }) => ({
       text: error.stdout + error.stderr,
@@ -23,7 +23,7 @@ async function muster(...args: string[]): Promise<{ text: string; code: number }
   )
 }
 
-t.test('three hosts, through one trouble after another', { timeout: 115_000 }, async t => {
+t.test('three hosts, through one trouble after another', async t => {
   const copies = await makeCopies(t)
   const statusOf = async () => await muster('redis', 'status', '--dir', join(copies.folder, 'b'))
 

@@ -239,34 +239,30 @@ t.test(
   },
 )
 
-t.test(
-  'a Redis that was left behind is ended before the next one starts, even when it hangs',
-  { timeout: 60_000 },
-  async t => {
-    const dataDir = await makeDataDir(t)
-    const programs = await makeDataDir(t)
-    const { stdout } = spawn('sh', ['-c', 'command -v redis-server'], { stdio: ['ignore', 'pipe', 'inherit'] })
-    const [found] = await once(stdout, 'data')
-    await symlink(String(found).trim(), join(programs, 'redis-server'))
-    for (const hangs of [false, true]) {
-      const { child, said } = await spawnNode(t, dataDir, programs) // no setpriv on this PATH
-      const { socketPath, pid } = JSON.parse(said) as { socketPath: string; pid: number }
-      t.teardown(() => lives(pid).then(is => is && process.kill(pid, 'SIGKILL')))
-      const client = await connectRedis({ socketPath, role: 'commands', log })
-      await client.incr('kept')
-      await closeRedis(client)
-      child.kill('SIGKILL')
-      await once(child, 'exit')
-      t.ok(await lives(pid), 'Redis outlives its node')
-      if (hangs) process.kill(pid, 'SIGSTOP')
-      const next = await start(t, dataDir)
-      t.notOk(await lives(pid))
-      t.not(next.redis.pid, pid)
-      t.equal(await next.client.get('kept'), hangs ? '2' : '1')
-      await stop(next)
-    }
-  },
-)
+t.test('a Redis that was left behind is ended before the next one starts, even when it hangs', async t => {
+  const dataDir = await makeDataDir(t)
+  const programs = await makeDataDir(t)
+  const { stdout } = spawn('sh', ['-c', 'command -v redis-server'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const [found] = await once(stdout, 'data')
+  await symlink(String(found).trim(), join(programs, 'redis-server'))
+  for (const hangs of [false, true]) {
+    const { child, said } = await spawnNode(t, dataDir, programs) // no setpriv on this PATH
+    const { socketPath, pid } = JSON.parse(said) as { socketPath: string; pid: number }
+    t.teardown(() => lives(pid).then(is => is && process.kill(pid, 'SIGKILL')))
+    const client = await connectRedis({ socketPath, role: 'commands', log })
+    await client.incr('kept')
+    await closeRedis(client)
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    t.ok(await lives(pid), 'Redis outlives its node')
+    if (hangs) process.kill(pid, 'SIGSTOP')
+    const next = await start(t, dataDir)
+    t.notOk(await lives(pid))
+    t.not(next.redis.pid, pid)
+    t.equal(await next.client.get('kept'), hangs ? '2' : '1')
+    await stop(next)
+  }
+})
 
 t.test('a data directory with a long path gets its socket in a short, private one', async t => {
   const dataDir = join(await makeDataDir(t), 'x'.repeat(60), 'with space "and" quotes'.padEnd(80, 'y'))

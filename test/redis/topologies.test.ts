@@ -111,7 +111,7 @@ t.test('what MUSTER_REDIS_URL may say', async t => {
   )
 })
 
-t.test('Sentinel: the same clients go on after every kind of switch', { timeout: 110_000 }, async t => {
+t.test('Sentinel: the same clients go on after every kind of switch', async t => {
   const said = t.capture(console, 'error')
   const trio = await startSentinelTrio(t)
   const { log, messages } = recordingLog()
@@ -220,7 +220,7 @@ t.test('Sentinel: the same clients go on after every kind of switch', { timeout:
   t.ok(away >= 9 && away <= 16, `${away} outages are told of, for 3 clients and 3 switches`)
 })
 
-t.test('Sentinel with TLS and passwords', { timeout: 90_000 }, async t => {
+t.test('Sentinel with TLS and passwords', async t => {
   const trio = await startSentinelTrio(t, { tls: true, acl: true })
   const { log, messages } = recordingLog()
   const client = await connectRedis({ ...trio.target, role: 'commands', log })

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,6 +39,8 @@ export class RedisCopies {
   readonly copies: Copies
   readonly secrets: Secrets
   readonly hosts: readonly RunningHost[]
+  /** The test is over. */
+  isOver = false
 
   constructor(folder: string, copies: Copies, secrets: Secrets) {
     this.folder = folder
@@ -75,7 +78,7 @@ export class RedisCopies {
       last = await this.status()
       return last.canFailOver && last.faults.length === 0
     }, withinMs).catch(error => {
-      throw new Error(`${(error as Error).message}\n${JSON.stringify(last, null, 1)}\n${this.logs()}`)
+      throw new Error(`${(error as Error).message}\n${JSON.stringify(last, null, 1)}`)
     })
     return last?.primary ?? ''
   }
@@ -88,7 +91,7 @@ export class RedisCopies {
       const { primary } = last
       return primary !== undefined && primary !== name && roleOf(last, primary) === 'primary'
     }, withinMs).catch(error => {
-      throw new Error(`${(error as Error).message}\n${JSON.stringify(last, null, 1)}\n${this.logs()}`)
+      throw new Error(`${(error as Error).message}\n${JSON.stringify(last, null, 1)}`)
     })
     return last?.primary ?? ''
   }
@@ -98,8 +101,18 @@ export class RedisCopies {
     return new Set(keys)
   }
 
+  /** What the supervisors printed, and the last that each Sentinel and Redis wrote. */
   logs(): string {
-    return this.hosts.map(({ name, log }) => `--- ${name}\n${log()}`).join('\n')
+    const tail = (folder: string, file: string): string => {
+      const path = join(folder, 'data', file)
+      const lines = existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n') : []
+      return [`- ${file}`, ...lines.slice(-60)].join('\n')
+    }
+    return this.hosts
+      .map(({ name, folder, log }) =>
+        [`--- ${name}`, log(), tail(folder, 'sentinel.log'), tail(folder, 'redis.log')].join('\n'),
+      )
+      .join('\n')
   }
 }
 
@@ -119,6 +132,8 @@ export async function makeCopies(t: Test): Promise<RedisCopies> {
   await writeCopies({ copies, primary: 'a', out: folder })
   const made = new RedisCopies(folder, copies, await readSecrets(join(folder, 'secrets.json')))
   t.teardown(async () => {
+    made.isOver = true
+    if (!t.passing()) t.comment(made.logs())
     await Promise.all(made.hosts.map(host => host.killAll()))
     await rm(folder, { recursive: true, force: true })
   })
@@ -207,7 +222,7 @@ export class Writer {
   }
 
   async #run(): Promise<void> {
-    while (!this.#isStopping) {
+    while (!this.#isStopping && !this.#copies.isOver) {
       for (const { name } of this.#copies.hosts) {
         await ask(this.#copies.target('redis', name, 'muster'), 60_000, client => this.#write(client)).catch(
           () => undefined,
@@ -218,7 +233,7 @@ export class Writer {
   }
 
   async #write(client: Redis): Promise<void> {
-    while (!this.#isStopping) {
+    while (!this.#isStopping && !this.#copies.isOver) {
       const key = `{muster}:w:${process.pid}:${this.#count++}`
       const [set, wait] = (await client.pipeline().eval(twoWrites, 1, key).call('WAIT', '1', '1000').exec()) ?? []
       if (set?.[0]) throw set[0]

@@ -13,22 +13,20 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { type DataDirLock, lockDataDir } from '../data-dir-lock.ts'
 import { findRedisBinary, type RedisBinary } from '../redis-binary.ts'
-import { ask } from './ask.ts'
+import { ask, type Target } from './ask.ts'
 import { type Copy, defaultDataDir, type Host, readCopy, sidesOf } from './copies.ts'
 import { askRedisInfo } from './copy-info.ts'
 import { type CopyProcess, endLeftoverCopy, launchCopy, rotateLog, tailOf } from './copy-process.ts'
 import { handOver } from './hand-over.ts'
 import { type DataFiles, dataFiles, holdsNoData, makeDataDir, writeRedisConf, writeSentinelConf } from './run-files.ts'
 import { type SentinelBelief, watchForStaleSentinel } from './stale-sentinel.ts'
-import { decideStart, type StartDecision } from './start-rule.ts'
-import { surveyCopies } from './survey-copies.ts'
+import { barOf, decideStart, type StartDecision } from './start-rule.ts'
+import { askOthers, surveyCopies } from './survey-copies.ts'
 import { openTargets, type Targets } from './targets.ts'
 
 const askAgainMs = 250
 const askFailoverEveryMs = 5000
 const sayAgainMs = 30_000
-/** For so long a copy that only has what it loaded from disk leaves the role to a primary that may have more. */
-const barredForMs = 10_000
 const rotateEveryMs = 600_000
 /** A run that lasted this long counts as healthy. */
 const healthyAfterMs = 30_000
@@ -47,6 +45,13 @@ interface Parts {
   readonly targets: Targets
   readonly binary: RedisBinary
   readonly lock: DataDirLock
+}
+
+/** A replica that Sentinel is not to promote yet. */
+interface Barred {
+  readonly primary: Host
+  readonly wasEmpty: boolean
+  readonly child: CopyProcess
 }
 
 export class CopySupervisor {
@@ -159,7 +164,8 @@ export class CopySupervisor {
       const decision = await this.#decide(parts)
       if (decision === undefined) return undefined
       const of = decision.act === 'replica' ? decision.of : undefined
-      const isBarred = of !== undefined && (await this.#mayBeBehind(parts, of))
+      const isEmpty = await holdsNoData(this.#files.dataDir)
+      const isBarred = of !== undefined && (isEmpty || (await this.#isSilent(parts, of)))
       await writeRedisConf(parts.copy, this.#folder, this.#files, { isBarred, ...(of && { of }) })
       if (this.#stopping.signal.aborted) return undefined
       const child = launchCopy(parts.binary, [this.#files.redis.config])
@@ -168,7 +174,7 @@ export class CopySupervisor {
         { pid: child.pid, reason: decision.reason },
         `Redis starts as ${of ? `replica of ${of.name}` : 'primary'}`,
       )
-      if (isBarred) void this.#unbar(parts, of, child)
+      if (isBarred) void this.#unbar(parts, { primary: of, wasEmpty: isEmpty, child })
       return child
     })
   }
@@ -238,38 +244,47 @@ export class CopySupervisor {
     }
   }
 
-  /**
-   * After all copies were down, nobody can tell whose data is the newest but the primary's own return. Until it had the
-   * time for that, Sentinel is not to promote a copy that only has what it loaded.
-   */
-  async #mayBeBehind({ targets }: Parts, primary: Host): Promise<boolean> {
-    if (await holdsNoData(this.#files.dataDir)) return false
+  async #isSilent({ targets }: Parts, primary: Host): Promise<boolean> {
     return await askRedisInfo(targets.redis(primary), 500).then(
       () => false,
       () => true,
     )
   }
 
-  async #unbar({ copy, targets }: Parts, primary: Host, child: CopyProcess): Promise<void> {
-    const untilMs = Date.now() + barredForMs
+  /** Lets Sentinel promote the copy, as soon as the rule allows. */
+  async #unbar({ copy, targets }: Parts, { primary, wasEmpty, child }: Barred): Promise<void> {
     const own = targets.redis(sidesOf(copy).own)
-    const isBack = (): Promise<boolean> =>
-      askRedisInfo(targets.redis(primary), 500).then(
-        () => true,
-        () => false,
-      )
-    while (Date.now() < untilMs && !child.hasEnded() && !this.#stopping.signal.aborted) {
-      if (await isBack()) break
+    const startedMs = performance.now()
+    let said = ''
+    while (!this.#stopping.signal.aborted) {
+      const [hasFollowed, copies] = await Promise.all([
+        askRedisInfo(own, 1000).then(
+          ({ role, isLinked, offset }) => role === 'primary' || isLinked || offset > 0,
+          () => false,
+        ),
+        askOthers(copy, targets),
+      ])
+      // From then on it is another Redis that answers.
+      if (child.hasEnded()) return
+      const reason = barOf({ primary, wasEmpty, barredForMs: performance.now() - startedMs, hasFollowed, copies })
+      if (reason === undefined && (await this.#setPriority(own))) {
+        this.#log.info('Sentinel may promote this copy now')
+        return
+      }
+      if (reason !== undefined && reason !== said) {
+        this.#log.info({ reason }, 'Sentinel may not promote this copy yet')
+        said = reason
+      }
       await this.#pause(askAgainMs)
     }
-    while (!child.hasEnded() && !this.#stopping.signal.aborted) {
-      const isDone = await ask(own, 1000, client => client.config('SET', 'replica-priority', '100')).then(
-        () => true,
-        () => false,
-      )
-      if (isDone) return
-      await this.#pause(askAgainMs)
-    }
+  }
+
+  /** @returns whether it is the same as that of the others now */
+  async #setPriority(own: Target): Promise<boolean> {
+    return await ask(own, 1000, client => client.config('SET', 'replica-priority', '100')).then(
+      () => true,
+      () => false,
+    )
   }
 
   async #rotate(): Promise<void> {

@@ -70,7 +70,7 @@ export async function writeSentinelConf(copy: Copy, folder: string, { dataDir, s
 export async function holdsNoData(dataDir: string): Promise<boolean> {
   const folder = join(dataDir, 'appendonlydir')
   const manifest = await readFile(join(folder, 'appendonly.aof.manifest'), 'utf8').catch(() => '')
-  const listed = [...manifest.matchAll(/^file (\S+) seq \d+ type [bi]$/gm)].map(([, name = '']) => join(folder, name))
+  const listed = [...manifest.matchAll(/^file (\S+) seq \d+ type [bi]\b/gm)].map(([, name = '']) => join(folder, name))
   const sizes = await Promise.all(
     [...listed, join(dataDir, 'appendonly.aof')].map(file =>
       stat(file).then(

@@ -1,5 +1,5 @@
 /**
- * As what a Redis may start, from what the Sentinels and the other copies say. Pure.
+ * As what a Redis may start, and why Sentinel may not promote it yet, from what Sentinels and other copies say. Pure.
  *
  * Never blindly as primary: whoever has been away does not know what happened meanwhile, and a primary that comes back
  * too early, or with less than the others have, overwrites acknowledged jobs in every copy.
@@ -95,6 +95,35 @@ function asNamed(situation: Situation, by: readonly string[]): StartDecision {
 
   const why = live === undefined ? 'no other copy is ahead of it' : 'no failover has come about'
   return { act: 'primary', reason: `${by.join(' and ')} name this host as primary, and ${why}` }
+}
+
+/** A copy that runs as a replica and was started barred: Sentinel does not promote it (`replica-priority 0`). */
+export interface BarredCopy {
+  /** Whom it was started to follow. */
+  readonly primary: Host
+  /** It had no data when it was started. */
+  readonly wasEmpty: boolean
+  readonly barredForMs: number
+  /** Since it was started it has had all that a primary had, or is one. */
+  readonly hasFollowed: boolean
+  /** Of the other hosts. */
+  readonly copies: readonly RedisAnswer[]
+}
+
+/** For so long a copy that only has what it loaded from disk leaves the role to a primary that may have more. */
+const leaveToPrimaryMs = 10_000
+
+/** Why Sentinel may not promote a copy yet; undefined: it may. */
+export function barOf({ primary, wasEmpty, barredForMs, hasFollowed, copies }: BarredCopy): string | undefined {
+  if (hasFollowed) return undefined
+  // Promoted before, it would empty the others, however long they are away.
+  if (wasEmpty) return 'its disk is empty: it has to copy a primary first'
+  if (copies.some(({ host }) => host === primary.name)) return undefined
+  const live = copies.find(({ offset }) => offset > 0)
+  if (live !== undefined) return `${live.host} has followed the primary until its end: it is to take over`
+  // After all copies were down, the primary alone is sure to have the newest data.
+  if (barredForMs < leaveToPrimaryMs) return `${primary.name} may have newer data, and has 10 s to come back`
+  return undefined
 }
 
 interface Named {
