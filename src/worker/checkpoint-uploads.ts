@@ -6,7 +6,7 @@
  *              └──────────┘
  */
 import type { Attempt } from './attempt.ts'
-import { Backoff } from './backoff.ts'
+import { Backoff, settledWithin } from './backoff.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, isPassing, NodeError } from './node-error.ts'
 
@@ -16,6 +16,14 @@ type Answer = (error?: string) => void
 interface Newest {
   readonly bytes: Buffer
   readonly answer: Answer
+}
+
+/** What ends a lease, or needs the newest checkpoint, waits for one that is on its way; but not for longer than this. */
+const keptWithinMs = 10_000
+
+/** Resolves when no checkpoint of the attempt is on its way any more, after 10 s, or when the signal aborts. */
+export async function checkpointKept({ checkpointing }: Attempt, signal: AbortSignal): Promise<void> {
+  if (checkpointing !== undefined) await settledWithin(checkpointing, keptWithinMs, signal)
 }
 
 const leaseIsGone = 'The lease is gone: another worker may run the job'

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AttemptError, Content } from '../contract/worker-protocol.ts'
 import type { Attempt } from './attempt.ts'
-import { settledWithin } from './backoff.ts'
+import { checkpointKept } from './checkpoint-uploads.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, NodeError } from './node-error.ts'
 import type { Slot } from './slot.ts'
@@ -30,8 +30,6 @@ export type FetchOutcome =
 
 const tries = 3
 const betweenTriesMs = 200
-/** For a checkpoint that this very attempt has sent, to be kept. */
-const checkpointWithinMs = 10_000
 
 /**
  * Fetches payload and checkpoint of an attempt into the slot, those that do not stand in its lease, and checks them. Never
@@ -80,10 +78,8 @@ export async function fetchBlobs(
 
   /** The newest, which a slot that has died since may have left: then it is not the one that the lease describes. */
   async function fetchCheckpoint(): Promise<FetchOutcome> {
-    if (attempt.checkpointing !== undefined) {
-      await settledWithin(attempt.checkpointing, checkpointWithinMs, signal)
-      if (attempt.checkpointing !== undefined) return { kind: signal.aborted ? 'lost' : 'away' }
-    }
+    await checkpointKept(attempt, signal)
+    if (attempt.checkpointing !== undefined) return { kind: signal.aborted ? 'lost' : 'away' }
     const open = async (): Promise<Opened> => ({ ...(await client.openCheckpoint(ref, { signal })), kind: 'bytes' })
     return await fetchOnce(open, attempt, 'checkpoint', slot, signal)
   }

@@ -8,7 +8,8 @@
 import type { Logger } from 'pino'
 import type { CompleteReply } from '../contract/worker-protocol.ts'
 import type { Attempt, Outcome } from './attempt.ts'
-import { Backoff, settledWithin } from './backoff.ts'
+import { Backoff } from './backoff.ts'
+import { checkpointKept } from './checkpoint-uploads.ts'
 import { completionText, type Value } from './completion-text.ts'
 import type { NodeClient } from './node-client.ts'
 import { hasCode, isPassing, NodeError } from './node-error.ts'
@@ -49,8 +50,6 @@ const batchChars = 1024 * 1024
 /** How long a completion may linger while another call is in flight, unless many have gathered. */
 const lingerMs = 4
 const enoughCount = 100
-/** A failed attempt's last checkpoint goes ahead of its outcome, which ends the lease; but not for longer than this. */
-const checkpointWithinMs = 10_000
 /** Undelivered values above this stop the claims. */
 const mostHeldChars = 64 * 1024 * 1024
 
@@ -126,8 +125,8 @@ export class Reporter {
   async #prepare(attempt: Attempt, outcome: Outcome): Promise<void> {
     const { updates, inlineBytes, isHeld } = this.#options
     await updates.settle(attempt)
-    if ('error' in outcome && attempt.checkpointing !== undefined)
-      await settledWithin(attempt.checkpointing, checkpointWithinMs, this.#stopping.signal)
+    // A failed attempt's last checkpoint goes ahead of its outcome, which ends the lease.
+    if ('error' in outcome) await checkpointKept(attempt, this.#stopping.signal)
     if ('error' in outcome || outcome.value.bytes.length <= inlineBytes) {
       this.#pushSmall(attempt, outcome)
     } else {

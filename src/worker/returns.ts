@@ -1,7 +1,7 @@
 /** Gives leases back, so that others can run the jobs at once. No attempt is spent. */
 import type { Logger } from 'pino'
 import type { Attempt } from './attempt.ts'
-import { settledWithin } from './backoff.ts'
+import { checkpointKept } from './checkpoint-uploads.ts'
 import type { NodeClient } from './node-client.ts'
 
 export interface ReturnsOptions {
@@ -14,8 +14,6 @@ export interface ReturnsOptions {
 }
 
 const batchCount = 1000
-/** A checkpoint that is on its way goes ahead of its job; but not for longer than this. */
-const checkpointWithinMs = 10_000
 
 export class Returns {
   readonly #options: ReturnsOptions
@@ -31,8 +29,7 @@ export class Returns {
   give(attempts: readonly Attempt[]): void {
     this.#give(attempts.filter(({ checkpointing }) => checkpointing === undefined))
     for (const attempt of attempts)
-      if (attempt.checkpointing !== undefined && !this.#waiting.has(attempt))
-        this.#track(this.#giveKept(attempt, attempt.checkpointing))
+      if (attempt.checkpointing !== undefined && !this.#waiting.has(attempt)) this.#track(this.#giveKept(attempt))
   }
 
   /** The same, whether their checkpoints have been kept or not. */
@@ -69,10 +66,11 @@ export class Returns {
       this.#track(this.#send(attempts.slice(start, start + batchCount)))
   }
 
-  async #giveKept(attempt: Attempt, kept: Promise<void>): Promise<void> {
+  /** A checkpoint that is on its way goes ahead of its job. */
+  async #giveKept(attempt: Attempt): Promise<void> {
     const controller = new AbortController()
     this.#waiting.set(attempt, controller)
-    await settledWithin(kept, checkpointWithinMs, controller.signal)
+    await checkpointKept(attempt, controller.signal)
     if (this.#waiting.delete(attempt)) this.#give([attempt])
   }
 
