@@ -12,7 +12,6 @@ import { readSettings } from '../../src/settings.ts'
 import { startTestApi } from '../support/api.ts'
 import { startTestRedis } from '../support/redis.ts'
 
-t.setTimeout(300_000)
 const now = Date.parse('2026-11-26T12:00:00Z')
 const word = (): string => randomBytes(32).toString('hex')
 const instance: Instance = {

@@ -12,7 +12,6 @@ import { LocalWrites } from '../../src/redis/durable-writes.ts'
 import { type Reply, startTestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 
-t.setTimeout(300_000)
 const operatorKey = `operator-${'k'.repeat(32)}`
 const joinSecret = `join-${'s'.repeat(32)}`
 const api = await startTestApi(t, {

@@ -11,7 +11,6 @@ import { freePort } from '../support/free-port.ts'
 import { cli, type NodeProcess, startNodeProcess } from '../support/node-process.ts'
 import { patienceMs, until } from '../support/until.ts'
 
-t.setTimeout(300_000)
 const operatorKey = `operator-${'k'.repeat(32)}`
 
 interface Outcome {
@@ -23,7 +22,7 @@ const muster = async (args: readonly string[], environment: Record<string, strin
   const clean = Object.entries(process.env).filter(([name]) => !name.startsWith('MUSTER_') && name !== 'NODE_OPTIONS')
   const env = { ...Object.fromEntries(clean), MUSTER_CONFIG_FILE: '/nonexistent', ...environment }
   return await new Promise(resolve => {
-    execFile(process.execPath, [cli, ...args], { env, timeout: 60_000 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [cli, ...args], { env, timeout: patienceMs }, (error, stdout, stderr) => {
       resolve({ code: error === null ? 0 : Number(error.code ?? -1), stdout, stderr })
     })
   })
@@ -44,7 +43,7 @@ async function runsJobs(url: string, key: string, dispatcher = new Agent()): Pro
     const pull = await fetch(`${url}/pullCompleted?top=1&waitMs=2000`, { ...bearer(key), method: 'POST', dispatcher })
     values.push(...((await pull.json()) as unknown[]))
     return values.length > 0
-  }, 60_000)
+  })
   return true
 }
 

@@ -3,7 +3,6 @@ import t from 'tap'
 import { signToken, verifyToken } from '../../src/access/worker-token.ts'
 import { startApiOn, startTestApi } from '../support/api.ts'
 
-t.setTimeout(300_000)
 const operatorKey = 'o'.repeat(40)
 const environment = { MUSTER_OPERATOR_KEY: operatorKey }
 

@@ -8,9 +8,8 @@ import t from 'tap'
 import { errorForLog } from '../../src/log-errors.ts'
 import { cli, startNodeProcess } from '../support/node-process.ts'
 import { startTestRedis } from '../support/redis.ts'
-import { until } from '../support/until.ts'
+import { patienceMs, until } from '../support/until.ts'
 
-t.setTimeout(300_000)
 const planted = {
   redis: 'planted-redis-password',
   operator: `planted-operator-key-${'o'.repeat(20)}`,
@@ -101,7 +100,11 @@ t.test('no log line, reply, page or setting tells a secret', async t => {
 
   const run = (args: readonly string[], more: Record<string, string> = {}): string => {
     const env = { PATH: process.env.PATH, MUSTER_CONFIG_FILE: '/nonexistent', ...environment, ...more }
-    const { stdout, stderr } = spawnSync(process.execPath, [cli, ...args], { env, encoding: 'utf8', timeout: 60_000 })
+    const { stdout, stderr } = spawnSync(process.execPath, [cli, ...args], {
+      env,
+      encoding: 'utf8',
+      timeout: patienceMs,
+    })
     return stdout + stderr
   }
   const outputs: Record<string, string> = {

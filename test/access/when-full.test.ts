@@ -4,7 +4,6 @@ import { FirstUse } from '../../src/access/first-use.ts'
 import { startApiOn, startTestApi, type TestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 
-t.setTimeout(600_000)
 const environment = { MUSTER_OPERATOR_KEY: 'o'.repeat(40) }
 const as = (key: string) => ({ headers: { authorization: `Bearer ${key}` } })
 const operator = as(environment.MUSTER_OPERATOR_KEY)

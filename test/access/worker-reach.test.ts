@@ -3,7 +3,6 @@ import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { type Reply, startTestApi } from '../support/api.ts'
 
-t.setTimeout(600_000)
 const operatorKey = 'o'.repeat(40)
 
 t.test('each route of workers, with the lease of another, and with that of an attempt before', async t => {

@@ -9,7 +9,6 @@ import { type Reply, startTestApi } from '../support/api.ts'
 import { MemoryProvider } from '../support/memory-provider.ts'
 import { startTestRedis } from '../support/redis.ts'
 
-t.setTimeout(300_000)
 const operatorKey = `operator-${'k'.repeat(32)}`
 const joinSecret = `join-${'s'.repeat(32)}`
 const instances = new Map([

@@ -6,7 +6,6 @@ import t from 'tap'
 import { findWorkerUser, refuseReadableKey } from '../../src/fleet/providers/worker-user.ts'
 import { startNodeProcess } from '../support/node-process.ts'
 
-t.setTimeout(300_000)
 const isRoot = process.getuid?.() === 0
 const operatorKey = `operator-${'k'.repeat(32)}`
 

@@ -2,8 +2,6 @@
 import t from 'tap'
 import { startTestApi } from '../support/api.ts'
 
-t.setTimeout(300_000)
-
 /** Mulberry32: the same numbers in every run. */
 function random(seed: number): (below: number) => number {
   let state = seed

@@ -8,7 +8,6 @@ import { strangersRequests } from '../../src/api/admission.ts'
 import { startTestApi, type TestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 
-t.setTimeout(300_000)
 const below = [
   '/docs/',
   '/docs/js/scalar.js',

@@ -12,9 +12,7 @@ import { welcome } from '../../src/cli/welcome.ts'
 import { AttemptLog } from '../../src/jobs/attempt-log.ts'
 import { haveTool } from '../support/have-tool.ts'
 import { cli, startNodeProcess } from '../support/node-process.ts'
-import { until } from '../support/until.ts'
-
-t.setTimeout(300_000)
+import { patienceMs, until } from '../support/until.ts'
 
 const folder = async (t: Test): Promise<string> => {
   const path = await mkdtemp(join(tmpdir(), 'muster-cli-'))
@@ -87,7 +85,7 @@ t.test('a key is never made where no node looks for it by accident', async t => 
   const cwd = await folder(t)
   const muster = (args: readonly string[], environment: Record<string, string> = {}) => {
     const env = { ...cleanEnvironment, ...environment }
-    return spawnSync(process.execPath, [cli, ...args], { cwd, env, encoding: 'utf8', timeout: 60_000 })
+    return spawnSync(process.execPath, [cli, ...args], { cwd, env, encoding: 'utf8', timeout: patienceMs })
   }
   const create = ['keys', 'create', '--name', 'me', '--role', 'read']
   const refused = muster(create)

@@ -16,9 +16,8 @@ import { cli, type NodeProcess, startNodeProcess } from '../support/node-process
 import { startTestRedis } from '../support/redis.ts'
 import { makeCopies } from '../support/redis-copies.ts'
 import { type Body, get, put, stateOf } from '../support/two-nodes.ts'
-import { until } from '../support/until.ts'
+import { patienceMs, until } from '../support/until.ts'
 
-t.setTimeout(1_200_000)
 const moto = await startMoto(t)
 const region = 'eu-central-1'
 const credentials = { accessKeyId: 'test', secretAccessKey: 'test' }
@@ -39,7 +38,7 @@ async function muster(env: Record<string, string>, ...args: string[]): Promise<{
   }
   const options = {
     env: { PATH: process.env.PATH, MUSTER_CONFIG_FILE: '/nonexistent', ...aws, ...env },
-    timeout: 90_000,
+    timeout: patienceMs,
   }
   return await run(process.execPath, [cli, 'redis', ...args], options).then(
     ({ stdout, stderr }) => ({ code: 0, said: stdout + stderr }),

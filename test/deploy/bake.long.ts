@@ -15,8 +15,8 @@ import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3'
 import t from 'tap'
 import { startMoto } from '../support/aws/moto.ts'
 import { haveTool } from '../support/have-tool.ts'
+import { patienceMs } from '../support/until.ts'
 
-t.setTimeout(1_200_000)
 process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const moto = await startMoto(t)
@@ -34,7 +34,7 @@ async function run(program: string, args: readonly string[], env: Record<string,
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let said = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (said += chunk))
-  const timer = setTimeout(() => child.kill('SIGKILL'), 100_000)
+  const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   const [code] = (await once(child, 'close')) as [number | null]
   clearTimeout(timer)
   return { code, said }

@@ -10,7 +10,6 @@ import { makeSecrets } from '../../src/redis/copies/secrets.ts'
 import { type Machine, makeBundle, makeMachine } from '../support/boot/boot-machine.ts'
 
 // Some 20 s on a machine with nothing else to do.
-t.setTimeout(600_000)
 const arn = (name: string): string => `arn:aws:secretsmanager:eu-central-1:123456789012:secret:${name}`
 const redisSecrets = await makeSecrets([], Date.now())
 const secrets = {
@@ -224,7 +223,7 @@ t.test('nobody signals before the own copy counts', async t => {
 
 t.test('the first machine of a new deployment is in sync with nobody, and does not wait for that', async t => {
   const witness = await makeWitness(t)
-  const { code, output } = await witness.boot({ MUSTER_BOOT_WAIT: '60' })
+  const { code, output } = await witness.boot({ MUSTER_BOOT_WAIT: '600' })
   t.equal(code, 0, output)
   t.match(output, 'no other machine answers yet')
   const broken = await makeWitness(t)

@@ -17,7 +17,7 @@ import { until } from '../support/until.ts'
 const run = promisify(execFile)
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
-t.test('what it copies and runs makes a node that starts', { timeout: 240_000 }, async t => {
+t.test('what it copies and runs makes a node that starts', async t => {
   const work = await mkdtemp(join(tmpdir(), 'muster-image-'))
   t.teardown(() => rm(work, { recursive: true, force: true }))
   for (const stage of stages) {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { haveTool } from '../support/have-tool.ts'
+import { patienceMs } from '../support/until.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const notOurs = /^(?:\.|node_modules$|dist|build$|coverage$)/
@@ -34,7 +35,12 @@ t.test('shellcheck has nothing to say', async t => {
     t.ok(scripts.includes(known), `${known} is among them`)
   if (!haveTool(t, 'shellcheck', 'apt-get install shellcheck')) return
   const check = (input: string | undefined, ...args: string[]) =>
-    spawnSync('shellcheck', ['--external-sources', ...args], { cwd: root, encoding: 'utf8', input, timeout: 60_000 })
+    spawnSync('shellcheck', ['--external-sources', ...args], {
+      cwd: root,
+      encoding: 'utf8',
+      input,
+      timeout: patienceMs,
+    })
   t.equal(check(undefined, ...scripts).stdout, '')
   t.match(check('#!/bin/bash\nrm -rf $1/*\n', '-').stdout, /SC2115|SC2086/, 'it does find what is wrong')
 })
@@ -56,7 +62,10 @@ t.test('systemd takes every unit, and finds it closed enough', async t => {
   if (!haveTool(t, 'systemd-analyze', 'apt-get install systemd')) return
   for (const unit of units) {
     const file = join(root, 'deploy/systemd', unit)
-    const verified = spawnSync('systemd-analyze', ['verify', '--man=no', file], { encoding: 'utf8', timeout: 60_000 })
+    const verified = spawnSync('systemd-analyze', ['verify', '--man=no', file], {
+      encoding: 'utf8',
+      timeout: patienceMs,
+    })
     t.equal(`${verified.stdout}${verified.stderr}`, '', unit)
     t.equal(verified.status, 0, unit)
     if (!unit.endsWith('.service')) continue
@@ -66,7 +75,7 @@ t.test('systemd takes every unit, and finds it closed enough', async t => {
       ['security', '--offline=true', '--threshold=20', '--no-pager', file],
       {
         encoding: 'utf8',
-        timeout: 60_000,
+        timeout: patienceMs,
       },
     )
     t.equal(security.status, 0, `${unit}: ${security.stdout.trim().split('\n').at(-1)}`)

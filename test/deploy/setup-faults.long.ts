@@ -6,7 +6,6 @@ import { startAws } from '../support/aws/start-aws.ts'
 import { haveTool } from '../support/have-tool.ts'
 import { prepareSetup } from '../support/setup-run.ts'
 
-t.setTimeout(1_200_000)
 const docs = readFileSync(new URL('../../docs/deploy.md', import.meta.url), 'utf8')
 const { front } = await startAws(t)
 

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { patienceMs } from '../support/until.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const sources = [...readFileSync(join(root, 'setup.sh'), 'utf8').matchAll(/^\. "\$ROOT\/(.+)"$/gm)].map(
@@ -155,7 +156,7 @@ t.test('nobody to ask is said before anything is done; a dry run of an update wr
   const folder = t.testdir()
   const run = (...args: string[]) =>
     spawnSync('bash', [join(root, 'setup.sh'), '--region', 'eu-central-1', ...args], {
-      ...{ encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 },
+      ...{ encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: patienceMs },
       env: { ...process.env, TMPDIR: folder, AWS_ENDPOINT_URL: 'http://127.0.0.1:9', AWS_MAX_ATTEMPTS: '1' },
     })
   const text = readFileSync(join(root, 'setup.sh'), 'utf8')

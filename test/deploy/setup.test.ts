@@ -16,7 +16,6 @@ import { leftIn } from '../support/what-is-left.ts'
 
 const operatorKey = 'a-key-that-nobody-may-ever-see-in-a-log'
 const root = fileURLToPath(new URL('../../', import.meta.url))
-t.setTimeout(300_000)
 const { front, ec2, access } = await startAws(t)
 const cloudWatch = new CloudWatch(access)
 t.teardown(() => cloudWatch.destroy())

@@ -17,6 +17,7 @@ import { readBaseVersion } from '../../src/fleet/providers/ec2/template-versions
 import { startMoto } from '../support/aws/moto.ts'
 import { templateForMoto } from '../support/aws/rules/templates.ts'
 import { haveTool } from '../support/have-tool.ts'
+import { patienceMs } from '../support/until.ts'
 
 process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED = 'true'
 process.env.AWS_ACCESS_KEY_ID = 'test'
@@ -43,7 +44,7 @@ async function aws(...args: string[]): Promise<Record<string, unknown>> {
       },
       ...{ AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' },
     },
-    timeout: 60_000,
+    timeout: patienceMs,
   })
   return stdout.trim() === '' ? {} : JSON.parse(stdout)
 }

@@ -16,6 +16,7 @@ import {
 } from '../support/cloudformation/read-template.ts'
 import { rules } from '../support/cloudformation/style-rules.ts'
 import { haveTool } from '../support/have-tool.ts'
+import { patienceMs } from '../support/until.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const folder = join(root, 'deploy/cloudformation')
@@ -29,7 +30,7 @@ t.test('cfn-lint has nothing to say', async t => {
   for (const file of files) {
     const { status, stdout, stderr } = spawnSync('cfn-lint', ['--include-checks', 'W', 'I', '--', join(folder, file)], {
       encoding: 'utf8',
-      timeout: 60_000,
+      timeout: patienceMs,
     })
     t.equal(`${stdout}${stderr}`, '', file)
     t.equal(status, 0, file)

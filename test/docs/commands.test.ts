@@ -12,8 +12,6 @@ import t from 'tap'
 import { startNodeProcess } from '../support/node-process.ts'
 import { commandsOf, documents } from './documented-commands.ts'
 
-t.setTimeout(600_000)
-
 /** Of a command as `plain()` writes it. */
 interface Rule {
   readonly command: RegExp

@@ -18,13 +18,13 @@ t.test('what it can do is said', async t => {
 })
 
 for (const seed of ['steady', 'second'])
-  t.test(`seed ${seed}: nothing is wrong`, { timeout: 900_000 }, async t => {
+  t.test(`seed ${seed}: nothing is wrong`, async t => {
     const { code, output } = await runDrive(['--seed', seed, '--minutes', '0.4'])
     t.comment(output.split('\n').slice(-4).join('\n'))
     t.equal(code, 0, output.slice(-20_000))
   })
 
-t.test('a node that runs already is driven, beside what was there before', { timeout: 900_000 }, async t => {
+t.test('a node that runs already is driven, beside what was there before', async t => {
   const folder = await mkdtemp(join(tmpdir(), 'muster-driven-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const config = join(folder, 'muster.yaml')

@@ -21,7 +21,6 @@ import { until } from '../support/until.ts'
 type Body = any
 
 // Machines boot, work and go away in real time.
-t.setTimeout(600_000)
 const { moto, front, ec2, createTemplate, subnetOf, allInstances } = await startAws(t)
 const home = fileURLToPath(new URL('../../', import.meta.url))
 /** Whether the image holds the code of the worker; else the user data gets it from a node. */
@@ -79,13 +78,13 @@ const submit = async (node: NodeProcess, count: number, ms: number): Promise<str
   await Promise.all(Array.from({ length: count }, () => sleep(node, ms)))
 
 /** Pulls until all are there. @returns how many came */
-const collect = async (node: NodeProcess, count: number, withinMs = 60_000): Promise<string[]> => {
+const collect = async (node: NodeProcess, count: number): Promise<string[]> => {
   const seen: string[] = []
   await until(async () => {
     const reply = await fetch(`${node.url}/pullCompleted?top=100&waitMs=1000`, { method: 'POST' })
     seen.push(...((await reply.json()) as Body[]).map(entry => entry['Work ID']))
     return seen.length >= count
-  }, withinMs)
+  })
   return seen
 }
 const readyOf = async (node: NodeProcess): Promise<string[]> =>
@@ -136,7 +135,8 @@ t.test('from zero to N and back to zero, with code from the node and EC2 that sh
 })
 
 t.test('a third is taken away under load: replaced at the notice, no attempt spent, no job lost', async t => {
-  const node = await ec2Node(t, { MUSTER_MAX_WORKERS: '3', MUSTER_IDLE_TIMEOUT_MS: '60000' })
+  // The floor has the victim replaced, however little is left to do by then.
+  const node = await ec2Node(t, { MUSTER_MIN_WORKERS: '3', MUSTER_IDLE_TIMEOUT_MS: '60000' })
   const workIds = await submit(node, 27, 1200)
   await until(async () => (await readyOf(node)).length === 3)
   const launched = (await allInstances()).length
@@ -154,7 +154,7 @@ t.test('a third is taken away under load: replaced at the notice, no attempt spe
   )
   await until(async () => (await allInstances()).length === launched + 1)
   t.pass('above the ceiling of three, for as long as it is there')
-  const seen = await collect(node, 27, 60_000)
+  const seen = await collect(node, 27)
   t.strictSame(seen.toSorted(), workIds.toSorted(), 'each once')
   const jobs = await Promise.all(workIds.map(workId => get(node, `/jobs/${workId}`)))
   t.ok(jobs.every(({ attemptsMade }) => attemptsMade === 1))
@@ -241,7 +241,7 @@ t.test('closed: instances join with the secret that they read from the Parameter
   await until(async () => {
     values.push(...(await ask('POST', '/pullCompleted?top=1&waitMs=2000')))
     return values.length === 1
-  }, 90_000).catch(error => {
+  }).catch(error => {
     throw new Error(`${error}\n${consolesOf(simulator.instances())}\n${node.output()}`)
   })
   const { LaunchTemplateVersions = [] } = await ec2.describeLaunchTemplateVersions({
@@ -263,12 +263,12 @@ t.test('closed: instances join with the secret that they read from the Parameter
   await until(async () => (await liveCount()) === 0)
 })
 
-t.test('two nodes launch once; both killed: the fleet is gone soon after', { timeout: 300_000 }, async t => {
+t.test('two nodes launch once; both killed: the fleet is gone soon after', async t => {
   const redis = await startTestRedis(t, { tcp: true, appendOnly: true })
   const both = { MUSTER_REDIS_URL: redis.url ?? '', MUSTER_WORKER_ORPHAN_MS: '3000', MUSTER_MAX_WORKERS: '2' }
   const first = await ec2Node(t, both)
   const second = await ec2Node(t, { ...both, MUSTER_IDLE_TIMEOUT_MS: '60000' })
-  const workIds = await submit(first, 40, 500)
+  const workIds = await submit(first, 80, 500)
   await until(async () => (await readyOf(second)).length === 2)
   first.kill('SIGKILL')
   await first.ended()
@@ -288,7 +288,7 @@ t.test('a storm: a third is noticed every 10 s; no attempt is spent, no job lost
   // The floor has each victim replaced, however little is left to do by then.
   const node = await ec2Node(t, { MUSTER_IDLE_TIMEOUT_MS: '60000', MUSTER_MIN_WORKERS: '3' })
   const workIds = await submit(node, 75, 1200)
-  const collected = collect(node, 75, 120_000)
+  const collected = collect(node, 75)
   for (let round = 0; round < 3; round += 1) {
     await until(async () => (await readyOf(node)).length >= 3)
     const noticedAt = Date.now()
@@ -308,9 +308,9 @@ t.test('90 % of the calls are throttled: the fleet comes, works and goes, only s
   const node = await ec2Node(t, { MUSTER_MAX_WORKERS: '1' })
   const fault = front.fail({ action: '*', rate: 0.9, error: { status: 503, code: 'RequestLimitExceeded' } })
   const workIds = await submit(node, 4, 200)
-  const seen = await collect(node, 4, 240_000)
+  const seen = await collect(node, 4)
   t.strictSame(seen.toSorted(), workIds.toSorted())
-  await until(async () => (await liveCountOf()) === 0, 120_000)
+  await until(async () => (await liveCountOf()) === 0)
   t.ok(fault.hits > 0)
   front.clearFaults()
   t.equal((await allInstances()).length, 1, 'launched once')

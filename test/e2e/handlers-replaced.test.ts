@@ -9,7 +9,6 @@ import { startTestRedis } from '../support/redis.ts'
 import { type Body, put, startNodes, startWorker, stateOf } from '../support/two-nodes.ts'
 import { until } from '../support/until.ts'
 
-t.setTimeout(300_000)
 const folder = await mkdtemp(join(tmpdir(), 'muster-replaced-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const gate = join(folder, 'gate')
@@ -37,7 +36,7 @@ const digestOf = async (node: NodeProcess): Promise<string | null> =>
   (await fetch(`${node.url}/workers/handlers`)).headers.get('muster-digest')
 
 async function resultOf(node: NodeProcess, workId: string): Promise<Body> {
-  await until(async () => (await stateOf(node, workId)).state === 'succeeded', 120_000)
+  await until(async () => (await stateOf(node, workId)).state === 'succeeded')
   return ((await (await fetch(`${node.url}/jobs/${workId}/result`)).json()) as Body).value
 }
 

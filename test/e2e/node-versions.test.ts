@@ -12,7 +12,6 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { cli, startNodeProcess } from '../support/node-process.ts'
 
-t.setTimeout(600_000)
 const versions = [22, 24].filter(version => !process.version.startsWith(`v${version}.`))
 const installWithinMs = 300_000
 

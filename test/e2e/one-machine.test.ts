@@ -114,7 +114,10 @@ export const large = defineHandler({ type: 'large', handle: data => data })
     heap: await put(node, 'type=heap&attempts=1'),
   }
   const good = await Promise.all(Array.from({ length: 20 }, (_, index) => put(node, 'type=noop', index)))
-  await until(async () => (await get(node, '/status')).Dead === 3)
+  await until(async () => {
+    const { Dead, Uncollected } = await get(node, '/status')
+    return Dead === 3 && Uncollected === 21
+  })
   const values = await pull(node, 'top=100')
   t.strictSame(values.map(entry => entry['Work ID']).sort(), [greeted, ...good].sort(), 'all others are done')
   t.match(
@@ -133,92 +136,88 @@ export const large = defineHandler({ type: 'large', handle: data => data })
   t.ok(data.equals(bytes), 'a large payload comes back as a large result')
 })
 
-t.test(
-  'node, worker and Redis are killed in the middle: every value arrives, none twice',
-  { timeout: 300_000 },
-  async t => {
-    const node = await startNodeProcess(t, {
-      MUSTER_MAX_WORKERS: '2',
-      MUSTER_WORKER_SLOTS: '2',
-      MUSTER_LEASE_MS: '3000',
-    })
-    const expected = new Map<string, string>()
-    const seen = new Map<string, string>()
-    const total = 1500
-    let submitted = 0
+t.test('node, worker and Redis are killed in the middle: every value arrives, none twice', async t => {
+  const node = await startNodeProcess(t, {
+    MUSTER_MAX_WORKERS: '2',
+    MUSTER_WORKER_SLOTS: '2',
+    MUSTER_LEASE_MS: '3000',
+  })
+  const expected = new Map<string, string>()
+  const seen = new Map<string, string>()
+  const total = 1500
+  let submitted = 0
 
-    const submit = async (client: number): Promise<void> => {
-      while (submitted < total) {
-        const number = submitted++
-        const key = `${client}-${number}`
-        // While the node is away: again, with the same key.
-        await until(async () => {
-          try {
-            const reply = await fetch(`${node.url}/enqueue?iterations=${1 + (number % 300)}`, {
-              method: 'PUT',
-              headers: { ...octets, 'idempotency-key': key },
-              body: `data ${number}`,
-            })
-            if (reply.status !== 200) return false
-            expected.set(((await reply.json()) as Body)['Work ID'], chain(`data ${number}`, 1 + (number % 300)))
-            return true
-          } catch {
-            return false
-          }
-        })
-      }
-    }
-    const twice: string[] = []
-    const collect = async (): Promise<void> => {
-      while (seen.size < total) {
-        // Leased and acked by the client: what a killed node did not deliver comes again, and what was delivered does not.
-        const reply = await fetch(`${node.url}/pullCompleted?top=50&waitMs=1000&leaseMs=10000`, {
-          method: 'POST',
-        }).catch(() => undefined)
-        const results: Body = reply?.status === 200 ? await reply.json().catch(() => []) : []
-        if (results.length === 0) await delay(20) // pause: while the node is away, where nothing can be waited for
-        for (const { 'Work ID': workId, Value } of results) {
-          if (seen.has(workId)) twice.push(workId)
-          seen.set(workId, Value)
+  const submit = async (client: number): Promise<void> => {
+    while (submitted < total) {
+      const number = submitted++
+      const key = `${client}-${number}`
+      // While the node is away: again, with the same key.
+      await until(async () => {
+        try {
+          const reply = await fetch(`${node.url}/enqueue?iterations=${1 + (number % 300)}`, {
+            method: 'PUT',
+            headers: { ...octets, 'idempotency-key': key },
+            body: `data ${number}`,
+          })
+          if (reply.status !== 200) return false
+          expected.set(((await reply.json()) as Body)['Work ID'], chain(`data ${number}`, 1 + (number % 300)))
+          return true
+        } catch {
+          return false
         }
-        if (results.length === 0) continue
-        const workIds = results.map((entry: Body) => entry['Work ID'])
-        await until(async () => {
-          const acked = await fetch(`${node.url}/pullCompleted/ack`, {
-            method: 'POST',
-            headers: { 'content-type': 'application/json' },
-            body: JSON.stringify({ workIds }),
-          }).catch(() => undefined)
-          return acked?.status === 200
-        })
-      }
+      })
     }
-    const work = Promise.all([submit(1), submit(2), submit(3), collect(), collect()])
+  }
+  const twice: string[] = []
+  const collect = async (): Promise<void> => {
+    while (seen.size < total) {
+      // Leased and acked by the client: what a killed node did not deliver comes again, and what was delivered does not.
+      const reply = await fetch(`${node.url}/pullCompleted?top=50&waitMs=1000&leaseMs=10000`, {
+        method: 'POST',
+      }).catch(() => undefined)
+      const results: Body = reply?.status === 200 ? await reply.json().catch(() => []) : []
+      if (results.length === 0) await delay(20) // pause: while the node is away, where nothing can be waited for
+      for (const { 'Work ID': workId, Value } of results) {
+        if (seen.has(workId)) twice.push(workId)
+        seen.set(workId, Value)
+      }
+      if (results.length === 0) continue
+      const workIds = results.map((entry: Body) => entry['Work ID'])
+      await until(async () => {
+        const acked = await fetch(`${node.url}/pullCompleted/ack`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({ workIds }),
+        }).catch(() => undefined)
+        return acked?.status === 200
+      })
+    }
+  }
+  const work = Promise.all([submit(1), submit(2), submit(3), collect(), collect()])
 
-    const reached = async (count: number): Promise<void> => await until(() => seen.size >= count)
-    await reached(150)
-    const workers = (await processesOf(node.dataDir)).filter(({ command }) => /cli\.js worker/.test(command))
-    t.ok(workers.length > 0)
-    if (workers[0]) process.kill(workers[0].pid, 'SIGKILL')
-    await reached(450)
-    process.kill(await node.redisPid(), 'SIGKILL')
-    await reached(800)
-    node.kill('SIGKILL')
-    await node.ended()
-    await node.restart()
-    await work
+  const reached = async (count: number): Promise<void> => await until(() => seen.size >= count)
+  await reached(150)
+  const workers = (await processesOf(node.dataDir)).filter(({ command }) => /cli\.js worker/.test(command))
+  t.ok(workers.length > 0)
+  if (workers[0]) process.kill(workers[0].pid, 'SIGKILL')
+  await reached(450)
+  process.kill(await node.redisPid(), 'SIGKILL')
+  await reached(800)
+  node.kill('SIGKILL')
+  await node.ended()
+  await node.restart()
+  await work
 
-    t.equal(expected.size, total)
-    for (const [workId, value] of expected) if (seen.get(workId) !== value) t.fail(`${workId}: ${seen.get(workId)}`)
-    t.equal(seen.size, total)
-    t.strictSame(twice, [])
-    const { jobs } = await get(node, '/jobs?state=dead')
-    t.strictSame(jobs, [], 'no attempt was spent on the killed')
-    node.kill('SIGTERM')
-    t.equal(await node.ended(), 0)
-    t.strictSame(await processesOf(node.dataDir), [])
-  },
-)
+  t.equal(expected.size, total)
+  for (const [workId, value] of expected) if (seen.get(workId) !== value) t.fail(`${workId}: ${seen.get(workId)}`)
+  t.equal(seen.size, total)
+  t.strictSame(twice, [])
+  const { jobs } = await get(node, '/jobs?state=dead')
+  t.strictSame(jobs, [], 'no attempt was spent on the killed')
+  node.kill('SIGTERM')
+  t.equal(await node.ended(), 0)
+  t.strictSame(await processesOf(node.dataDir), [])
+})
 
 const start = async (t: Test, environment: Record<string, string>): Promise<string> =>
   await startNodeProcess(t, environment).then(

@@ -16,7 +16,6 @@ import { extract } from 'tar'
 import { packageName } from '../../src/version.ts'
 import { startNodeProcess } from '../support/node-process.ts'
 
-t.setTimeout(600_000)
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const withinMs = 300_000
 

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { startTestRedis } from '../support/redis.ts'
 import { type Body, startNodes, startWorker } from '../support/two-nodes.ts'
-import { until } from '../support/until.ts'
+import { patienceMs, until } from '../support/until.ts'
 
 interface Answer {
   readonly status: number
@@ -17,7 +17,7 @@ interface Answer {
 async function call(agent: Agent, method: string, url: string, body?: string): Promise<Answer> {
   return await new Promise((resolve, reject) => {
     const headers = body === undefined ? {} : { 'content-type': 'application/json' }
-    const sent = request(url, { method, agent, headers, timeout: 20_000 }, response => {
+    const sent = request(url, { method, agent, headers, timeout: patienceMs }, response => {
       let text = ''
       response.on('data', chunk => {
         text += chunk

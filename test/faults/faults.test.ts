@@ -10,8 +10,6 @@ import t from 'tap'
 import { until } from '../support/until.ts'
 import { scenarios } from './scenarios.ts'
 
-t.setTimeout(600_000)
-
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const main = `${root}dist-faults/main.js`
 const run = promisify(execFile)
@@ -23,7 +21,7 @@ t.before(async () => {
   await run('env', [...node, `${root}node_modules/typescript/bin/tsc`, '-p', `${root}test/faults/tsconfig.json`])
 })
 
-t.test('Ctrl-C takes everything away', { timeout: 300_000 }, async t => {
+t.test('Ctrl-C takes everything away', async t => {
   const child = spawn('env', [...node, main, '--only', 'planned-failover'], {
     cwd: root,
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -38,7 +36,7 @@ t.test('Ctrl-C takes everything away', { timeout: 300_000 }, async t => {
   t.same(await leftBehind(), [])
 })
 
-t.test('the short run: nothing lost, nothing doubled, nothing wrong', { timeout: 540_000 }, async t => {
+t.test('the short run: nothing lost, nothing doubled, nothing wrong', async t => {
   const child = spawn('env', [...node, main, '--short', '--json'], {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -52,10 +50,12 @@ t.test('the short run: nothing lost, nothing doubled, nothing wrong', { timeout:
   const { scenarios: results, skipped, broken, network } = JSON.parse(output.trim().split('\n').at(-1) ?? '{}')
   // On a machine that has no time for its clients, connections wait unread until they are closed.
   const isOverloaded = (loadavg()[1] ?? 0) > 3 * availableParallelism()
+  let isExcused = false
   for (const { name, acked, lost, doubled, faults } of results) {
     t.ok(acked > 300, `${name}: ${acked} jobs were acknowledged`)
     t.match({ name, lost, doubled }, { name, lost: 0, doubled: 0 })
     const excused = isOverloaded ? faults.filter((fault: string) => fault.startsWith('failed requests')) : []
+    isExcused ||= excused.length > 0
     t.same(
       faults.filter((fault: string) => !excused.includes(fault)),
       [],
@@ -65,7 +65,7 @@ t.test('the short run: nothing lost, nothing doubled, nothing wrong', { timeout:
   t.same(broken, [])
   t.equal(results.length + skipped.length, scenarios.filter(({ short }) => short).length)
   if (network === 'namespaces') t.same(skipped, [])
-  t.equal(code, 0)
+  t.equal(code, isExcused ? 1 : 0)
 })
 
 /** What a run says, and the folder that it works in. */

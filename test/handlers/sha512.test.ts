@@ -9,6 +9,7 @@ import t from 'tap'
 import { FinalError } from '../../src/handlers/define-handler.ts'
 import { DigestChain } from '../../src/handlers/sha512/digest-chain.ts'
 import { maxIterations, sha512 } from '../../src/handlers/sha512/sha512.ts'
+import { patienceMs } from '../support/until.ts'
 import { RecordingContext } from './recording-context.ts'
 
 const run = promisify(execFile)
@@ -46,7 +47,7 @@ t.test('null and absent count as empty bytes', async t => {
   for (const nothing of [null, undefined, Buffer.alloc(0)]) t.equal(await compute(nothing, 3), vectors['0']?.['3'])
 })
 
-const hasPython = await run('python3', ['-c', 'import hashlib'], { timeout: 10_000 }).then(
+const hasPython = await run('python3', ['-c', 'import hashlib'], { timeout: patienceMs }).then(
   () => true,
   () => false,
 )
@@ -65,7 +66,7 @@ for data, iterations in json.loads(sys.argv[1]):
     'python3',
     ['-c', script, JSON.stringify(cases.map(({ data, iterations }) => [data.toString('hex'), iterations]))],
     {
-      timeout: 30_000,
+      timeout: patienceMs,
     },
   )
   const values = await Promise.all(cases.map(({ data, iterations }) => compute(data, iterations)))
@@ -169,7 +170,7 @@ t.test('what can never work is final', async t => {
 
 t.test('the committed kernel is what its source compiles to', async t => {
   const script = fileURLToPath(new URL('../../scripts/build-kernel.mjs', import.meta.url))
-  const outcome = await run(process.execPath, [script, '--check'], { timeout: 60_000 }).then(
+  const outcome = await run(process.execPath, [script, '--check'], { timeout: patienceMs }).then(
     () => 'up to date',
     error => String(error.stderr),
   )

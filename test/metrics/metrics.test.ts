@@ -238,7 +238,7 @@ t.test('a node publishes by itself when a namespace is set', async t => {
   await until(async () => {
     const { Metrics = [] } = await client.send(new ListMetricsCommand({ Namespace: 'Muster/Own' }))
     return Metrics.some(({ MetricName }) => MetricName === 'BacklogJobs')
-  }, 30_000)
+  })
   await metrics?.stop()
   await metrics?.stop()
 })

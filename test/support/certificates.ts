@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { patienceMs } from './until.ts'
 
 const run = promisify(execFile)
 
@@ -18,7 +19,7 @@ export interface Certificates {
 export async function makeCertificates(folder: string, name = 'muster-redis'): Promise<Certificates> {
   const path = (file: string): string => join(folder, file)
   const openssl = async (...args: string[]): Promise<void> => {
-    await run('openssl', args, { timeout: 30_000 })
+    await run('openssl', args, { timeout: patienceMs })
   }
   const [caKey, caFile, keyFile, request, certFile, extensions] = [
     path('ca.key'),

@@ -16,6 +16,7 @@ import type {
   LeaseRef,
   ReturnRequest,
 } from '../../src/contract/worker-protocol.ts'
+import { patienceMs } from './until.ts'
 
 export interface FakeJob {
   readonly type: string
@@ -28,8 +29,6 @@ export interface FakeJob {
 }
 
 const leaseMs = 3000
-/** Only what never comes takes this long: a busy machine delays everything else. */
-const patienceMs = 90_000
 
 export class FakeNode {
   readonly completions: Completion[] = []

@@ -93,7 +93,7 @@ export function prepareSetup(t: Test, front: Front): Setup {
       output: () => output,
       async says(text) {
         const isSaid = (): boolean => (typeof text === 'string' ? output.includes(text) : text.test(output))
-        await until(() => isSaid() || !running.has(child), 100_000)
+        await until(() => isSaid() || !running.has(child))
         if (!isSaid()) throw new Error(`it never said ${text}:\n${output}`)
       },
       kill: signal => signalGroup(child, signal),

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
  * How long a test waits for what must come. It is there for what never comes, and says nothing about how fast something
  * is: on a machine that others use as well, everything takes longer.
  */
-export const patienceMs = 90_000
+export const patienceMs = 240_000
 
 const longestPauseMs = 20
 

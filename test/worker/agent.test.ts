@@ -184,9 +184,9 @@ t.test('a cancel reaches the job that runs', async t => {
   await node.when(() => node.leasedIds.length === 2, 'both leased')
   const before = worker.slotPids
   node.cancel(patient)
-  await until(() => readOr(file).includes('heard the abort'), 60_000)
+  await until(() => readOr(file).includes('heard the abort'))
   node.cancel(loop)
-  await until(() => before.some(pid => !isAlive(pid)), 60_000)
+  await until(() => before.some(pid => !isAlive(pid)))
   const [after] = node.add({ type: 'noop' }) as [string]
   await node.result(after)
   t.equal(node.completions.length, 1, 'nothing is said about cancelled jobs')
@@ -199,7 +199,7 @@ t.test('what a handler started goes with its slot', async t => {
   const [id] = node.add({ type: 'parent', payload: { json: { file } }, timeoutMs: 300 }) as [string]
   t.match((await node.result(id)).error, { code: 'timeout' })
   const pid = Number(readFileSync(file, 'utf8'))
-  await until(() => !isAlive(pid), 60_000)
+  await until(() => !isAlive(pid))
 })
 
 t.test('handlers', async t => {

@@ -31,7 +31,7 @@ t.test('a type with isolation: process', async t => {
   for (const found of [first, second]) {
     t.match(found, { global: null, number: undefined })
     t.match(basename(found.folder), /^muster-attempt-/, 'a folder of its own for temporary files')
-    await until(() => !isAlive(found.pid) && !isAlive(found.child) && !existsSync(found.folder), 60_000)
+    await until(() => !isAlive(found.pid) && !isAlive(found.child) && !existsSync(found.folder))
   }
   t.not(first.folder, second.folder)
 
@@ -70,12 +70,12 @@ t.test(
       { type: 'isolated', payload: { json: {} } },
     ) as [string, string]
     await node.when(() => node.leasedIds.includes(first), 'the first one runs')
-    await until(() => worker.slotPids.length === 2, 60_000)
+    await until(() => worker.slotPids.length === 2)
     t.notOk(node.completions.some(({ workId }) => workId === second))
     writeFileSync(gate, '')
     const [one, two] = [await node.result(first), await node.result(second)]
     t.not((one.value as { json: Found }).json.pid, (two.value as { json: Found }).json.pid)
-    await until(() => worker.slotPids.length === 1, 60_000)
+    await until(() => worker.slotPids.length === 1)
   },
 )
 
@@ -146,7 +146,7 @@ export const any = defineHandler({ type: 'any', handle })`,
       const reply = await fetch(`${node.url}/jobs/${id}/result`)
       pid = reply.status === 200 ? ((await reply.json()) as { value: number }).value : undefined
       return pid !== undefined
-    }, 90_000)
+    })
     return pid as unknown as number
   }
   const twice = async (type: string, queue: string): Promise<number> =>

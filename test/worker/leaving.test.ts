@@ -45,7 +45,7 @@ async function setUp(
     const pids = worker.slotPids
     await worker.stopNow()
     await node.close()
-    await until(() => !pids.some(isAlive), 90_000)
+    await until(() => !pids.some(isAlive))
   })
   await worker.start()
   return { node, worker }

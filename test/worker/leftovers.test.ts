@@ -77,16 +77,16 @@ t.test('leftovers of a job', async t => {
   for (const what of ['child', 'detached'])
     await t.test(`a process ends with its job: ${what}`, async () => {
       const pid = Number(readFileSync(await leave(what), 'utf8'))
-      await until(() => !isAlive(pid), 60_000)
+      await until(() => !isAlive(pid))
     })
 
   await t.test('one in a session of its own ends with the slot', async t => {
     const file = await leave('escaped')
-    await until(() => existsSync(file) && readFileSync(file, 'utf8').endsWith('\n'), 60_000)
+    await until(() => existsSync(file) && readFileSync(file, 'utf8').endsWith('\n'))
     const pid = Number(readFileSync(file, 'utf8'))
     t.ok(isAlive(pid))
     process.kill(worker.slotPids[0] as number, 'SIGKILL')
-    await until(() => !isAlive(pid), 60_000)
+    await until(() => !isAlive(pid))
   })
 })
 
@@ -102,6 +102,6 @@ t.test('the log says who ended a slot', async t => {
       .filter(({ msg }) => msg === 'a slot ended')
       .map(({ reason }) => reason)
       .join('\n')
-  await until(() => /run-time limit of 200 ms/.test(reasons()) && /was cancelled/.test(reasons()), 60_000)
+  await until(() => /run-time limit of 200 ms/.test(reasons()) && /was cancelled/.test(reasons()))
   t.notMatch(JSON.stringify(lines), /"token"/, 'no token is in the log')
 })

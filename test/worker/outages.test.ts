@@ -44,7 +44,7 @@ async function startWorker(
   test.teardown(async () => {
     const pids = worker.slotPids
     await worker.stopNow()
-    await until(() => !pids.some(isAlive), 90_000)
+    await until(() => !pids.some(isAlive))
   })
   await worker.start()
   return worker
@@ -94,7 +94,7 @@ t.test('a node that is away and comes back gets a result that waited, once', asy
   await node.close()
   // The job ends while nobody is there to be told.
   writeFileSync(gate, '')
-  await until(() => lines.some(({ msg }) => /^results cannot be delivered now/.test(String(msg))), 60_000)
+  await until(() => lines.some(({ msg }) => /^results cannot be delivered now/.test(String(msg))))
   t.equal(node.completions.length, 0)
   await node.open()
   t.same((await node.result(id)).value, { json: 'through' })
@@ -163,7 +163,7 @@ t.test('a worker that reaches no node for long ends itself', async t => {
   const pids = worker.slotPids
   await node.close()
   t.equal(await worker.stopped, 'orphaned')
-  await until(() => !pids.some(isAlive), 90_000)
+  await until(() => !pids.some(isAlive))
 })
 
 t.test('draining', async t => {
@@ -263,7 +263,7 @@ t.test('as a process', async t => {
     const slots = childrenOf(child.pid as number)
     t.ok(slots.every(isAlive))
     child.kill('SIGKILL')
-    await until(() => !slots.some(isAlive), 90_000)
+    await until(() => !slots.some(isAlive))
   })
 })
 

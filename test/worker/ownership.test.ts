@@ -59,7 +59,7 @@ async function mixture(t: Test, chance: Random): Promise<void> {
     // The next ones come while these are under way.
     await node.when(() => node.waitingCount < 40, 'room')
   }
-  await node.when(() => node.completions.length >= expected.size, 'the end of every job', 180_000)
+  await node.when(() => node.completions.length >= expected.size, 'the end of every job')
   for (const [workId, outcome] of expected) {
     const told = node.completions.filter(completion => completion.workId === workId)
     if (told.length !== 1) t.fail(`${workId} was told ${told.length} times`)

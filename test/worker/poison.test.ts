@@ -35,24 +35,24 @@ export const nap = defineHandler({ type: 'nap', handle: async ms => { await dela
     const request = { method: 'PUT', headers, body: JSON.stringify({ payload }) }
     return ((await (await fetch(`${node.url}/enqueue?type=${type}&attempts=1`, request)).json()) as Body)['Work ID']
   }
-  await until(async () => (await get('/status')).Workers === 2, 90_000)
+  await until(async () => (await get('/status')).Workers === 2)
 
   const naps: string[] = []
   for (let index = 0; index < 12; index += 1) naps.push(await put('nap', 200 + index))
   const killer = await put('killer', null)
   for (let index = 12; index < 60; index += 1) naps.push(await put('nap', 200 + index))
 
-  await until(async () => (await get(`/jobs/${killer}`)).state === 'dead', 90_000)
+  await until(async () => (await get(`/jobs/${killer}`)).state === 'dead')
   const dead = await get(`/jobs/${killer}`)
   t.match(dead, { attemptsMade: 1, lostLeases: 3, error: { code: 'workers_lost', message: /lost 3 times/ } })
   t.equal(new Set(dead.lostWorkers.map(({ workerId }: Body) => workerId)).size, 3, 'three different workers')
 
-  await until(async () => (await get('/status')).Jobs === 0, 90_000)
+  await until(async () => (await get('/status')).Jobs === 0)
   const views: Body[] = []
   await until(async () => {
     views.splice(0, views.length, ...(await Promise.all(naps.map(id => get(`/jobs/${id}`)))))
     return views.every(({ state }) => state === 'succeeded' || state === 'dead')
-  }, 90_000)
+  })
   t.same(
     views.filter(({ state }) => state !== 'succeeded').map(({ error }) => error),
     [],
@@ -67,7 +67,7 @@ export const nap = defineHandler({ type: 'nap', handle: async ms => { await dela
     'at the cost of no attempt',
   )
   const after = await put('nap', 1)
-  await until(async () => (await get(`/jobs/${after}`)).state === 'succeeded', 90_000)
+  await until(async () => (await get(`/jobs/${after}`)).state === 'succeeded')
   node.kill('SIGTERM')
   t.equal(await node.ended(), 0)
   t.same(await processesOf(node.dataDir), [])

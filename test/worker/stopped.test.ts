@@ -49,7 +49,7 @@ export const stopAll = defineHandler({ type: 'stopAll', handle: async () => {
       const reply = await fetch(`${node.url}/jobs/${id}/result`)
       value = reply.status === 200 ? ((await reply.json()) as { value: typeof value }).value : undefined
       return value !== undefined
-    }, 90_000)
+    })
     return value as unknown as { agent: number; slot: number }
   }
   return { node, put, resultOf }
@@ -72,7 +72,7 @@ t.test('with its slot, too: the node makes it go on, and the run-time limit ends
       error?: { code: string }
     }
     return state === 'dead' && error?.code === 'timeout'
-  }, 90_000)
+  })
   t.equal((await resultOf(await put('who'))).agent, agent)
   t.match(node.output(), /a worker was stopped by a signal, a handler may have sent it/)
 
@@ -81,7 +81,7 @@ t.test('with its slot, too: the node makes it go on, and the run-time limit ends
   process.kill(slot, 'SIGSTOP')
   const stopIt = setInterval(() => isAlive(agent) && process.kill(agent, 'SIGSTOP'), 50)
   t.teardown(() => clearInterval(stopIt))
-  await until(() => !isAlive(agent) && !isAlive(slot), 90_000)
+  await until(() => !isAlive(agent) && !isAlive(slot))
   clearInterval(stopIt)
   t.not((await resultOf(await put('who'))).agent, agent, 'it was replaced')
 })

@@ -51,7 +51,7 @@ export class Copies {
     const { cli, folder, hosts } = options
     const named = hosts.map(({ name, address }) => `${name}=${address}`).join(',')
     const args = [cli, 'redis', 'init', '--hosts', named, '--out', folder, '--max-memory-mb', '2048']
-    await run(process.execPath, args, { timeout: 30_000 })
+    await run(process.execPath, args, { timeout: 120_000 })
     const environment = parseEnvironment(await readFile(join(folder, 'node.env'), 'utf8'))
     const file = JSON.parse(await readFile(join((hosts[0] as Host).folder, 'copy.json'), 'utf8')) as CopyFile
     return new Copies(options, environment, file)
@@ -84,7 +84,7 @@ export class Copies {
     const [program, ...args] = this.#network.commandOn('control', [
       ...[process.execPath, this.#cli, 'redis', 'failover', '--dir', folder],
     ])
-    await run(program as string, args, { timeout: 30_000 })
+    await run(program as string, args, { timeout: 120_000 })
   }
 
   /** A failover by Sentinel alone: the old primary goes on for a moment. */

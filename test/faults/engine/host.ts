@@ -133,7 +133,7 @@ export class Host {
   }
 
   /** SIGTERM, and waits for the end. @throws Error when it has not ended in time */
-  async end(role: string, withinMs = 30_000): Promise<void> {
+  async end(role: string, withinMs = 120_000): Promise<void> {
     const { child } = this.#role(role)
     if (!this.isRunning(role)) return
     const ended = once(child, 'exit', { signal: AbortSignal.timeout(withinMs) })

@@ -13,7 +13,7 @@ const run = promisify(execFile)
 const net = '10.77.0'
 
 async function ip(...args: string[]): Promise<string> {
-  const { stdout } = await run('ip', args, { timeout: 10_000 })
+  const { stdout } = await run('ip', args, { timeout: 60_000 })
   return stdout
 }
 

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
+import { patienceMs } from '../until.ts'
 
 const root = fileURLToPath(new URL('../../../', import.meta.url))
 const stubbed = 'aws cfn-signal chown getent useradd dnf sysctl systemctl curl amazon-cloudwatch-agent-ctl'.split(' ')
@@ -104,7 +105,7 @@ async function run(program: string, args: readonly string[], environment: Readon
   })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += chunk))
-  const timer = setTimeout(() => child.kill('SIGKILL'), 100_000)
+  const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   const [code] = (await once(child, 'close')) as [number | null]
   clearTimeout(timer)
   return { code, output }
