@@ -223,7 +223,7 @@ t.test('nobody signals before the own copy counts', async t => {
 
 t.test('the first machine of a new deployment is in sync with nobody, and does not wait for that', async t => {
   const witness = await makeWitness(t)
-  const { code, output } = await witness.boot({ MUSTER_BOOT_WAIT: '600' })
+  const { code, output } = await witness.boot({ MUSTER_BOOT_WAIT: '200' })
   t.equal(code, 0, output)
   t.match(output, 'no other machine answers yet')
   const broken = await makeWitness(t)

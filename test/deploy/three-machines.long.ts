@@ -51,7 +51,7 @@ async function start(t: Test, host: 'a' | 'b' | 'c'): Promise<Machine> {
   const settings = { ...shared, ...own, MACHINE: host, SIGNAL: host, ADDRESSES: address }
   const machine = await makeMachine(t, { settings, bundle, secrets, parameters, isAlive: true })
   t.teardown(() => end(machine))
-  const { code, output } = await machine.boot({ MUSTER_BOOT_PAUSE: '0', MUSTER_BOOT_WAIT: '600' })
+  const { code, output } = await machine.boot({ MUSTER_BOOT_PAUSE: '0', MUSTER_BOOT_WAIT: '200' })
   t.equal(code, 0, code === 0 ? `${host} is up` : `${output}\n${logsOf(machine)}`)
   t.match(machine.calls().at(-1), `cfn-signal --success true`)
   return machine

@@ -42,7 +42,7 @@ t.test('when all hosts lose power at once', async t => {
     // As a replica leaves behind; Redis does not load it.
     await copyFile(join(copies.folder, replica, 'data', 'dump.rdb'), join(copies.folder, primary, 'data', 'dump.rdb'))
     for (const host of copies.hosts) host.start()
-    await copies.untilPrimaryIsNot(primary, 45_000)
+    await copies.untilPrimaryIsNot(primary)
     t.notMatch(copies.host(primary).log().split('starting the Redis').at(-1) ?? '', /starts as primary/)
     await holdsAll(t, copies, acknowledged, 'empty disk')
     const kept = await copies.keysOf(primary)

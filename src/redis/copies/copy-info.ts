@@ -8,7 +8,7 @@ export interface RedisInfo {
   readonly isLinked: boolean
   readonly isLoading: boolean
   readonly keyCount: number
-  /** Its place in the stream of writes; 0: since its start it has neither fed a replica nor followed a primary. */
+  /** Its place in the stream of writes; 0: a replica that has not followed a primary since its start. */
   readonly offset: number
   readonly version: string
   /** Of a primary: its replicas that are in step or catching up. */
@@ -45,10 +45,16 @@ export function readRedisInfo(text: string): RedisInfo {
     isLinked: info.get('master_link_status') === 'up',
     isLoading: info.get('loading') === '1',
     keyCount: keys.reduce((sum, count) => sum + count, 0),
-    offset: Number(info.get('master_repl_offset') ?? 0),
+    offset: isPrimary ? Number(info.get('master_repl_offset') ?? 0) : followedTo(info.get('slave_repl_offset')),
     version: info.get('redis_version') ?? '?',
     replicas: [...info].filter(([name]) => /^slave\d+$/.test(name)).map(([, value]) => readReplica(value)),
   }
+}
+
+/** Redis says 1 for none. Its master_repl_offset says less: Redis 8 takes it from the append-only file, too. */
+function followedTo(offset: string | undefined): number {
+  const place = Number(offset ?? 0)
+  return place > 1 ? place : 0
 }
 
 function readReplica(line: string): RedisInfo['replicas'][number] {

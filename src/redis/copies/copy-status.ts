@@ -162,12 +162,14 @@ export function judge(sentinels: readonly Heard<SentinelInfo>[], redises: readon
   const isFit = ({ redis, isLinked, lagMs = Number.POSITIVE_INFINITY, host }: HostStatus): boolean => {
     const own = redises.find(other => other.host === host)?.address
     const fitFor = answers.filter(({ info }) => info.replicas.some(other => other.address === own && other.isFit))
-    return redis === 'replica' && isLinked && lagMs <= maxLagMs && fitFor.length > 0
+    // The one that leads a failover picks among those that it knows, and any one may be lost with the primary.
+    const isKnown = fitFor.length >= majorityOf(sentinels.length)
+    return redis === 'replica' && isLinked && lagMs <= maxLagMs && isKnown
   }
   for (const host of hosts) {
     if (host.redis !== 'replica' || isFit(host)) continue
     const isInStep = host.isLinked && (host.lagMs ?? Number.POSITIVE_INFINITY) <= maxLagMs
-    const why = isInStep ? 'no Sentinel has seen it in step yet (they look every 10 s)' : 'it is not in step'
+    const why = isInStep ? 'most Sentinels have not seen it in step yet (they look every 10 s)' : 'it is not in step'
     faults.push(`${host.host} could not take over: ${why}`)
   }
   const quorate = answers.filter(({ info }) => info.quorumFault === undefined)

@@ -262,7 +262,7 @@ export class CopySupervisor {
           ({ role, isLinked, offset }) => role === 'primary' || isLinked || offset > 0,
           () => false,
         ),
-        askOthers(copy, targets),
+        wasEmpty ? [] : askOthers(copy, targets),
       ])
       // From then on it is another Redis that answers.
       if (child.hasEnded()) return

@@ -112,15 +112,17 @@ export interface BarredCopy {
 
 /** For so long a copy that only has what it loaded from disk leaves the role to a primary that may have more. */
 const leaveToPrimaryMs = 10_000
+/** And for so long to a replica that surely has more. Then many failovers to that one have been tried. */
+const leaveToReplicaMs = 120_000
 
 /** Why Sentinel may not promote a copy yet; undefined: it may. */
 export function barOf({ primary, wasEmpty, barredForMs, hasFollowed, copies }: BarredCopy): string | undefined {
   if (hasFollowed) return undefined
   // Promoted before, it would empty the others, however long they are away.
   if (wasEmpty) return 'its disk is empty: it has to copy a primary first'
-  if (copies.some(({ host }) => host === primary.name)) return undefined
-  const live = copies.find(({ offset }) => offset > 0)
-  if (live !== undefined) return `${live.host} has followed the primary until its end: it is to take over`
+  const live = copies.find(({ role, offset }) => role === 'replica' && offset > 0)
+  if (live !== undefined && barredForMs < leaveToReplicaMs)
+    return `${live.host} has followed the primary until its end: it is to take over`
   // After all copies were down, the primary alone is sure to have the newest data.
   if (barredForMs < leaveToPrimaryMs) return `${primary.name} may have newer data, and has 10 s to come back`
   return undefined
