@@ -52,7 +52,8 @@ export const operationDocs: Readonly<Record<string, OperationDocs>> = {
   },
   resumeQueue: { description: 'Also when neither was asked for.', example: '-X POST "$MUSTER/queues/default/resume"' },
   drainQueue: {
-    description: 'New jobs are refused with queue_draining until the queue is resumed.',
+    description:
+      'New jobs are refused with queue_draining until the queue is resumed. A request whose Idempotency-Key has made a job before is answered with its Work ID.',
     example: '-X POST "$MUSTER/queues/default/drain"',
   },
   retryQueue: {

@@ -76,9 +76,16 @@ export class Control {
     await this.#loop.stop()
   }
 
-  /** @throws Problem queue_draining */
-  checkTakesJobs(): void {
-    if (this.#draining) throw new Problem('queue_draining', `The queue "${this.#queue.name}" is draining.`)
+  /**
+   * @param workId what an Idempotency-Key stands for: a job that is there was taken before, and is answered as it was
+   * then, since that answer may have been lost
+   * @throws Problem queue_draining
+   */
+  async checkTakesJobs(workId?: string): Promise<void> {
+    if (!this.#draining) return
+    const { redis, name } = this.#queue
+    if (workId !== undefined && (await redis.exists(this.#queue.jobKey(workId))) === 1) return
+    throw new Problem('queue_draining', `The queue "${name}" is draining.`)
   }
 
   /** Nothing is claimed from now on; new jobs are still taken. */

@@ -11,7 +11,8 @@ t.test('queues: pause, drain, resume; leases that run out', async t => {
 
   await t.test('a paused queue takes jobs and hands out none; a draining one the other way round', async t => {
     t.match((await api.call('POST', '/queues/default/pause')).body, { queue: 'default', state: 'paused' })
-    await put(api, 'type=noop')
+    const key = { headers: { 'idempotency-key': 'before-the-drain' }, json: { payload: 1 } }
+    const before = await api.call('PUT', '/enqueue?type=noop', key)
     t.strictSame(await worker.claim(), [])
     const waiting = worker.claim(1, 20_000)
     t.match((await api.call('POST', '/queues/default/resume')).body, { state: 'running' })
@@ -19,6 +20,10 @@ t.test('queues: pause, drain, resume; leases that run out', async t => {
     t.ok(lease, 'a claim that waits gets it when the queue is resumed')
     t.match((await api.call('POST', '/queues/default/drain')).body, { state: 'draining', running: 1 })
     t.equal((await api.call('PUT', '/enqueue?type=noop', { json: { payload: 1 } })).body.code, 'queue_draining')
+    const again = await api.call('PUT', '/enqueue?type=noop', key)
+    t.match(again, { status: 200, body: before.body }, 'an answer that was lost can be had again')
+    const other = { headers: { 'idempotency-key': 'after-it' }, json: { payload: 1 } }
+    t.equal((await api.call('PUT', '/enqueue?type=noop', other)).body.code, 'queue_draining')
     if (lease) await worker.complete(lease, { value: { json: 1 } })
     await api.call('POST', '/queues/default/resume')
     t.equal((await api.call('PUT', '/enqueue?type=noop', { json: { payload: 1 } })).status, 200)

@@ -179,8 +179,6 @@ export function addEnqueue(app: App, { access, settings, jobs, types, store }: A
     const type = await chooseType(request.query, types, request.caller.queues !== undefined)
     const parts = jobs.of(queue)
     const reached = checkDurability(durability, parts.submitter)
-    parts.control.checkTakesJobs()
-    jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
     const idempotencyKey = readIdempotencyKey(request)
     const owner = request.caller.kind === 'key' ? request.caller.id : undefined
     const workId = reserveWorkId(
@@ -189,6 +187,8 @@ export function addEnqueue(app: App, { access, settings, jobs, types, store }: A
         ? undefined
         : { key: idempotencyKey, owner: owner ?? '', secret: access.deploymentSecret },
     )
+    await parts.control.checkTakesJobs(idempotencyKey === undefined ? undefined : workId)
+    jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
     const target = {
       inlineBytes: settings.inlineBytes,
       maxBytes: settings.maxBodyBytes,

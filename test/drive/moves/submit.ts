@@ -64,12 +64,10 @@ export const submitMoves: readonly Move[] = [
       const isSame = random.chance(0.6)
       const other = isSame ? draw : { ...draw, timeoutMs: draw.timeoutMs + 1 }
       const { path, headers, body } = makeRequest(random, other, queue, {})
-      if (stage.closedQueues.has(queue)) return
       const reply = await stage.http.insist('PUT', path, {
         headers: { ...headers, 'idempotency-key': key },
         ...withBody(body),
       })
-      if (reply.code() === 'queue_draining') return
       const given = reply.status === 200 ? String(reply.json()['Work ID']) : reply.code()
       const right = isSame ? workId : 'idempotency_key_reused'
       if (given === right || stage.model.jobs.get(workId)?.mayBeCancelled) return
