@@ -75,7 +75,7 @@ export class DeployedHandlers {
 
   async start(): Promise<void> {
     await this.#look()
-    this.#stopListening = this.#options.bell.on(topic, () => void this.#lookAgain())
+    this.#stopListening = this.#options.bell.on(topic, () => void this.#loop.runAnew())
     this.#loop.start()
   }
 
@@ -106,14 +106,8 @@ export class DeployedHandlers {
     const { writes, bell } = this.#options
     const isCurrent = (await writes.run(put, [key], [digest, origin, JSON.stringify(types), code])) === 1
     bell.ring(topic)
-    await this.#lookAgain()
+    await this.#loop.runAnew()
     return isCurrent
-  }
-
-  /** A look that began before may have seen what was there before. */
-  async #lookAgain(): Promise<void> {
-    await this.#loop.runOnce()
-    await this.#loop.runOnce()
   }
 
   async #look(): Promise<void> {

@@ -63,7 +63,7 @@ export class Control {
     this.#queue = queue
     this.#bell = bell
     this.#loop = new Loop(`state of queue ${queue.name}`, 1000, () => this.#refresh(), log)
-    this.#stopListening = bell.on(`queue:${queue.name}`, () => void this.#loop.runOnce())
+    this.#stopListening = bell.on(`queue:${queue.name}`, () => void this.#loop.runAnew())
   }
 
   async start(): Promise<void> {

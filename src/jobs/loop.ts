@@ -35,6 +35,12 @@ export class Loop {
     return this.#running
   }
 
+  /** Runs once from the beginning: a run that is under way may have looked before what has just happened. Never rejects. */
+  async runAnew(): Promise<void> {
+    await this.#running
+    await this.runOnce()
+  }
+
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)

@@ -36,6 +36,8 @@ export class Attempt {
   hasSentCheckpoint = false
   /** How often a slot ended that was to start it, or that ran it, while the end was put down to nobody. */
   futileHandOvers = 0
+  /** Until then (performance.now()) it waits here for another slot: a worker that claims it anew would not know that count. */
+  staysUntilMs = 0
   /** A node did not accept its completion. */
   isRefused = false
   /** It has left its slot for good; only its outcome remains to be told. */

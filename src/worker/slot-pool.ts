@@ -340,7 +340,7 @@ export class SlotPool {
   }
 
   #look(): void {
-    this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
+    this.#give(this.#buffer.takeOverdue(performance.now(), waitAtMostMs))
     this.#startAlone()
     let isWaiting = this.#buffer.size > 0
     for (const slot of this.#supply.all) {

@@ -29,6 +29,8 @@ const recallWithinMs = 1000
 const startWithinMs = 10_000
 /** A job fails whose slots ended this often before they started it, or for what another job had left in them. */
 const mostFutileHandOvers = 3
+/** One whose slot ended waits so long for another slot of this worker: as long as one may take to start, and more. */
+const anotherSlotWithinMs = 60_000
 /** Of a note, as nodes take it. */
 const maxNoteChars = 1000
 
@@ -365,6 +367,7 @@ export class Slot {
     const suspect = this.#current ?? (this.#sparesCurrent ? undefined : first)
     if (suspect === undefined) return undefined
     suspect.futileHandOvers += 1
+    suspect.staysUntilMs = performance.now() + anotherSlotWithinMs
     return suspect.futileHandOvers >= mostFutileHandOvers ? suspect : undefined
   }
 

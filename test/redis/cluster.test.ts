@@ -8,7 +8,6 @@ import { isRedisAway } from '../../src/redis/redis-errors.ts'
 import { startApiOn } from '../support/api.ts'
 import { startTestRedis } from '../support/redis.ts'
 import { startCluster } from '../support/redis-cluster.ts'
-import { runAnew } from '../support/run-anew.ts'
 import { until } from '../support/until.ts'
 import { roundTrip } from './round-trip.ts'
 
@@ -72,9 +71,9 @@ t.test('Cluster', async t => {
     t.match((await api.call('GET', '/fleet')).status, 200)
     t.match((await api.call('GET', '/status')).body, { Jobs: 0, Workers: 3 })
     t.equal((await api.call('GET', '/jobs')).status, 200, 'a list over all of them')
-    await runAnew(api.jobs.room.loop)
+    await api.jobs.room.loop.runAnew()
     await cluster.ask(2, 'CONFIG', 'SET', 'maxmemory', '1mb')
-    await runAnew(api.jobs.room.loop)
+    await api.jobs.room.loop.runAnew()
     t.throws(() => api.jobs.room.admit(), /Memory: Redis uses/, 'one full master is seen')
     await cluster.ask(2, 'CONFIG', 'SET', 'maxmemory', '0')
   })

@@ -1,8 +1,10 @@
 /** What comes from a slot is input from outside: it can end that slot, and nothing else. */
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import t from 'tap'
 import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/frames.ts'
 import { checkedMessage } from '../../src/worker/slot-message.ts'
-import { keptLog, startWorker } from '../support/agent.ts'
+import { badHandlers, keptLog, startWorker } from '../support/agent.ts'
 import type { FakeNode } from '../support/fake-node.ts'
 import { type Random, random } from '../support/random.ts'
 
@@ -82,9 +84,26 @@ t.test('a job ends itself and nobody else', async t => {
   }
 })
 
-t.test('random frames: the agent lives, and the jobs of the other slot succeed', async t => {
-  const chance = random()
-  t.comment(`seed ${chance.seed}`)
+t.test('a job that always blames another one ends in the end, however long its handlers take to load', async t => {
+  const slow = join(t.testdir(), 'slow.mjs')
+  await writeFile(
+    slow,
+    `import { setTimeout as delay } from 'node:timers/promises'
+// pause: handlers that take long to load
+await delay(1500)
+export * from ${JSON.stringify(badHandlers)}
+`,
+  )
+  const { node } = await startWorker(t, { MUSTER_HANDLERS: slow, MUSTER_WORKER_SLOTS: '1' })
+  const blame = encodeFrame({ k: 'fault', id: 999_999, ms: 1, error: { message: 'it was another one' } })
+  const id = babble(node, Buffer.concat([blame, encodeFrame({ k: 'constructor' })]))
+  t.match((await node.result(id)).error, { code: 'crash' })
+  t.notOk(node.returned.includes(id), 'the worker that counts its slots keeps it')
+})
+
+const seed = random().seed
+t.test(`random frames: the agent lives, the other jobs succeed (MUSTER_TEST_SEED=${seed})`, async t => {
+  const chance = random(seed)
   const { log, lines } = keptLog()
   const { node, worker } = await startWorker(t, {}, log)
   const others: string[] = []
@@ -120,9 +139,8 @@ t.test('the reader of frames', async t => {
   })
 })
 
-t.test('random headers are refused with an Error, or are messages', async t => {
-  const chance = random()
-  t.comment(`seed ${chance.seed}`)
+t.test(`random headers are refused, or are messages (MUSTER_TEST_SEED=${seed})`, async t => {
+  const chance = random(seed)
   for (let round = 0; round < 20_000; round++) {
     const header = JSON.parse(JSON.stringify(randomHeader(chance)) ?? 'null')
     try {
