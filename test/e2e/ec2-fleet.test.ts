@@ -77,10 +77,15 @@ const sleep = async (node: NodeProcess, ms: number): Promise<string> => {
 const submit = async (node: NodeProcess, count: number, ms: number): Promise<string[]> =>
   await Promise.all(Array.from({ length: count }, () => sleep(node, ms)))
 
-/** Pulls until all are there. @returns how many came */
-const collect = async (node: NodeProcess, count: number): Promise<string[]> => {
+/** Pulls until all are there. @param look runs between two pulls. @returns the Work IDs that came */
+const collect = async (
+  node: NodeProcess,
+  count: number,
+  look: () => Promise<void> = async () => undefined,
+): Promise<string[]> => {
   const seen: string[] = []
   await until(async () => {
+    await look()
     const reply = await fetch(`${node.url}/pullCompleted?top=100&waitMs=1000`, { method: 'POST' })
     seen.push(...((await reply.json()) as Body[]).map(entry => entry['Work ID']))
     return seen.length >= count
@@ -102,19 +107,32 @@ const launchCalls = () => front.calls.filter(({ action }) => action === 'CreateF
 const consolesOf = (machines: readonly SimulatedInstance[]): string =>
   machines.map(machine => `--- ${machine.id}\n${machine.console()}`).join('\n')
 
-t.test('from zero to N and back to zero, with code from the node and EC2 that shows things late', async t => {
+t.test('from zero to N and back to zero, with code from the node and an EC2 that shows things late or not', async t => {
   hasCode = false
   front.newInstances.hiddenMs = 1000
-  const node = await ec2Node(t)
+  let asked = 0
+  front.newInstances.hides = () => ++asked % 4 === 0
+  // No worker of this test is lost, however slow the machine is.
+  const node = await ec2Node(t, { MUSTER_LEASE_MS: '60000' })
+  const explained = async <T>(work: Promise<T>): Promise<T> =>
+    await work.catch(async error => {
+      const decisions = (await entriesOf(node)).map(({ at, sentence }) => `${new Date(at).toISOString()} ${sentence}`)
+      throw new Error([error, ...decisions, consolesOf(simulator.instances())].join('\n'))
+    })
   const workIds = await submit(node, 24, 400)
-  const seen = await collect(node, 24).catch(error => {
-    throw new Error(`${error}\n${consolesOf(simulator.instances())}`)
-  })
+  let mostLive = 0
+  const seen = await explained(
+    collect(node, 24, async () => {
+      mostLive = Math.max(mostLive, await liveCount())
+    }),
+  )
   t.strictSame(seen.toSorted(), workIds.toSorted())
+  front.newInstances.hides = () => false
   const instances = await allInstances()
-  t.ok(instances.length >= 2 && instances.length <= 3, `${instances.length} instances for 24 jobs of 0.4 s`)
+  t.ok(instances.length >= 2, `${instances.length} instances for 24 jobs of 0.4 s`)
+  t.ok(mostLive <= 3, `${mostLive} at once`)
   t.ok(instances.every(({ InstanceLifecycle }) => InstanceLifecycle === 'spot'))
-  await until(async () => (await liveCount()) === 0)
+  await explained(until(async () => (await liveCount()) === 0))
   t.equal((await allInstances()).length, instances.length, 'nobody was launched again')
   const actions = await actionsOf(node)
   t.ok(actions.includes('drain idle'))

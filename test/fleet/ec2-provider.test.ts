@@ -310,8 +310,14 @@ t.test('a second node with the same decision launches nothing, whatever it knows
   t.same(idsOf(await third.launch(request(4, 'd1'))), idsOf(one))
   t.equal(launchCalls().length, 0, 'later: the tag shows it')
 
-  // Its memory differs, so does what it asks for; and the tags do not show yet.
-  front.newInstances.hiddenMs = 300
+  // Of two instances one shows first.
+  let looks = 0
+  front.newInstances.hides = id => id === one[0]?.id && looks++ === 0
+  t.same(idsOf(await (await parts.open({ placement })).launch(request(4, 'd1'))), idsOf(one), 'one shows later')
+  t.equal(launchCalls().length, 0)
+
+  // Its memory differs, so does what it asks for; and the tags do not show before it has asked.
+  front.newInstances.hides = () => launchCalls().at(-1)?.outcome !== 'IdempotentParameterMismatch'
   const first = await parts.provider.launch(request(2, 'd2'))
   const differs = await parts.open({ placement: { ...placement, spotPercent: 0 } })
   t.same(idsOf(await differs.launch(request(2, 'd2'))), idsOf(first), 'it finds what the other one launched')
@@ -344,6 +350,27 @@ t.test('what was launched is listed while EC2 hides it, and gone once EC2 says s
   now += 2000
   t.same(await patient.list(), [], 'not for ever')
 })
+
+t.test(
+  'one that EC2 leaves out for a while is there all the same, and one that shows again is listed again',
+  async t => {
+    let now = Date.now()
+    const { provider } = await setUp(t, { clock: () => now })
+    const [instance] = await provider.launch(request(1))
+    const ids = [instance?.id]
+    t.same(idsOf(await provider.list()), ids, 'shown')
+    now += 600_000
+    t.same(idsOf(await provider.list()), ids)
+    front.newInstances.hides = () => true
+    now += 119_000
+    t.same(idsOf(await provider.list()), ids, 'left out')
+    now += 2000
+    t.same(await provider.list(), [], 'not for ever')
+    front.newInstances.clear()
+    now += 1
+    t.same(idsOf(await provider.list()), ids, 'it was there all the time')
+  },
+)
 
 t.test('only workers of the deployment are listed, and EC2 is asked no more often than needed', async t => {
   const { provider, admin, open } = await setUp(t)

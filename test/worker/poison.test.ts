@@ -5,16 +5,34 @@ import t from 'tap'
 import { processesOf, startNodeProcess } from '../support/node-process.ts'
 import { until } from '../support/until.ts'
 
+/** All slots but one: the job that kills its host has others beside it. */
+const besideCount = 5
+
 // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects of it
 type Body = any
 
 t.test('it is dead after three, with the evidence; all others finish, and the fleet stands', async t => {
-  const file = join(t.testdir(), 'handlers.js')
+  const folder = t.testdir()
+  const file = join(folder, 'handlers.js')
   await writeFile(
     file,
-    `import { setTimeout as delay } from 'node:timers/promises'
+    `import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { defineHandler } from 'muster'
-export const killer = defineHandler({ type: 'killer', handle: async () => { process.kill(process.ppid, 'SIGKILL'); await delay(60000) } }) // pause: of the handler
+const folder = ${JSON.stringify(folder)}
+const until = async holds => { while (!holds()) await delay(10) } // pause: of the handler
+const started = () => readdirSync(folder).filter(name => name.startsWith('beside')).length
+export const killer = defineHandler({ type: 'killer', handle: async () => {
+  await until(() => started() >= ${besideCount})
+  writeFileSync(folder + '/killed', '')
+  process.kill(process.ppid, 'SIGKILL')
+  await until(() => false)
+} })
+export const beside = defineHandler({ type: 'beside', handle: async n => {
+  writeFileSync(folder + '/beside' + n, '')
+  await until(() => existsSync(folder + '/killed'))
+  return n
+} })
 export const nap = defineHandler({ type: 'nap', handle: async ms => { await delay(ms); return ms } }) // pause: of the handler
 `,
   )
@@ -37,10 +55,10 @@ export const nap = defineHandler({ type: 'nap', handle: async ms => { await dela
   }
   await until(async () => (await get('/status')).Workers === 2)
 
-  const naps: string[] = []
-  for (let index = 0; index < 12; index += 1) naps.push(await put('nap', 200 + index))
+  const others: string[] = []
+  for (let index = 0; index < besideCount; index += 1) others.push(await put('beside', index))
   const killer = await put('killer', null)
-  for (let index = 12; index < 60; index += 1) naps.push(await put('nap', 200 + index))
+  for (let index = 0; index < 60; index += 1) others.push(await put('nap', 200 + index))
 
   await until(async () => (await get(`/jobs/${killer}`)).state === 'dead')
   const dead = await get(`/jobs/${killer}`)
@@ -50,7 +68,7 @@ export const nap = defineHandler({ type: 'nap', handle: async ms => { await dela
   await until(async () => (await get('/status')).Jobs === 0)
   const views: Body[] = []
   await until(async () => {
-    views.splice(0, views.length, ...(await Promise.all(naps.map(id => get(`/jobs/${id}`)))))
+    views.splice(0, views.length, ...(await Promise.all(others.map(id => get(`/jobs/${id}`)))))
     return views.every(({ state }) => state === 'succeeded' || state === 'dead')
   })
   t.same(

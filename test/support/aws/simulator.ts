@@ -96,7 +96,6 @@ export async function startSimulator(t: Pick<Test, 'teardown'>, options: Simulat
   const ec2 = new EC2Client({
     region,
     endpoint: front.moto.url,
-    maxAttempts: 1,
     credentials: async () => ({
       ...(front.moto.admin ?? { accessKeyId: 'test', secretAccessKey: 'test' }),
       // Asked for again each time, since IAM may be turned on meanwhile.
@@ -105,13 +104,17 @@ export async function startSimulator(t: Pick<Test, 'teardown'>, options: Simulat
   })
   let silent: ((instance: InstanceFacts) => boolean)[] = []
   let generation = 0
+  /** Of the latest look; and the first one of what was to be done to a machine, which nobody does again. */
   let lastFault: unknown
+  let actFault: unknown
 
   const later = (ms: number, act: () => Promise<void>): void => {
+    const born = generation
     const timer = setTimeout(() => {
       timers.delete(timer)
-      act().catch(error => {
-        lastFault = error
+      act().catch((error: Error) => {
+        // Moto was reset meanwhile: the next reset is ours.
+        if (born === generation && error.name !== 'InvalidInstanceID.NotFound') actFault ??= error
       })
     }, ms)
     timers.add(timer)
@@ -228,12 +231,13 @@ export async function startSimulator(t: Pick<Test, 'teardown'>, options: Simulat
   t.teardown(async () => {
     isEnded = true
     await watching
-    const fault = lastFault
+    const fault = actFault ?? lastFault
     await simulator.reset()
     endWatch()
     ec2.destroy()
     await rm(folder, { recursive: true, force: true })
-    if (fault !== undefined) throw new Error('the simulator lost sight of its instances', { cause: fault })
+    if (fault !== undefined)
+      throw new Error('the simulator could not do what its instances asked for', { cause: fault })
   })
   return simulator
 }

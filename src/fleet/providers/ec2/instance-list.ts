@@ -1,9 +1,12 @@
 /**
  * The instances of a deployment, as EC2 shows them, mended by what we know better. EC2 is eventually consistent:
  *
- *   launched here ── shown ──▶ listed ── shown as terminated, or not at all any more ──▶ gone, at once
+ *   launched here ── shown ──▶ listed ── shown as terminated ──▶ gone, at once
+ *        │                       └── not shown any more: listed all the same, for a grace ──▶ gone
  *        └── not shown yet: listed all the same, for a grace ──▶ gone
  *
+ * EC2 shows an instance that has ended for about an hour. So a list without one is a copy of its data that lags behind, and
+ * a list that was asked for before it was launched may even come after one that has it.
  * One that was told to end is `terminating` from then on, whatever EC2 shows meanwhile.
  */
 import type { Filter } from '@aws-sdk/client-ec2'
@@ -16,14 +19,15 @@ export interface InstanceListOptions {
   readonly deployment: string
   /** How long a list is good enough for the next one who asks; less than a tick. */
   readonly cacheMs: number
-  /** How long EC2 may take to show a new instance. */
+  /** How long EC2 may leave out an instance that is there. */
   readonly hiddenGraceMs: number
   readonly clock: () => number
 }
 
 interface Known {
   readonly instance: Instance
-  readonly wasShown: boolean
+  /** When EC2 showed it last; its launch until then. */
+  readonly shownAt: number
 }
 
 const liveStates = ['pending', 'running', 'stopping', 'stopped', 'shutting-down']
@@ -34,7 +38,7 @@ const idsPerCall = 200
 export class InstanceList {
   readonly #options: InstanceListOptions
   readonly #known = new Map<string, Known>()
-  /** When they were told to end, or seen to be gone. */
+  /** When they were told to end, or seen to have ended. */
   readonly #terminating = new Map<string, number>()
   readonly #gone = new Map<string, number>()
   #reading: { readonly at: number; readonly instances: Promise<Instance[]> } | undefined
@@ -63,7 +67,7 @@ export class InstanceList {
   add(instances: readonly Instance[]): void {
     for (const instance of instances) {
       if (!this.#known.has(instance.id) && !this.#gone.has(instance.id))
-        this.#known.set(instance.id, { instance, wasShown: false })
+        this.#known.set(instance.id, { instance, shownAt: instance.launchedAt })
     }
     this.expire()
   }
@@ -95,29 +99,31 @@ export class InstanceList {
     const states = await this.#lookAt(missing)
     for (const id of missing) {
       const seen = states.get(id)
-      if (seen !== undefined && liveStates.includes(seen.State?.Name ?? '')) live.set(id, seen)
-      else if (seen !== undefined || !this.#mayBeHidden(id, now)) this.#forget(id, now)
+      if (seen === undefined) {
+        if (!this.#mayBeHidden(id, now)) this.#known.delete(id)
+      } else if (liveStates.includes(seen.State?.Name ?? '')) live.set(id, seen)
+      else this.#hasEnded(id, now)
     }
-    for (const instance of live.values()) this.#see(instance)
+    for (const instance of live.values()) this.#see(instance, now)
     return this.latest.map(instance =>
       this.#terminating.has(instance.id) ? { ...instance, state: 'terminating' } : instance,
     )
   }
 
-  #see(shown: ShownInstance): void {
+  #see(shown: ShownInstance, now: number): void {
     const instance = toInstance(shown)
     if (instance === undefined || this.#gone.has(instance.id)) return
     // The time of the launch stays what it was said to be first: EC2's has whole seconds.
     const launchedAt = this.#known.get(instance.id)?.instance.launchedAt ?? instance.launchedAt
-    this.#known.set(instance.id, { instance: { ...instance, launchedAt }, wasShown: true })
+    this.#known.set(instance.id, { instance: { ...instance, launchedAt }, shownAt: now })
   }
 
   #mayBeHidden(id: string, now: number): boolean {
     const known = this.#known.get(id)
-    return known?.wasShown === false && now - known.instance.launchedAt < this.#options.hiddenGraceMs
+    return known !== undefined && now - known.shownAt < this.#options.hiddenGraceMs
   }
 
-  #forget(id: string, now: number): void {
+  #hasEnded(id: string, now: number): void {
     this.#known.delete(id)
     // A copy of EC2's data that lags behind could show it as running once more.
     this.#gone.set(id, now)

@@ -1,7 +1,7 @@
 /**
  * Carries out one decision to launch. Nothing is launched twice, whatever gets lost on the way:
  *
- *   look for instances that carry the decision's tag ── some ──▶ these are it
+ *   look for instances that carry the decision's tag ── some ──▶ these are it, when all of them show
  *        │ none
  *        ▼
  *   plan ─▶ call 1 ─▶ … ─▶ last call: On-Demand what Spot had no room for
@@ -83,7 +83,8 @@ export class Launcher {
     const { template, log } = this.#options
     const deadline = new Deadline(this.#options.api.pace.launchMs)
     const before = await this.#look(request.decisionId)
-    if (before.length > 0) return before
+    if (before.length >= request.count) return before
+    if (before.length > 0) return await this.#lookLong(request, request.count, deadline)
     const resolved = await this.#resolveTemplate(request)
     const asks = this.#plan(request, present, resolved)
     const launched: Instance[] = []
@@ -163,10 +164,15 @@ export class Launcher {
         if (kind === 'capacity') memory.remember(failure, clock())
         if (kind === 'capacity' || kind === 'refused') return { instances: [], failures: [failure], isLast: false }
         // Another node carries out this decision, in a way of its own: what it does is all that is done.
-        if (kind === 'mismatch') return { instances: await this.#lookLong(step), failures: [failure], isLast: true }
+        if (kind === 'mismatch')
+          return {
+            instances: await this.#lookLong(request, ask.spot + ask.onDemand, deadline, step.launched),
+            failures: [failure],
+            isLast: true,
+          }
         if (kind === 'throttled') this.#requestTokens.empty()
         const waited = await deadline.wait(backoffMs(api.pace, tries, Math.random()))
-        if (kind === 'unknown') found = await this.#lookNew(step)
+        if (kind === 'unknown') found = await this.#lookNew(request, step.launched)
         if (found.length >= ask.spot + ask.onDemand) return { instances: found, failures: [], isLast: false }
         // Fewer may be all that it launched, or all that shows yet: the same call again tells.
         if (!waited) break
@@ -200,21 +206,25 @@ export class Launcher {
     return fromCreateFleet(reply, request, clock())
   }
 
-  /** What this call launched, as far as it shows: what the decision has, without the earlier calls of it. */
-  async #lookNew({ request, launched }: Step): Promise<Instance[]> {
-    const before = new Set(launched.map(({ id }) => id))
-    return (await this.#look(request.decisionId)).filter(({ id }) => !before.has(id))
+  /** What this decision launched, as far as it shows, without what is known already. */
+  async #lookNew({ decisionId }: LaunchRequest, known: readonly Instance[]): Promise<Instance[]> {
+    const before = new Set(known.map(({ id }) => id))
+    return (await this.#look(decisionId)).filter(({ id }) => !before.has(id))
   }
 
   /** Looks until all shows, or no more than at the last look: each instance shows at a time of its own. */
-  async #lookLong(step: Step): Promise<Instance[]> {
-    const all = step.ask.spot + step.ask.onDemand
+  async #lookLong(
+    request: LaunchRequest,
+    all: number,
+    deadline: Deadline,
+    known: readonly Instance[] = [],
+  ): Promise<Instance[]> {
     let before = 0
     for (let looks = 1; ; looks += 1) {
-      const found = await this.#lookNew(step)
+      const found = await this.#lookNew(request, known)
       if (found.length >= all || (found.length > 0 && found.length === before) || looks >= maxLooks) return found
       before = found.length
-      if (!(await step.deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) return found
+      if (!(await deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) return found
     }
   }
 

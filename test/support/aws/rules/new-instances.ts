@@ -1,5 +1,6 @@
 /**
- * An instance is not to be seen for a while after its launch, by its id neither (InvalidInstanceID.NotFound).
+ * An instance is not to be seen for a while after its launch, or once more later, by its id neither
+ * (InvalidInstanceID.NotFound).
  * Why: EC2 is eventually consistent, moto knows an instance at once.
  */
 import { type Params, values } from '../query.ts'
@@ -8,10 +9,13 @@ import { Refusal } from '../reply.ts'
 export class NewInstances {
   /** For how long; applies to launches from now on (default 0: not at all). */
   hiddenMs = 0
+  /** Which else are hidden; asked each time. */
+  hides: (instanceId: string) => boolean = () => false
   readonly #visibleAt = new Map<string, number>()
 
   clear(): void {
     this.#visibleAt.clear()
+    this.hides = () => false
   }
 
   launched(instanceIds: readonly string[]): void {
@@ -20,6 +24,7 @@ export class NewInstances {
   }
 
   isHidden(instanceId: string): boolean {
+    if (this.hides(instanceId)) return true
     const visibleAt = this.#visibleAt.get(instanceId)
     if (visibleAt === undefined || visibleAt > performance.now()) return visibleAt !== undefined
     this.#visibleAt.delete(instanceId)
@@ -29,7 +34,7 @@ export class NewInstances {
   /** @throws Refusal when a request names an instance that is still hidden */
   refuseHidden(params: Params): void {
     const named = [...values(params, 'InstanceId'), params.InstanceId ?? '', ...values(params, 'ResourceId')]
-    const hidden = named.find(id => this.isHidden(id))
+    const hidden = named.find(id => id !== '' && this.isHidden(id))
     if (hidden !== undefined) {
       throw new Refusal('InvalidInstanceID.NotFound', `The instance ID '${hidden}' does not exist`)
     }
