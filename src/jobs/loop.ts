@@ -44,7 +44,8 @@ export class Loop {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
-    await this.#running
+    // One that waited in runAnew begins when the other one ends.
+    while (this.#running !== undefined) await this.#running
   }
 
   #schedule(): void {

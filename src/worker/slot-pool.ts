@@ -225,6 +225,13 @@ export class SlotPool {
       if (attempt.verdict === 'timeout') this.#onOutcome(attempt, timedOut(attempt, attempt.lease.timeoutMs))
     this.#forget(attempts.filter(({ verdict }) => verdict !== undefined && verdict !== 'timeout'))
     const rest = attempts.filter(attempt => attempt.verdict === undefined)
+    const now = performance.now()
+    if (!this.#draining && rest.some(one => this.#alone.isTurnOf(one) && one.staysUntilMs > now)) {
+      this.#give(rest.filter(one => !this.#alone.isTurnOf(one)))
+      this.#alone.again()
+      this.#startAlone()
+      return
+    }
     if (this.#draining || this.#alone.isTaken) {
       this.#give(rest)
       return

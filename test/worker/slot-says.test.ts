@@ -8,10 +8,11 @@ import { badHandlers, keptLog, startWorker } from '../support/agent.ts'
 import type { FakeNode } from '../support/fake-node.ts'
 import { type Random, random } from '../support/random.ts'
 
-const babble = (node: FakeNode, bytes: Uint8Array, after = 'wait', timeoutMs = 60_000): string =>
+const babble = (node: FakeNode, bytes: Uint8Array, after = 'wait', timeoutMs = 60_000, alone?: true): string =>
   node.add({
     type: 'babble',
     timeoutMs,
+    ...(alone && { alone }),
     payload: { json: { base64: Buffer.from(bytes).toString('base64'), after } },
   })[0] as string
 
@@ -84,7 +85,7 @@ t.test('a job ends itself and nobody else', async t => {
   }
 })
 
-t.test('a job that always blames another one ends in the end, however long its handlers take to load', async t => {
+t.test('a job that always blames another one ends in the end, also where handlers load slowly', async t => {
   const slow = join(t.testdir(), 'slow.mjs')
   await writeFile(
     slow,
@@ -96,9 +97,12 @@ export * from ${JSON.stringify(badHandlers)}
   )
   const { node } = await startWorker(t, { MUSTER_HANDLERS: slow, MUSTER_WORKER_SLOTS: '1' })
   const blame = encodeFrame({ k: 'fault', id: 999_999, ms: 1, error: { message: 'it was another one' } })
-  const id = babble(node, Buffer.concat([blame, encodeFrame({ k: 'constructor' })]))
-  t.match((await node.result(id)).error, { code: 'crash' })
-  t.notOk(node.returned.includes(id), 'the worker that counts its slots keeps it')
+  const bytes = Buffer.concat([blame, encodeFrame({ k: 'constructor' })])
+  for (const alone of [undefined, true] as const) {
+    const id = babble(node, bytes, 'wait', 60_000, alone)
+    t.match((await node.result(id)).error, { code: 'crash' })
+    t.notOk(node.returned.includes(id), 'the worker that counts its slots keeps it')
+  }
 })
 
 const seed = random().seed

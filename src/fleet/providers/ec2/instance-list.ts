@@ -5,8 +5,8 @@
  *        │                       └── not shown any more: listed all the same, for a grace ──▶ gone
  *        └── not shown yet: listed all the same, for a grace ──▶ gone
  *
- * EC2 shows an instance that has ended for about an hour. So a list without one is a copy of its data that lags behind, and
- * a list that was asked for before it was launched may even come after one that has it.
+ * EC2 shows an instance that has ended for about an hour. So a list without one comes from a copy of its data that lags
+ * behind; and one that was asked for before the launch may come after one that has it.
  * One that was told to end is `terminating` from then on, whatever EC2 shows meanwhile.
  */
 import type { Filter } from '@aws-sdk/client-ec2'
@@ -26,13 +26,17 @@ export interface InstanceListOptions {
 
 interface Known {
   readonly instance: Instance
-  /** When EC2 showed it last; its launch until then. */
-  readonly shownAt: number
+  /** When EC2 showed it last; absent: not yet. */
+  readonly shownAt?: number
+  /** Since when no list has it; absent: the latest one has. */
+  readonly missingSince?: number
 }
 
 const liveStates = ['pending', 'running', 'stopping', 'stopped', 'shutting-down']
 /** How long our own word that an instance ends or is gone goes before that of EC2. */
 const ownWordMs = 5 * 60_000
+/** One that was not looked for since then, and is not shown, may have ended that long ago that EC2 does not tell. */
+const endsShownMs = 30 * 60_000
 const idsPerCall = 200
 
 export class InstanceList {
@@ -65,9 +69,10 @@ export class InstanceList {
 
   /** These were launched here: they are listed from now on. */
   add(instances: readonly Instance[]): void {
+    const missingSince = this.#options.clock()
     for (const instance of instances) {
       if (!this.#known.has(instance.id) && !this.#gone.has(instance.id))
-        this.#known.set(instance.id, { instance, shownAt: instance.launchedAt })
+        this.#known.set(instance.id, { instance, missingSince })
     }
     this.expire()
   }
@@ -85,12 +90,16 @@ export class InstanceList {
 
   /** The instances that carry a decision's tag, also those that have ended. */
   async findByDecision(decisionId: string, limits: RetryLimits): Promise<Instance[]> {
-    const shown = await this.#describe([{ Name: `tag:${tagNames.decision}`, Values: [decisionId] }], limits)
+    const shown = await this.#describe([this.#ours, { Name: `tag:${tagNames.decision}`, Values: [decisionId] }], limits)
     return shown.flatMap(instance => toInstance(instance) ?? [])
   }
 
+  get #ours(): Filter {
+    return { Name: `tag:${tagNames.deployment}`, Values: [this.#options.deployment] }
+  }
+
   async #read(): Promise<Instance[]> {
-    const shown = await this.#describe([{ Name: 'instance-state-name', Values: liveStates }])
+    const shown = await this.#describe([this.#ours, { Name: 'instance-state-name', Values: liveStates }])
     const now = this.#options.clock()
     forgetOld(this.#terminating, now)
     forgetOld(this.#gone, now)
@@ -99,9 +108,8 @@ export class InstanceList {
     const states = await this.#lookAt(missing)
     for (const id of missing) {
       const seen = states.get(id)
-      if (seen === undefined) {
-        if (!this.#mayBeHidden(id, now)) this.#known.delete(id)
-      } else if (liveStates.includes(seen.State?.Name ?? '')) live.set(id, seen)
+      if (seen === undefined) this.#miss(id, now)
+      else if (liveStates.includes(seen.State?.Name ?? '')) live.set(id, seen)
       else this.#hasEnded(id, now)
     }
     for (const instance of live.values()) this.#see(instance, now)
@@ -118,9 +126,13 @@ export class InstanceList {
     this.#known.set(instance.id, { instance: { ...instance, launchedAt }, shownAt: now })
   }
 
-  #mayBeHidden(id: string, now: number): boolean {
+  #miss(id: string, now: number): void {
     const known = this.#known.get(id)
-    return known !== undefined && now - known.shownAt < this.#options.hiddenGraceMs
+    if (known === undefined) return
+    const { missingSince = now, shownAt = now } = known
+    if (now - missingSince < this.#options.hiddenGraceMs && now - shownAt < endsShownMs)
+      this.#known.set(id, { ...known, missingSince })
+    else this.#known.delete(id)
   }
 
   #hasEnded(id: string, now: number): void {
@@ -129,7 +141,10 @@ export class InstanceList {
     this.#gone.set(id, now)
   }
 
-  /** Those that were asked for by id, in any state; ids that EC2 does not know are left out (a filter is no claim). */
+  /**
+   * Those that were asked for by id, in any state; ids that EC2 does not know are left out (a filter is no claim). Not by
+   * their tags: EC2 takes them off those that have ended.
+   */
   async #lookAt(ids: readonly string[]): Promise<Map<string, ShownInstance>> {
     const found = new Map<string, ShownInstance>()
     for (let from = 0; from < ids.length; from += idsPerCall) {
@@ -139,9 +154,8 @@ export class InstanceList {
     return found
   }
 
-  async #describe(filters: readonly Filter[], limits?: RetryLimits): Promise<ShownInstance[]> {
-    const { api, deployment } = this.#options
-    const Filters = [{ Name: `tag:${tagNames.deployment}`, Values: [deployment] }, ...filters]
+  async #describe(Filters: Filter[], limits?: RetryLimits): Promise<ShownInstance[]> {
+    const { api } = this.#options
     const instances: ShownInstance[] = []
     let page: string | undefined
     do {

@@ -82,9 +82,8 @@ export class Launcher {
   async launch(request: LaunchRequest, present: Readonly<Record<Market, number>>): Promise<Instance[]> {
     const { template, log } = this.#options
     const deadline = new Deadline(this.#options.api.pace.launchMs)
-    const before = await this.#look(request.decisionId)
-    if (before.length >= request.count) return before
-    if (before.length > 0) return await this.#lookLong(request, request.count, deadline)
+    const before = await this.#look(request.decisionId, deadline)
+    if (before.length > 0) return await this.#lookOn(before, { request, launched: [], deadline }, request.count)
     const resolved = await this.#resolveTemplate(request)
     const asks = this.#plan(request, present, resolved)
     const launched: Instance[] = []
@@ -164,15 +163,13 @@ export class Launcher {
         if (kind === 'capacity') memory.remember(failure, clock())
         if (kind === 'capacity' || kind === 'refused') return { instances: [], failures: [failure], isLast: false }
         // Another node carries out this decision, in a way of its own: what it does is all that is done.
-        if (kind === 'mismatch')
-          return {
-            instances: await this.#lookLong(request, ask.spot + ask.onDemand, deadline, step.launched),
-            failures: [failure],
-            isLast: true,
-          }
+        if (kind === 'mismatch') {
+          const instances = await this.#lookOn(await this.#lookNew(step), step, ask.spot + ask.onDemand)
+          return { instances, failures: [failure], isLast: true }
+        }
         if (kind === 'throttled') this.#requestTokens.empty()
         const waited = await deadline.wait(backoffMs(api.pace, tries, Math.random()))
-        if (kind === 'unknown') found = await this.#lookNew(request, step.launched)
+        if (kind === 'unknown') found = await this.#lookNew(step)
         if (found.length >= ask.spot + ask.onDemand) return { instances: found, failures: [], isLast: false }
         // Fewer may be all that it launched, or all that shows yet: the same call again tells.
         if (!waited) break
@@ -206,32 +203,31 @@ export class Launcher {
     return fromCreateFleet(reply, request, clock())
   }
 
-  /** What this decision launched, as far as it shows, without what is known already. */
-  async #lookNew({ decisionId }: LaunchRequest, known: readonly Instance[]): Promise<Instance[]> {
-    const before = new Set(known.map(({ id }) => id))
-    return (await this.#look(decisionId)).filter(({ id }) => !before.has(id))
+  /** What this call launched, as far as it shows: what the decision has, without the earlier calls of it. */
+  async #lookNew({ request, launched, deadline }: Search): Promise<Instance[]> {
+    const before = new Set(launched.map(({ id }) => id))
+    return (await this.#look(request.decisionId, deadline)).filter(({ id }) => !before.has(id))
   }
 
-  /** Looks until all shows, or no more than at the last look: each instance shows at a time of its own. */
-  async #lookLong(
-    request: LaunchRequest,
-    all: number,
-    deadline: Deadline,
-    known: readonly Instance[] = [],
-  ): Promise<Instance[]> {
-    let before = 0
-    for (let looks = 1; ; looks += 1) {
-      const found = await this.#lookNew(request, known)
-      if (found.length >= all || (found.length > 0 && found.length === before) || looks >= maxLooks) return found
-      before = found.length
-      if (!(await deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) return found
+  /** Looks on until all have shown, or two looks have brought nothing new: each instance shows at a time of its own. */
+  async #lookOn(first: readonly Instance[], search: Search, all: number): Promise<Instance[]> {
+    const found = new Map(first.map(instance => [instance.id, instance]))
+    for (let looks = 1, vain = 0; found.size < all && vain < 2 && looks < maxLooks; looks += 1) {
+      if (!(await search.deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) break
+      const before = found.size
+      for (const instance of await this.#lookNew(search)) found.set(instance.id, instance)
+      vain = found.size > 0 && found.size === before ? vain + 1 : 0
     }
+    return [...found.values()]
   }
 
-  async #look(decisionId: string): Promise<Instance[]> {
+  async #look(decisionId: string, deadline: Deadline): Promise<Instance[]> {
     const { findByDecision, log } = this.#options
     try {
-      return await findByDecision(decisionId, lookLimits)
+      return await findByDecision(decisionId, {
+        ...lookLimits,
+        totalMs: Math.min(lookLimits.totalMs, deadline.remainingMs),
+      })
     } catch (error) {
       log.warn({ decisionId, err: error }, 'cannot look for what a decision launched before: its token protects it')
       return []
@@ -239,15 +235,19 @@ export class Launcher {
   }
 }
 
-interface Step {
+/** For what a decision launched. */
+interface Search {
+  readonly request: LaunchRequest
+  /** By the earlier calls of the decision. */
+  readonly launched: readonly Instance[]
+  readonly deadline: Deadline
+}
+
+interface Step extends Search {
   readonly ask: Ask
   /** 1 for the first call of the decision. */
   readonly number: number
-  readonly request: LaunchRequest
   readonly resolved: ResolvedTemplate
-  /** By the earlier calls. */
-  readonly launched: readonly Instance[]
-  readonly deadline: Deadline
 }
 
 const ownThrottle: LaunchFailure = {
