@@ -63,7 +63,8 @@ const ec2Node = async (t: Test, more: Record<string, string> = {}): Promise<Node
     MUSTER_AUTOSCALE_INTERVAL_MS: '300',
     MUSTER_TARGET_WAIT_MS: '2000',
     MUSTER_IDLE_TIMEOUT_MS: '2000',
-    MUSTER_LEASE_MS: '4000',
+    // No worker is lost for being slow.
+    MUSTER_LEASE_MS: '60000',
     ...more,
   })
 
@@ -111,8 +112,7 @@ t.test('from zero to N and back to zero, with code from the node and an EC2 that
   hasCode = false
   front.newInstances.hiddenMs = 1000
   front.newInstances.hides = () => Date.now() % 4000 < 1000
-  // No worker of this test is lost, however slow the machine is.
-  const node = await ec2Node(t, { MUSTER_LEASE_MS: '60000' })
+  const node = await ec2Node(t)
   const explained = async <T>(work: Promise<T>): Promise<T> =>
     await work.catch(async error => {
       const entries = await entriesOf(node).catch(() => [])
@@ -171,7 +171,7 @@ t.test('a third is taken away under load: replaced at the notice, no attempt spe
     instances.find(({ instanceId }: Body) => instanceId === victim),
     { state: 'draining', interruption: { kind: 'interruption' }, market: 'spot' },
   )
-  await until(async () => (await allInstances()).length === launched + 1)
+  await until(async () => (await allInstances()).length > launched)
   t.pass('above the ceiling of three, for as long as it is there')
   const seen = await collect(node, 27)
   t.strictSame(seen.toSorted(), workIds.toSorted(), 'each once')
@@ -208,7 +208,7 @@ t.test('an instance that never boots is ended, and what it said is in the journa
   const node = await ec2Node(t, {
     MUSTER_BUNDLE_URL: `http://127.0.0.1:${(silent.address() as AddressInfo).port}/`,
     MUSTER_BUNDLE_SHA256: '0'.repeat(64),
-    MUSTER_BOOT_TIMEOUT_MS: '5000',
+    MUSTER_BOOT_TIMEOUT_MS: '20000',
     MUSTER_MAX_WORKERS: '1',
   })
   await submit(node, 1, 10)
@@ -244,6 +244,8 @@ t.test('closed: instances join with the secret that they read from the Parameter
     MUSTER_OPERATOR_KEY: operatorKey,
     MUSTER_WORKER_JOIN_SECRET: joinSecret,
     MUSTER_WORKER_JOIN_PARAMETER: '/muster/join',
+    // Heartbeats come more often than tokens run out.
+    MUSTER_LEASE_MS: '4000',
     MUSTER_WORKER_TOKEN_TTL_MS: '10000',
     MUSTER_WORKER_TOKEN: 'of-the-node-alone',
     MUSTER_MAX_WORKERS: '1',
@@ -284,7 +286,12 @@ t.test('closed: instances join with the secret that they read from the Parameter
 
 t.test('two nodes launch once; both killed: the fleet is gone soon after', async t => {
   const redis = await startTestRedis(t, { tcp: true, appendOnly: true })
-  const both = { MUSTER_REDIS_URL: redis.url ?? '', MUSTER_WORKER_ORPHAN_MS: '3000', MUSTER_MAX_WORKERS: '2' }
+  const both = {
+    MUSTER_REDIS_URL: redis.url ?? '',
+    MUSTER_LEASE_MS: '4000',
+    MUSTER_WORKER_ORPHAN_MS: '3000',
+    MUSTER_MAX_WORKERS: '2',
+  }
   const first = await ec2Node(t, both)
   const second = await ec2Node(t, { ...both, MUSTER_IDLE_TIMEOUT_MS: '60000' })
   const workIds = await submit(first, 80, 500)

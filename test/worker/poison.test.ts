@@ -42,7 +42,7 @@ export const nap = defineHandler({ type: 'nap', handle: async ms => { await dela
       MUSTER_MIN_WORKERS: '2',
       MUSTER_MAX_WORKERS: '2',
       MUSTER_WORKER_SLOTS: '3',
-      MUSTER_LEASE_MS: '3000',
+      MUSTER_LEASE_MS: '60000',
       MUSTER_AUTOSCALE_INTERVAL_MS: '200',
     },
     ['--handlers', file],
