@@ -123,7 +123,8 @@ t.test('a worker is started with its queue, and an environment of its own', asyn
 
 t.test('a worker that does not listen is killed after the grace, with all that it started', async t => {
   const { open, up, record } = await setUp(t, 'deaf')
-  const provider = open()
+  // Time to look at it before it is killed.
+  const provider = open({ terminateGraceMs: 3000 })
   const [instance] = await provider.launch(request('d1'))
   const id = instance?.id ?? ''
   const { slot } = await up(id)
