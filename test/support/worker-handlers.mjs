@@ -34,7 +34,18 @@ export const crash = defineHandler({
 
 export const leave = defineHandler({ type: 'leave', handle: () => process.exit(7) })
 
-export const loop = defineHandler({ type: 'loop', handle: spin })
+/** Where the payload asks for it, a file says that the job runs: one that is leased may not have started yet. */
+const begin = ({ begun }) => {
+  if (begun !== undefined) writeFileSync(begun, '')
+}
+
+export const loop = defineHandler({
+  type: 'loop',
+  handle: payload => {
+    begin(payload ?? {})
+    spin()
+  },
+})
 
 export const hog = defineHandler({
   type: 'hog',
@@ -65,7 +76,8 @@ export const count = defineHandler({
 /** Waits until the abort, and says in a file that it heard it. */
 export const patient = defineHandler({
   type: 'patient',
-  handle: async ({ ms, file }, { signal }) => {
+  handle: async ({ ms, file, begun }, { signal }) => {
+    begin({ begun })
     try {
       await delay(ms, undefined, { signal })
     } catch (error) {
@@ -86,14 +98,19 @@ export const busy = defineHandler({
   },
 })
 
+/** Goes on to tell its progress until the gate is there, if it has one. */
 export const chatty = defineHandler({
   type: 'chatty',
-  handle: async ({ lines, pauseMs }, { log, progress }) => {
+  handle: async ({ lines, pauseMs, gate }, { log, progress }) => {
     for (let line = 0; line < lines; line++) {
       if (line % 2 === 0) log(`line ${line}`)
       else console.log('line %d', line)
       progress(line / lines, `at ${line}`)
       if (pauseMs > 0) await delay(pauseMs)
+    }
+    for (let more = lines; gate !== undefined && !existsSync(gate); more++) {
+      progress(1, `at ${more}`)
+      await delay(20)
     }
   },
 })
@@ -156,7 +173,8 @@ export const hasty = defineHandler({
 /** Works until it is aborted; leaves then, by a checkpoint, why. `hasty`: without waiting for it. */
 export const parting = defineHandler({
   type: 'parting',
-  handle: async (how, { signal, checkpoint }) => {
+  handle: async ({ how, begun }, { signal, checkpoint }) => {
+    begin({ begun })
     try {
       await delay(60_000, undefined, { signal })
     } catch {

@@ -1,7 +1,7 @@
 /** The worker with checkpoints, with jobs that must run alone, and when its instance is to end. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -139,7 +139,7 @@ t.test('checkpoints', async t => {
   })
 
   await t.test('a job that ran out of time leaves one in the time before its slot is killed', async t => {
-    const [late] = node.add({ type: 'parting', payload: json(''), timeoutMs: 200 }) as [string]
+    const [late] = node.add({ type: 'parting', payload: json({}), timeoutMs: 200 }) as [string]
     t.match((await node.result(late)).error, { code: 'timeout' })
     t.equal(node.checkpoints.get(late)?.toString(), 'AbortError timeout')
   })
@@ -177,8 +177,9 @@ t.test('a job that must run alone', async t => {
 
 t.test('an alone job that waits goes back with a drain, and with a cancel', async t => {
   const { node, worker } = await setUp(t, { MUSTER_WORKER_DRAIN_MS: '100' })
-  const [rests] = node.add({ type: 'patient', payload: json({ ms: 60_000, file: join(folder, 'rest') }) }) as [string]
-  await node.when(() => node.leasedIds.length === 1, 'leased')
+  const [file, begun] = [join(folder, 'rest'), join(folder, 'rest begun')]
+  const [rests] = node.add({ type: 'patient', payload: json({ ms: 60_000, file, begun }) }) as [string]
+  await until(() => existsSync(begun))
   const [first] = node.add({ type: 'noop', alone: true }) as [string]
   await node.when(() => node.leasedIds.length === 2, 'the alone one is leased')
   node.cancel(first)
@@ -191,8 +192,9 @@ t.test('an alone job that waits goes back with a drain, and with a cancel', asyn
 
 t.test('a drain waits for the last checkpoint before it returns the job', async t => {
   const { node, worker } = await setUp(t, { MUSTER_WORKER_DRAIN_MS: '100' })
-  const [parts] = node.add({ type: 'parting', payload: json('hasty') }) as [string]
-  await node.when(() => node.leasedIds.length === 1, 'leased')
+  const begun = join(folder, 'hasty begun')
+  const [parts] = node.add({ type: 'parting', payload: json({ how: 'hasty', begun }) }) as [string]
+  await until(() => existsSync(begun))
   node.refusesCheckpoints = 3
   await worker.drain()
   t.same(node.events, [`checkpoint ${parts}`, `return ${parts}`])
@@ -203,11 +205,12 @@ t.test('a Spot notice', async t => {
   await t.test('an interruption: returns at once, finishes what fits, hands the rest back', async t => {
     const imds = await openImds(t)
     const { node, worker } = await setUp(t, { metadataUrl: imds.url, MUSTER_WORKER_DRAIN_MS: '60000' })
+    const begun = [join(folder, 'fits begun'), join(folder, 'parts begun')]
     const [fits, parts] = node.add(
-      { type: 'patient', payload: json({ ms: 2500, file: join(folder, 'fits') }) },
-      { type: 'parting', payload: json('') },
+      { type: 'patient', payload: json({ ms: 2500, file: join(folder, 'fits'), begun: begun[0] }) },
+      { type: 'parting', payload: json({ begun: begun[1] }) },
     ) as [string, string]
-    await node.when(() => node.leasedIds.length === 2, 'both leased')
+    await until(() => begun.every(name => existsSync(name)))
     // 20 s left: 10 s to go on, 10 s to leave.
     imds.interruptedAt = new Date(Date.now() + 20_000)
     await node.when(() => node.heartbeats.some(({ interruption }) => interruption !== undefined), 'the news')

@@ -1,7 +1,7 @@
 /** The worker when nodes go away, when it is told to go, and when it is killed. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -193,8 +193,10 @@ t.test('draining', async t => {
     const node = await openNode(t)
     const worker = await startWorker(t, node.url, { MUSTER_WORKER_DRAIN_MS: '100' })
     const file = join(folder, 'drained')
-    const ids = node.add({ type: 'patient', payload: { json: { ms: 60_000, file } } }, { type: 'loop' })
+    const begun = join(folder, 'drained begun')
+    const ids = node.add({ type: 'patient', payload: { json: { ms: 60_000, file, begun } } }, { type: 'loop' })
     await node.when(() => node.leasedIds.length === 2, 'leased')
+    await until(() => existsSync(begun))
     await worker.drain()
     t.same(node.returned.toSorted(), ids)
     t.equal(readFileSync(file, 'utf8'), 'heard the abort\n')
