@@ -4,7 +4,8 @@ import { startTestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 
 t.test('an attempt that is extended far beyond its limit ends as timed out', async t => {
-  const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_BACKOFF_MS: '60000' })
+  // Long enough that the other job is not lost between two heartbeats: the end comes after five of these.
+  const api = await startTestApi(t, { MUSTER_LEASE_MS: '4000', MUSTER_BACKOFF_MS: '60000' })
   const worker = api.worker()
   await worker.heartbeat()
   const put = async (query: string): Promise<string> =>
