@@ -6,7 +6,7 @@ import { WorkerRegistry } from '../../src/fleet/registry.ts'
 import { noteRunOut } from '../../src/jobs/lost-workers.ts'
 import { Bell } from '../../src/redis/bell.ts'
 import { startTestApi, type TestWorker } from '../support/api.ts'
-import { one, put, view } from '../support/job-calls.ts'
+import { one, put, runOut, view } from '../support/job-calls.ts'
 import { until } from '../support/until.ts'
 
 const value = { value: { json: 1 } }
@@ -204,7 +204,7 @@ t.test('the fence', async t => {
 })
 
 t.test('lost workers', async t => {
-  const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_BACKOFF_MS: '10' })
+  const api = await startTestApi(t, { MUSTER_LEASE_MS: '30000', MUSTER_BACKOFF_MS: '10' })
   const enter = async (workerId: string): Promise<TestWorker> => {
     const worker = api.worker(workerId)
     await worker.heartbeat()
@@ -221,8 +221,9 @@ t.test('lost workers', async t => {
     const workId = await put(api, 'type=noop')
     const away = await enter('away')
     await one(away)
+    await runOut(api, workId)
     const next = await enter('next')
-    const lease = await one(next, 10_000)
+    const lease = await one(next)
     t.equal(lease.workId, workId)
     const before = await view(api, workId)
     t.match(before, { lostLeases: 1, lostWorkers: [{ workerId: 'away', at: /Z$/, reason: 'lease ran out' }] })
@@ -249,8 +250,9 @@ t.test('lost workers', async t => {
     await away.heartbeat()
     await noteRunOut(queue)
     t.equal((await view(api, workId)).lostLeases, 0)
+    await runOut(api, workId)
     const next = await enter('next2')
-    const lease = await one(next, 10_000)
+    const lease = await one(next)
     t.equal((await view(api, workId)).lostLeases, 0)
     await finish(next, lease)
   })
@@ -304,7 +306,8 @@ t.test('lost workers', async t => {
     const lease = before.workId === workId ? before : await one(last)
     t.match(lease, { workId, alone: true })
     if (before !== lease) await finish(last, before)
-    await until(async () => (await view(api, workId)).lostLeases === 3)
+    await runOut(api, workId)
+    t.equal((await view(api, workId)).lostLeases, 3)
     const next = await enter('next3')
     const served = await next.claim(4, 5000)
     t.notOk(served.some(lease => lease.workId === workId))
@@ -334,7 +337,8 @@ t.test('lost workers', async t => {
     const workIds = [await put(api, 'type=noop'), await put(api, 'type=noop')]
     const worker = await enter('lives')
     const leases = await worker.claim(2)
-    await until(async () => (await view(api, workIds[0] as string)).lostLeases === 1)
+    for (const workId of workIds) await runOut(api, workId)
+    for (const workId of workIds) t.equal((await view(api, workId)).lostLeases, 1)
     const { stop } = await worker.heartbeat(leases)
     t.same(stop.map(({ reason }) => reason).sort(), ['lost', 'lost'])
     for (const workId of workIds) t.equal((await view(api, workId)).lostLeases, 0)

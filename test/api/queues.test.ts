@@ -1,11 +1,24 @@
 /** Queues that pause and drain, and leases that run out. */
 import t from 'tap'
-import { startTestApi } from '../support/api.ts'
-import { one, put, view } from '../support/job-calls.ts'
+import { startTestApi, type TestWorker } from '../support/api.ts'
+import { one, put, runOut, view } from '../support/job-calls.ts'
 import { until } from '../support/until.ts'
 
+const leaseMs = 4000
+
+/** One heartbeat after the other, until that is there. */
+async function beatWhile<T>(worker: TestWorker, waiting: Promise<T>): Promise<T> {
+  let isOver = false
+  const end = (): void => {
+    isOver = true
+  }
+  waiting.then(end, end)
+  while (!isOver) await worker.heartbeat([], { waitMs: 500 })
+  return await waiting
+}
+
 t.test('queues: pause, drain, resume; leases that run out', async t => {
-  const api = await startTestApi(t, { MUSTER_LEASE_MS: '2000' })
+  const api = await startTestApi(t, { MUSTER_LEASE_MS: String(leaseMs) })
   const worker = api.worker()
   await worker.heartbeat()
 
@@ -35,32 +48,37 @@ t.test('queues: pause, drain, resume; leases that run out', async t => {
   })
 
   await t.test('a worker that falls silent loses its job to the next; no attempt is spent', async t => {
+    await worker.heartbeat()
     const workId = await put(api, 'type=noop&attempts=1')
     const lost = await one(worker)
-    const next = await one(api.worker('w1'), 20_000)
+    const other = api.worker('w2')
+    await other.heartbeat()
+    const next = await beatWhile(other, one(other, 30_000))
     t.match(next, { workId, attempt: 1 })
     t.not(next.token, lost.token)
     t.match(await view(api, workId), { state: 'running', attemptsMade: 0, lostLeases: 1 })
-    for (let beats = 0; beats < 4; beats += 1) await worker.heartbeat([next], { waitMs: 1200 })
+    const enoughAt = performance.now() + 2 * leaseMs
+    while (performance.now() < enoughAt) await other.heartbeat([next], { waitMs: 400 })
     t.match(
-      await worker.complete(next, { value: { json: 1 } }),
+      await other.complete(next, { value: { json: 1 } }),
       { results: [{ outcome: 'succeeded' }] },
       'heartbeats kept it over two lease times',
     )
   })
 
   await t.test('a job that loses its worker again and again is dead', async t => {
-    const api = await startTestApi(t, { MUSTER_LEASE_MS: '1000', MUSTER_MAX_LOST_LEASES: '2' })
+    const api = await startTestApi(t, { MUSTER_LEASE_MS: '30000', MUSTER_MAX_LOST_LEASES: '2' })
     const worker = api.worker()
     await worker.heartbeat()
     const workId = await put(api, 'type=noop')
-    await one(worker)
-    await one(worker, 20_000)
-    t.strictSame(await worker.claim(1, 5000), [])
+    for (let losses = 0; losses < 2; losses += 1) {
+      await one(worker)
+      await runOut(api, workId)
+    }
+    t.strictSame(await worker.claim(), [])
     await until(async () => (await view(api, workId)).state === 'dead')
     t.match((await view(api, workId)).error, { code: 'workers_lost' })
     await api.call('POST', `/jobs/${workId}/retry`)
-    await worker.heartbeat()
     t.equal((await one(worker)).workId, workId, 'a replay starts from nothing')
   })
 })
