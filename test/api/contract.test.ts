@@ -131,7 +131,7 @@ t.test('leases on results', async t => {
 
   await t.test('what is leased goes to nobody else until it is acked or its time is up', async t => {
     const ids = await make(3)
-    const leased = await pull('top=2&leaseMs=1000')
+    const leased = await pull('top=2&leaseMs=4000')
     t.equal(leased.body.length, 2)
     t.strictSame(
       (await pull('top=9&leaseMs=60000')).body.map((entry: Record<string, string>) => entry['Work ID']),
@@ -141,7 +141,7 @@ t.test('leases on results', async t => {
       json: { leaseId: leased.headers.get('muster-lease-id'), workIds: [ids[0], 'nonsense'] },
     })
     t.strictSame(acked.body, { acked: 1, notHeld: ['nonsense'] })
-    const again = await pull('top=9&waitMs=10000&leaseMs=60000')
+    const again = await pull('top=9&waitMs=30000&leaseMs=60000')
     t.strictSame(
       again.body.map((entry: Record<string, string>) => entry['Work ID']),
       [ids[1]],

@@ -100,7 +100,7 @@ t.test('the life of a job', async t => {
   )
 
   await t.test('delayed and prioritised jobs come in their order', async t => {
-    const late = await put(api, 'type=noop&delayMs=300')
+    const late = await put(api, 'type=noop&delayMs=5000')
     const low = await put(api, 'type=noop&priority=9')
     const high = await put(api, 'type=noop&priority=1')
     const plain = await put(api, 'type=noop')
@@ -110,7 +110,7 @@ t.test('the life of a job', async t => {
       leases.map(lease => lease.workId),
       [plain, high, low],
     )
-    const delayed = await one(worker, 20_000)
+    const delayed = await one(worker, 30_000)
     t.equal(delayed.workId, late, 'a waiting claim gets it when it is due')
     for (const lease of [...leases, delayed]) await worker.complete(lease, { value: { json: null } })
     await api.call('POST', '/pullCompleted?top=9')
