@@ -25,9 +25,25 @@ const faults: readonly { readonly what: string; readonly pattern: RegExp }[] = [
   },
   {
     what: 'gives a condition a short time: until() has a limit that is for what never comes',
-    pattern: /\buntil\(.*, (\d{1,4}|[1-9]_\d{3}|[1-5]\d_000)\)/,
+    pattern: /\buntil\((.*,)? (\d{1,4}|[1-9]_\d{3}|[1-5]\d_000)(\)|,? \))/,
   },
 ]
+
+/**
+ * The line at this index; of a call that is spread over several lines also the last two: its last argument, when that
+ * stands alone, and its end, which is indented as its beginning is.
+ */
+function lineAt(lines: readonly string[], index: number): string {
+  const line = lines[index] as string
+  if (!/\buntil\((.*([({]|=>))?$/.test(line)) return line
+  const indent = line.slice(0, line.search(/\S/))
+  const end = lines.findIndex(
+    (other, at) => at > index && other.startsWith(indent) && /^[)}]/.test(other.slice(indent.length)),
+  )
+  if (end === -1) return line
+  const last = (lines[end - 1] as string).trim()
+  return [line, ...(/^\w+,?$/.test(last) ? [last] : []), (lines[end] as string).trim()].join(' ')
+}
 
 /** What is wrong with a line of a test, if anything is. */
 const faultOf = (line: string, above = ''): string | undefined =>
@@ -40,7 +56,8 @@ t.test('no test waits for luck', async t => {
   t.ok(files.length > 50, `${files.length} files`)
   for (const file of files.filter(name => name !== 'waiting.test.ts')) {
     const lines = (await readFile(root + file, 'utf8')).split('\n')
-    for (const [index, line] of lines.entries()) {
+    for (const index of lines.keys()) {
+      const line = lineAt(lines, index)
       const fault = faultOf(line, lines[index - 1])
       if (fault !== undefined) t.fail(`test/${file}:${index + 1} ${fault}\n${line.trim()}`)
     }
@@ -56,14 +73,18 @@ t.test('and what does is seen', async t => {
     "t.ok(tookMs < 100, 'ended')",
     't.ok(at(0.99) < 50, `99 % of the ticks took less than 50 ms`)',
     "await until(() => said.includes('ended'), 10_000)",
+    "  await until(\n    async () => (await call('/ended')).status === 200,\n    30_000,\n  )",
+    'await until(async () => {\n  last = await call()\n  return last.hasEnded\n}, 5000)',
   ])
-    t.ok(faultOf(line), line)
+    t.ok(faultOf(lineAt(line.split('\n'), 0)), line)
   for (const line of [
     '  await delay(50) // pause: the pace of the load',
     "t.ok(performance.now() - began >= 300, 'it did wait')",
     't.ok(instance.launchedAt <= Date.now() + 1)',
     "await until(() => said.includes('ended'))",
     't.ok(waits <= 1)',
+    "  await until(\n    async () => (await call('/ended', 5000)).status === 200,\n  )",
+    'await until(async () => {\n  last = await call(1, 100)\n  return last.hasEnded\n})',
   ])
-    t.notOk(faultOf(line), line)
+    t.notOk(faultOf(lineAt(line.split('\n'), 0)), line)
 })

@@ -65,7 +65,7 @@ t.test('a key that is revoked or runs out while its request waits is given nothi
   const beat = { worker: described2, state: 'ready', leases: [] }
   await other('/workers/heartbeat', beat)
   const beating = operator.begun()
-  const heartbeat = other('/workers/heartbeat', { ...beat, waitMs: 2000 })
+  const heartbeat = other('/workers/heartbeat', { ...beat, waitMs: 6000 })
   await beating
   const begun = operator.begun()
   const waiting = other('/workers/claim', { workerId: 'w2', queue: 'default', max: 1, waitMs: 20_000 })
