@@ -10,7 +10,7 @@ import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import { freePort } from './free-port.ts'
 import { endProcess, spawnRedis } from './redis.ts'
-import { until } from './until.ts'
+import { patienceMs, until } from './until.ts'
 
 export interface TestCluster {
   /** As for MUSTER_REDIS_URL; names two of the three, so that the third must be found. */
@@ -46,13 +46,13 @@ export async function startCluster(t: Pick<Test, 'teardown'>): Promise<TestClust
   const ports = [await freePort(), await freePort(), await freePort()]
   const busPorts = [await freePort(), await freePort(), await freePort()]
 
-  const ask = async (index: number, ...command: (string | number)[]): Promise<unknown> => {
+  const askWithin = async (ms: number, index: number, ...command: (string | number)[]): Promise<unknown> => {
     const client = new Redis({
       host: '127.0.0.1',
       port: ports[index] as number,
       lazyConnect: true,
       retryStrategy: null,
-      commandTimeout: 2000,
+      commandTimeout: ms,
       enableReadyCheck: false,
     })
     client.on('error', () => undefined)
@@ -62,6 +62,8 @@ export async function startCluster(t: Pick<Test, 'teardown'>): Promise<TestClust
       client.disconnect()
     }
   }
+  const ask = async (index: number, ...command: (string | number)[]): Promise<unknown> =>
+    await askWithin(patienceMs, index, ...command)
   const start = async (index: number): Promise<void> => {
     const dir = join(folder, String(index))
     await mkdir(dir, { recursive: true })
@@ -75,7 +77,7 @@ export async function startCluster(t: Pick<Test, 'teardown'>): Promise<TestClust
       'maxmemory-policy': 'noeviction',
       'cluster-enabled': 'yes',
       'cluster-port': String(busPorts[index]),
-      'cluster-node-timeout': '2000',
+      'cluster-node-timeout': '5000',
     }
     const { child, output } = spawnRedis(Object.entries(flags).flatMap(([flag, value]) => [`--${flag}`, value]))
     servers[index] = child
@@ -90,7 +92,8 @@ export async function startCluster(t: Pick<Test, 'teardown'>): Promise<TestClust
   }
   const whole = (): Promise<void> =>
     until(async () => {
-      const said = await Promise.all(indexes.map(index => ask(index, 'CLUSTER', 'INFO').catch(() => '')))
+      // Asked again and again, so no single one is waited for.
+      const said = await Promise.all(indexes.map(index => askWithin(2000, index, 'CLUSTER', 'INFO').catch(() => '')))
       return said.every(
         text => /cluster_state:ok/.test(String(text)) && !/cluster_known_nodes:[12]\b/.test(String(text)),
       )

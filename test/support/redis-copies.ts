@@ -121,14 +121,14 @@ export const roleOf = (status: CopiesStatus, name: string | undefined): string |
 
 const hasSetpriv = process.platform === 'linux' && spawnSync('setpriv', ['--pdeathsig', 'TERM', 'true']).status === 0
 
-/** Writes the configuration of three hosts; nothing runs yet. */
-export async function makeCopies(t: Test): Promise<RedisCopies> {
+/** Writes the configuration of three hosts; nothing runs yet. A primary that is silent for `downAfterMs` is given up. */
+export async function makeCopies(t: Test, { downAfterMs = 5000 } = {}): Promise<RedisCopies> {
   const folder = await mkdtemp(join(tmpdir(), 'muster-copies-'))
   // An address block that other tests do not use at the same time.
   const block = `127.${1 + (process.pid % 250)}.1`
   const hosts = parseHosts(`a=${block}.1,b=${block}.2,c=${block}.3`)
   const ports = { port: await freePort(), sentinelPort: await freePort() }
-  const copies = { hosts, ...ports, name: 'muster', tls: true, downAfterMs: 2000, maxMemoryMb: 64 }
+  const copies = { hosts, ...ports, name: 'muster', tls: true, downAfterMs, maxMemoryMb: 64 }
   await writeCopies({ copies, primary: 'a', out: folder })
   const made = new RedisCopies(folder, copies, await readSecrets(join(folder, 'secrets.json')))
   t.teardown(async () => {

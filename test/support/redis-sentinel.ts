@@ -69,14 +69,14 @@ export async function startSentinelTrio(
   const ports = [await freePort(), await freePort(), await freePort()]
   const sentinelPorts = [await freePort(), await freePort(), await freePort()]
 
-  const dial = async (port: number, user: ClientOptions, command: readonly string[]): Promise<unknown> => {
+  const dial = async (port: number, user: ClientOptions, command: readonly string[], ms: number): Promise<unknown> => {
     const client = new Redis({
       host: '127.0.0.1',
       port,
       lazyConnect: true,
       retryStrategy: null,
       enableReadyCheck: false,
-      commandTimeout: 2000,
+      commandTimeout: ms,
       ...(options.acl && user),
       ...(certificates && { tls: { servername: certificates.name, rejectUnauthorized: false } }),
     })
@@ -88,15 +88,23 @@ export async function startSentinelTrio(
     }
   }
   const ask = (index: number, ...command: string[]): Promise<unknown> =>
-    dial(ports[index] as number, users.redis, command)
+    dial(ports[index] as number, users.redis, command, patienceMs)
   const askSentinel = (index: number, ...command: string[]): Promise<unknown> =>
-    dial(sentinelPorts[index] as number, users.sentinel, command)
+    dial(sentinelPorts[index] as number, users.sentinel, command, patienceMs)
+  /** For what is asked again and again: one that stands still is not waited for. */
+  const briefly = {
+    ask: (index: number, ...command: string[]): Promise<unknown> =>
+      dial(ports[index] as number, users.redis, command, 2000),
+    askSentinel: (index: number, ...command: string[]): Promise<unknown> =>
+      dial(sentinelPorts[index] as number, users.sentinel, command, 2000),
+  }
 
   /** What each Sentinel says; undefined where one does not answer. */
   const named = (): Promise<(number | undefined)[]> =>
     Promise.all(
       indexes.map(async index => {
-        const reply = await askSentinel(index, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', name).catch(() => undefined)
+        const question = briefly.askSentinel(index, 'SENTINEL', 'GET-MASTER-ADDR-BY-NAME', name)
+        const reply = await question.catch(() => undefined)
         const at = ports.indexOf(Number((reply as string[] | undefined)?.[1]))
         return at === -1 ? undefined : at
       }),
@@ -105,11 +113,19 @@ export async function startSentinelTrio(
     const votes = await named()
     return indexes.find(index => votes.filter(vote => vote === index).length >= 2)
   }
-  const startRedis = async (index: number, primary: number): Promise<void> => {
+  const primary = async (): Promise<number> => {
+    let found: number | undefined
+    await until(async () => {
+      found = await majority()
+      return found !== undefined
+    })
+    return found as number
+  }
+  const startRedis = async (index: number, of: number): Promise<void> => {
     const dir = join(folder, `redis-${index}`)
     await mkdir(dir, { recursive: true })
     const file = join(dir, 'redis.conf')
-    await writeFile(file, redisConf(ports, index, primary, dir, options, certificates))
+    await writeFile(file, redisConf(ports, index, of, dir, options, certificates))
     const { child, output } = spawnRedis([file])
     servers[index] = child
     await untilUp(child, output, () => ask(index, 'PING'))
@@ -130,12 +146,12 @@ export async function startSentinelTrio(
   }
   const settled = (): Promise<void> =>
     until(async () => {
-      const primary = await majority()
-      if (primary === undefined) return false
-      const info = String(await ask(primary, 'INFO', 'replication').catch(() => ''))
+      const now = await majority()
+      if (now === undefined) return false
+      const info = String(await briefly.ask(now, 'INFO', 'replication').catch(() => ''))
       if ((info.match(/state=online/g) ?? []).length < 2) return false
       const views = await Promise.all(
-        indexes.map(index => askSentinel(index, 'SENTINEL', 'MASTER', name).catch(() => [])),
+        indexes.map(index => briefly.askSentinel(index, 'SENTINEL', 'MASTER', name).catch(() => [])),
       )
       return views.every(
         view => knows(view as string[], 'num-slaves', 2) && knows(view as string[], 'num-other-sentinels', 2),
@@ -164,20 +180,16 @@ export async function startSentinelTrio(
     askSentinel,
     settled,
     switchedFrom,
-    async primary() {
-      const found = await majority()
-      if (found === undefined) throw new Error('the Sentinels do not agree')
-      return found
-    },
+    primary,
     kill: (index, name) => signal(servers[index], name),
     killSentinel: (index, name) => signal(sentinels[index], name),
     async restart(index) {
       const child = servers[index]
       if (child !== undefined && child.exitCode === null && child.signalCode === null) child.kill('SIGCONT')
-      else await startRedis(index, (await majority()) ?? index)
+      else await startRedis(index, await primary())
     },
     async failover() {
-      const before = (await majority()) as number
+      const before = await primary()
       // Refused for a moment after another switch.
       await until(() =>
         askSentinel(0, 'SENTINEL', 'FAILOVER', name).then(
@@ -282,7 +294,7 @@ function sentinelConf(
       : []),
     `sentinel monitor ${name} 127.0.0.1 ${primaryPort} 2`,
     ...(acl ? [`sentinel auth-user ${name} ${redis.username}`, `sentinel auth-pass ${name} ${redis.password}`] : []),
-    `sentinel down-after-milliseconds ${name} 2000`,
+    `sentinel down-after-milliseconds ${name} 5000`,
     `sentinel failover-timeout ${name} 4000`,
     `sentinel parallel-syncs ${name} 1`,
     '',
