@@ -37,7 +37,7 @@ export class Loop {
 
   /** Runs once from the beginning: a run that is under way may have looked before what has just happened. Never rejects. */
   async runAnew(): Promise<void> {
-    await this.#running
+    if (this.#running !== undefined) await this.#running
     await this.runOnce()
   }
 

@@ -2,7 +2,6 @@
  * The turn of a job that must run with nothing beside it, because workers were lost under it:
  *
  *   free ──admit──▶ waiting (until nothing else is here) ──begin──▶ running ──left──▶ free
- *                      └────────────────────────again──────────────────┘
  *
  * While the turn is taken no other job comes in.
  */
@@ -43,11 +42,6 @@ export class AloneTurn {
 
   begin(): void {
     this.#hasBegun = true
-  }
-
-  /** It waits for another slot. */
-  again(): void {
-    this.#hasBegun = false
   }
 
   /** These are not here any more. */

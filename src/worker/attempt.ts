@@ -34,10 +34,8 @@ export class Attempt {
   checkpointing: Promise<void> | undefined
   /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, whatever its lease says. */
   hasSentCheckpoint = false
-  /** How often a slot ended that was to start it, or that ran it, while the end was put down to nobody. */
+  /** How often a slot of this worker ended that was to start it, or that ran it, while the end was put down to nobody. */
   futileHandOvers = 0
-  /** Until then (performance.now()) it waits here for another slot: a worker that claims it anew would not know that count. */
-  staysUntilMs = 0
   /** A node did not accept its completion. */
   isRefused = false
   /** It has left its slot for good; only its outcome remains to be told. */

@@ -71,12 +71,10 @@ export class JobBuffer {
     return this.#waiting.splice(0)
   }
 
-  /** Takes out those that were claimed longer than `waitMs` ago, and have no reason to stay. */
-  takeOverdue(nowMs: number, waitMs: number): Attempt[] {
-    const isOverdue = (attempt: Attempt): boolean =>
-      attempt.claimedAtMs < nowMs - waitMs && attempt.staysUntilMs <= nowMs
-    const taken = this.#waiting.filter(isOverdue)
-    if (taken.length > 0) this.#waiting = this.#waiting.filter(attempt => !isOverdue(attempt))
+  /** Takes out those that were claimed before this moment. */
+  takeClaimedBefore(momentMs: number): Attempt[] {
+    const taken = this.#waiting.filter(attempt => attempt.claimedAtMs < momentMs)
+    if (taken.length > 0) this.#waiting = this.#waiting.filter(attempt => attempt.claimedAtMs >= momentMs)
     return taken
   }
 

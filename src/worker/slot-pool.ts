@@ -14,6 +14,7 @@
 import { AloneTurn } from './alone-turn.ts'
 import { appetite, longRunMs } from './appetite.ts'
 import type { Attempt, Outcome, Verdict } from './attempt.ts'
+import { FutileHandOvers } from './futile-hand-overs.ts'
 import { JobBuffer } from './job-buffer.ts'
 import type { FetchOutcome } from './payload-fetch.ts'
 import type { Slot } from './slot.ts'
@@ -34,6 +35,7 @@ export class SlotPool {
   readonly #supply: SlotSupply
   readonly #buffer = new JobBuffer(attempt => this.#isIsolated(attempt))
   readonly #alone = new AloneTurn()
+  readonly #futile = new FutileHandOvers()
   readonly #fetching = new Map<Attempt, AbortController>()
   #lookTimer: NodeJS.Timeout | undefined
   #draining = false
@@ -122,6 +124,7 @@ export class SlotPool {
       this.#give([...attempts])
       return
     }
+    for (const attempt of attempts) this.#futile.resume(attempt)
     const wasTaken = this.#alone.isTaken
     const rest = this.#alone.admit(attempts)
     if (!this.#alone.isTaken) {
@@ -225,13 +228,6 @@ export class SlotPool {
       if (attempt.verdict === 'timeout') this.#onOutcome(attempt, timedOut(attempt, attempt.lease.timeoutMs))
     this.#forget(attempts.filter(({ verdict }) => verdict !== undefined && verdict !== 'timeout'))
     const rest = attempts.filter(attempt => attempt.verdict === undefined)
-    const now = performance.now()
-    if (!this.#draining && rest.some(one => this.#alone.isTurnOf(one) && one.staysUntilMs > now)) {
-      this.#give(rest.filter(one => !this.#alone.isTurnOf(one)))
-      this.#alone.again()
-      this.#startAlone()
-      return
-    }
     if (this.#draining || this.#alone.isTaken) {
       this.#give(rest)
       return
@@ -241,6 +237,7 @@ export class SlotPool {
   }
 
   #give(attempts: Attempt[]): void {
+    for (const attempt of attempts) this.#futile.remember(attempt)
     this.#alone.left(attempts)
     if (attempts.length > 0) this.#options.events.onReturn(attempts)
   }
@@ -347,7 +344,7 @@ export class SlotPool {
   }
 
   #look(): void {
-    this.#give(this.#buffer.takeOverdue(performance.now(), waitAtMostMs))
+    this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
     this.#startAlone()
     let isWaiting = this.#buffer.size > 0
     for (const slot of this.#supply.all) {

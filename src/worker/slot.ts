@@ -29,11 +29,6 @@ const recallWithinMs = 1000
 const startWithinMs = 10_000
 /** A job fails whose slots ended this often before they started it, or for what another job had left in them. */
 const mostFutileHandOvers = 3
-/**
- * So long after its claim one whose slot ended waits for another slot of this worker. Its run-time limit counts anew from
- * there, so this is within the leases that a node grants beyond that limit.
- */
-const anotherSlotWithinMs = 60_000
 /** Of a note, as nodes take it. */
 const maxNoteChars = 1000
 
@@ -370,7 +365,6 @@ export class Slot {
     const suspect = this.#current ?? (this.#sparesCurrent ? undefined : first)
     if (suspect === undefined) return undefined
     suspect.futileHandOvers += 1
-    suspect.staysUntilMs = suspect.claimedAtMs + anotherSlotWithinMs
     return suspect.futileHandOvers >= mostFutileHandOvers ? suspect : undefined
   }
 

@@ -353,7 +353,7 @@ t.test('what was launched is listed while EC2 hides it, and gone once EC2 says s
 
 t.test('one that EC2 leaves out for a while is there all the same; one that shows again is listed again', async t => {
   let now = Date.now()
-  const { provider } = await setUp(t, { clock: () => now })
+  const { provider, admin } = await setUp(t, { clock: () => now })
   const [instance] = await provider.launch(request(1))
   const ids = [instance?.id]
   t.same(idsOf(await provider.list()), ids, 'shown')
@@ -367,6 +367,16 @@ t.test('one that EC2 leaves out for a while is there all the same; one that show
   front.newInstances.clear()
   now += 1
   t.same(idsOf(await provider.list()), ids, 'it was there all the time')
+
+  await admin.deleteTags({ Resources: [instance?.id ?? ''], Tags: [{ Key: 'muster:deployment' }] })
+  now += 1
+  t.same(await provider.list(), [], 'one whose tag was taken off is not ours any more')
+  await admin.createTags({
+    Resources: [instance?.id ?? ''],
+    Tags: [{ Key: 'muster:deployment', Value: deployment }],
+  })
+  now += 1
+  t.same(idsOf(await provider.list()), ids)
 
   front.newInstances.hides = () => true
   now += 1_900_000

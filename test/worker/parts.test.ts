@@ -93,11 +93,8 @@ t.test('a buffer gives short jobs out together, in order', async t => {
   const [taken] = buffer.takeBatch(100, true) as [Attempt]
   t.equal(taken.ref.workId, 'x')
   t.notOk(buffer.remove(taken))
-  t.equal(names(buffer.takeOverdue(5, 5)), '', 'they have waited just as long')
-  taken.staysUntilMs = 8
-  buffer.prepend([taken])
-  t.equal(names(buffer.takeOverdue(7, 5)), 'abcdefghij', 'but not the one that has to stay')
-  t.equal(names(buffer.takeOverdue(8, 5)), 'x')
+  t.equal(names(buffer.takeClaimedBefore(0)), '')
+  t.equal(names(buffer.takeClaimedBefore(1)), 'abcdefghij')
   t.equal(buffer.expectedMs(9000), 1)
   t.equal(buffer.expectedMs(11_000), Number.POSITIVE_INFINITY, 'after an idle time')
 })

@@ -109,8 +109,10 @@ export class InstanceList {
     for (const id of missing) {
       const seen = states.get(id)
       if (seen === undefined) this.#miss(id, now)
-      else if (liveStates.includes(seen.State?.Name ?? '')) live.set(id, seen)
-      else this.#hasEnded(id, now)
+      else if (!liveStates.includes(seen.State?.Name ?? '')) this.#hasEnded(id, now)
+      else if (isTagged(seen, this.#options.deployment)) live.set(id, seen)
+      else if (seen.Tags?.length) this.#known.delete(id)
+      else this.#miss(id, now)
     }
     for (const instance of live.values()) this.#see(instance, now)
     return this.latest.map(instance =>
@@ -168,6 +170,10 @@ export class InstanceList {
     return instances
   }
 }
+
+/** Somebody may take the tag off one that runs: then it is not ours any more. */
+const isTagged = ({ Tags = [] }: ShownInstance, deployment: string): boolean =>
+  Tags.some(({ Key, Value }) => Key === tagNames.deployment && Value === deployment)
 
 function forgetOld(times: Map<string, number>, now: number): void {
   for (const [id, at] of times) if (now - at > ownWordMs) times.delete(id)

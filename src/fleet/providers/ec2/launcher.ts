@@ -55,7 +55,8 @@ export interface LauncherOptions {
 }
 
 /** With less time left than this no call is begun: its reply would come too late. */
-const leastCallMs = 2000
+const leastCallMs = 3000
+const leastLookMs = 1500
 /** Looking for what a decision launched before is a second safety beside the token: it may fail. */
 const lookLimits = { totalMs: 5000, maxTries: 3 }
 /** Tries to find what was launched under a token that EC2 knows already: its tags may take a while to show. */
@@ -169,7 +170,10 @@ export class Launcher {
         }
         if (kind === 'throttled') this.#requestTokens.empty()
         const waited = await deadline.wait(backoffMs(api.pace, tries, Math.random()))
-        if (kind === 'unknown') found = await this.#lookNew(step)
+        if (kind === 'unknown') {
+          const shown = await this.#lookNew(step)
+          if (shown.length > found.length) found = shown
+        }
         if (found.length >= ask.spot + ask.onDemand) return { instances: found, failures: [], isLast: false }
         // Fewer may be all that it launched, or all that shows yet: the same call again tells.
         if (!waited) break
@@ -190,7 +194,8 @@ export class Launcher {
     const { api, deployment, clock } = this.#options
     const tags = tagsFor(deployment, request, this.#options.placementOf(request.pool).handlerMetadata === 'yes')
     const token = clientToken('launch', deployment, request.decisionId, String(number))
-    const timeoutMs = Math.min(api.pace.callTimeoutMs, deadline.remainingMs)
+    // With time left to look for what it launched, should the reply be lost.
+    const timeoutMs = Math.min(api.pace.callTimeoutMs, deadline.remainingMs - leastLookMs)
     if (needsNoFleet(ask, resolved)) {
       const input = toRunInstances(ask, resolved, tags, token)
       return fromRunInstances(
@@ -209,10 +214,10 @@ export class Launcher {
     return (await this.#look(request.decisionId, deadline)).filter(({ id }) => !before.has(id))
   }
 
-  /** Looks on until all have shown, or two looks have brought nothing new: each instance shows at a time of its own. */
+  /** Looks on until all have shown, or three looks have brought nothing new: each instance shows at a time of its own. */
   async #lookOn(first: readonly Instance[], search: Search, all: number): Promise<Instance[]> {
     const found = new Map(first.map(instance => [instance.id, instance]))
-    for (let looks = 1, vain = 0; found.size < all && vain < 2 && looks < maxLooks; looks += 1) {
+    for (let looks = 1, vain = 0; found.size < all && vain < 3 && looks < maxLooks; looks += 1) {
       if (!(await search.deadline.wait(backoffMs(this.#options.api.pace, looks, 1)))) break
       const before = found.size
       for (const instance of await this.#lookNew(search)) found.set(instance.id, instance)
