@@ -17,6 +17,8 @@ export interface BullCall {
   readonly args: readonly (string | Buffer)[]
   /** Type of a job that is new and has no priority: its lane is known without a look at the job. */
   readonly type?: string
+  /** Work ID of a job with an Idempotency-Key: while it stands for a cancelled job, nothing is added. */
+  readonly keyedWorkId?: string
 }
 
 type Argument = string | Buffer
@@ -42,7 +44,7 @@ const scripts = new Map<string, Script<unknown[]>>()
 /**
  * Runs calls that add jobs and must be of one command, in their order, sorts what is ready into its lanes, and
  * acknowledges all of it as `writes` does.
- * @returns what the script returned for each
+ * @returns what the script returned for each; null for a job that was cancelled
  */
 export async function runBullBatch(
   queue: JobQueue,
@@ -51,8 +53,8 @@ export async function runBullBatch(
 ): Promise<unknown[]> {
   const [first] = calls
   if (first === undefined) return []
-  const flat: (Argument | number)[] = [queue.bullPrefix, ownPrefix(queue), Date.now()]
-  for (const { args, type } of calls) flat.push(type ?? '', ...args)
+  const flat: (Argument | number)[] = [queue.bullPrefix, ownPrefix(queue), Date.now(), queue.keys.cancelledData]
+  for (const { args, type = '', keyedWorkId = '' } of calls) flat.push(type, keyedWorkId, ...args)
   return await writes.run(scriptOf(queue.redis, first), first.keys, flat)
 }
 
@@ -66,10 +68,14 @@ local function call(KEYS, ARGV)
 ${bullScript(redis, command)}
 end
 local out, types = {}, {}
-for i = 4, #ARGV, ${args.length + 1} do
-  local id = call(KEYS, { unpack(ARGV, i + 1, i + ${args.length}) })
-  out[#out + 1] = id
-  if ARGV[i] ~= '' then types[id] = ARGV[i] end
+for i = 5, #ARGV, ${args.length + 2} do
+  if ARGV[i + 1] ~= '' and redis.call('HEXISTS', ARGV[4], ARGV[i + 1]) == 1 then
+    out[#out + 1] = false
+  else
+    local id = call(KEYS, { unpack(ARGV, i + 2, i + ${args.length + 1}) })
+    out[#out + 1] = id
+    if ARGV[i] ~= '' then types[id] = ARGV[i] end
+  end
 end
 sort(ARGV[1], ARGV[2], ARGV[3], ${sortedAtOnce}, types)
 return out`,

@@ -24,6 +24,8 @@ export interface CancelledJob {
   readonly startedAt?: number
   readonly cancelledAt: number
   readonly owner?: string
+  /** What its Idempotency-Key stands for. */
+  readonly fingerprint?: string
 }
 
 /** Throws when the caller may not cancel a job that was put in by this API key (undefined: by none). */
@@ -165,6 +167,7 @@ const toRecord = (job: Job<JobData>, workId: string): CancelledJob => ({
   ...(job.processedOn !== undefined && { startedAt: job.processedOn }),
   cancelledAt: Date.now(),
   ...(job.data.owner !== undefined && { owner: job.data.owner }),
+  ...(job.data.fingerprint !== undefined && { fingerprint: job.data.fingerprint }),
 })
 
 async function keepRecord(queue: JobQueue, record: CancelledJob): Promise<void> {

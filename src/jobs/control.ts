@@ -5,6 +5,7 @@ import { Problem } from '../errors.ts'
 import type { Bell } from '../redis/bell.ts'
 import { Script } from '../redis/script.ts'
 import { bullFields, bullKeys, delayedUnit } from './bull-layout.ts'
+import { isCancelled } from './cancel.ts'
 import type { JobQueue } from './job-queue.ts'
 import { countByType, sortWaiting } from './lanes.ts'
 import { Loop } from './loop.ts'
@@ -84,7 +85,10 @@ export class Control {
   async checkTakesJobs(workId?: string): Promise<void> {
     if (!this.#draining) return
     const { redis, name } = this.#queue
-    if (workId !== undefined && (await redis.exists(this.#queue.jobKey(workId))) === 1) return
+    if (workId !== undefined) {
+      if ((await redis.exists(this.#queue.jobKey(workId))) === 1) return
+      if (await isCancelled(this.#queue, workId)) return
+    }
     throw new Problem('queue_draining', `The queue "${name}" is draining.`)
   }
 

@@ -16,6 +16,7 @@ import { isRedisAway, isRedisFull, NotDurableError } from '../redis/redis-errors
 import { Script } from '../redis/script.ts'
 import { Backlog, type Pending } from './backlog.ts'
 import { runBullBatch } from './bull-batch.ts'
+import type { CancelledJob } from './cancel.ts'
 import type { JobData } from './job-data.ts'
 import type { JobQueue } from './job-queue.ts'
 
@@ -25,11 +26,13 @@ const maxGroup = 250
 const maxGroupsInFlight = 2
 const pauseMs = 100
 
-/** KEYS: jobs. Returns the data of each, or nil. */
+/** KEYS: cancelledData, jobs. ARGV: their Work IDs. Returns the data of each, or its record when it was cancelled, or nil. */
 const readData = new Script<(string | null)[]>(
   'read_data',
   `local out = {}
-for i, job in ipairs(KEYS) do out[i] = redis.call('HGET', job, 'data') end
+for i, workId in ipairs(ARGV) do
+  out[i] = redis.call('HGET', KEYS[i + 1], 'data') or redis.call('HGET', KEYS[1], workId)
+end
 return out`,
 )
 
@@ -140,15 +143,16 @@ export class SubmitLine {
   /** Answers jobs with a key by what stands in Redis under their Work IDs. */
   async #compare(keyed: readonly Pending[]): Promise<void> {
     const jobs = keyed.map(({ workId }) => this.#queue.jobKey(workId))
-    const stored = await this.#writes.run(readData, jobs)
+    const workIds = keyed.map(({ workId }) => workId)
+    const stored = await this.#writes.run(readData, [this.#queue.keys.cancelledData, ...jobs], workIds)
     for (const [index, pending] of keyed.entries()) {
       const { workId, fingerprint, blobKey } = pending
-      const data = JSON.parse(stored[index] ?? 'null') as JobData | null
+      const data = JSON.parse(stored[index] ?? 'null') as JobData | CancelledJob | null
       if (data === null) {
         // It was done and is forgotten by now.
         this.#backlog.resolve(pending, true)
-      } else if (data.fingerprint === fingerprint) {
-        this.#backlog.resolve(pending, data.payload.blob?.key === blobKey)
+      } else if ((data.fingerprint ?? fingerprint) === fingerprint) {
+        this.#backlog.resolve(pending, 'payload' in data && data.payload.blob?.key === blobKey)
       } else {
         const detail = `The key already stands for the job ${workId}, which was another request.`
         this.#backlog.reject(pending, new Problem('idempotency_key_reused', detail))

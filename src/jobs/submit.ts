@@ -65,7 +65,7 @@ export class Submitter {
 
   /**
    * Resolves once the job is kept (with the embedded Redis: in its append-only file, synced; replicated: on a second
-   * server). With a fingerprint, a Work ID that exists already is the same job: nothing is added.
+   * server). With a fingerprint, a Work ID that exists already, or was cancelled, is the same job: nothing is added.
    * @returns whether it was added
    * @throws Problem idempotency_key_reused, overloaded; NotDurableError; whatever Redis says when it is away
    */
@@ -92,8 +92,8 @@ export class Submitter {
     const job = toJobJson(submission, Date.now())
     void this.#queue.backend.addJobToTransaction(recorder as never, job, submission.workId)
     const call = recorder.calls[0] as BullCall
-    const isPlain = submission.fingerprint === undefined && !submission.priority && !submission.delayMs
-    return isPlain ? { ...call, type: submission.type } : call
+    if (submission.fingerprint !== undefined) return { ...call, keyedWorkId: submission.workId }
+    return submission.priority || submission.delayMs ? call : { ...call, type: submission.type }
   }
 }
 

@@ -242,5 +242,33 @@ t.test('the life of a job', async t => {
     const blobs = []
     for await (const key of api.store.list(0, Date.now() + 1000)) blobs.push(key)
     t.equal(blobs.length, 1, 'nothing else is left in the store')
+    await worker.complete(lease, { value: { json: 1 } })
+  })
+
+  await t.test('an Idempotency-Key whose job was cancelled does not bring it back', async t => {
+    for (const [query, isClaimed] of [
+      ['type=noop', false],
+      ['type=noop', true],
+      ['type=noop&priority=3', false],
+      ['type=noop&delayMs=60000', false],
+    ] as const) {
+      const key = `cancelled ${query} ${isClaimed}`.replaceAll(' ', '-')
+      const put = async (payload: string) =>
+        await api.call('PUT', `/enqueue?${query}`, { headers: { 'idempotency-key': key }, json: { payload } })
+      const large = 'y'.repeat(50_000)
+      const workId = (await put(large)).body['Work ID']
+      if (isClaimed) t.equal((await one(worker)).workId, workId)
+      t.equal((await api.call('DELETE', `/jobs/${workId}`)).status, 200)
+      t.match(await put(large), { status: 200, body: { 'Work ID': workId } })
+      t.equal((await put('another')).body.code, 'idempotency_key_reused')
+      t.equal((await api.call('GET', `/jobs/${workId}`)).body.state, 'cancelled', key)
+      await api.call('POST', '/queues/default/drain')
+      t.match(await put(large), { status: 200, body: { 'Work ID': workId } }, 'nor while the queue drains')
+      await api.call('POST', '/queues/default/resume')
+    }
+    t.strictSame(await worker.claim(9), [])
+    const blobs = []
+    for await (const key of api.store.list(0, Date.now() + 1000)) blobs.push(key)
+    t.equal(blobs.length, 1, 'its payload is not kept again')
   })
 })
