@@ -269,13 +269,18 @@ export class Model {
     )
     for (const { workId, state } of open)
       if (state !== 'succeeded') this.fault('stuck', at, `it is still ${state}`, workId)
-    const uncollected = open
-      .filter(({ state, isAckDoubtful }) => state === 'succeeded' && !isAckDoubtful)
-      .map(({ workId, spec, acceptedAt }) => ({ workId, queue: spec.queue, acceptedAt }))
-    for (const { workId } of unexcusedResults(uncollected, this.#doubtfulPulls))
+    for (const { workId } of this.unexcused())
       this.fault('lost', at, 'it has succeeded, and its result was handed out to nobody', workId)
     for (const { workId } of unexcusedStrangers([...this.#strangers.values()], this.#doubtfulSubmissions))
       this.fault('unknown job', at, 'it is there, and nobody has submitted it', workId)
+  }
+
+  /** Results that nobody collected, beyond those that a pull without an answer may have taken. */
+  unexcused(): readonly { readonly workId: string }[] {
+    const uncollected = [...this.jobs.values()]
+      .filter(({ state, collectedAt, isAckDoubtful }) => state === 'succeeded' && !collectedAt && !isAckDoubtful)
+      .map(({ workId, spec, acceptedAt }) => ({ workId, queue: spec.queue, acceptedAt }))
+    return unexcusedResults(uncollected, this.#doubtfulPulls)
   }
 
   /** Whether the job is over for good, collected or not to be collected. */

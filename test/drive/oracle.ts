@@ -95,9 +95,11 @@ export class Oracle {
       const open = [...model.jobs.values()].filter(job => !model.isOver(job))
       await this.#patiently(async () => await this.lookOnce())
       for (const { workId } of open.slice(0, 200)) await this.#patiently(async () => await look(this.#stage, workId))
-      if (open.length === 0) break
-      if (open.length !== lastOpen) lastChangeAt = Date.now()
-      lastOpen = open.length
+      // A result under a lease that its client left alone comes again when that has run out.
+      const awaited = open.length + model.unexcused().length
+      if (awaited === 0) break
+      if (awaited !== lastOpen) lastChangeAt = Date.now()
+      lastOpen = awaited
       if (Date.now() - lastChangeAt > 2 * this.#slackMs) break
       await delay(300)
     }
