@@ -1,4 +1,5 @@
 /** The EC2 provider on the emulator behind its front: with a launch template, subnets in three zones, and short waits. */
+import { randomUUID } from 'node:crypto'
 import { EC2, type RequestLaunchTemplateData } from '@aws-sdk/client-ec2'
 import { pino } from 'pino'
 import type { Test } from 'tap'
@@ -84,3 +85,18 @@ export async function openEc2Parts(t: Pick<Test, 'teardown'>, front: Front): Pro
     },
   }
 }
+
+/** A fresh account with a template, and a provider on it. */
+export async function setUpEc2(t: Pick<Test, 'teardown'>, front: Front, options: Ec2Options = {}) {
+  await front.reset()
+  const parts = await openEc2Parts(t, front)
+  const templateId = await parts.createTemplate()
+  front.calls.length = 0
+  return { ...parts, templateId, provider: await parts.open(options) }
+}
+
+export const request = (count: number, decisionId: string = randomUUID()) => ({
+  ...{ pool: 'default', count, decisionId, slots: 2 },
+})
+
+export const idsOf = (instances: readonly { readonly id: string }[]) => instances.map(({ id }) => id).sort()
