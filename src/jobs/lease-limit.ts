@@ -25,7 +25,7 @@ export class LeaseLimit {
   readonly #completions: Pick<Completions, 'fail'>
   readonly #defaultMs: number
   readonly #log: Logger
-  /** By token: when the attempt is overdue, in ms since the epoch. */
+  /** When each attempt is overdue, in ms since the epoch; by Work ID and token, for the next job of a worker inherits its token. */
   readonly #overdueAt = new Map<string, number>()
 
   constructor(queue: JobQueue, completions: Pick<Completions, 'fail'>, defaultMs: number, log: Logger) {
@@ -37,17 +37,18 @@ export class LeaseLimit {
 
   /** Ends the attempts that are overdue. @returns those */
   async endOverdue(leases: readonly LeaseRef[]): Promise<LeaseRef[]> {
-    await this.#lookUp(leases.filter(({ token }) => !this.#overdueAt.has(token)))
+    await this.#lookUp(leases.filter(lease => !this.#overdueAt.has(keyOf(lease))))
     const now = Date.now()
-    const overdue = leases.filter(({ token }) => (this.#overdueAt.get(token) ?? Number.POSITIVE_INFINITY) < now)
+    const overdue = leases.filter(lease => (this.#overdueAt.get(keyOf(lease)) ?? Number.POSITIVE_INFINITY) < now)
     await Promise.all(overdue.map(lease => this.#end(lease)))
     return overdue
   }
 
-  async #end({ workId, token }: LeaseRef): Promise<void> {
+  async #end(lease: LeaseRef): Promise<void> {
+    const { workId, token } = lease
     const message = 'its worker held it far beyond its run-time limit, so the node ended the attempt'
     const kind = await this.#completions.fail({ workId, token, durationMs: 0, error: { code: 'timeout', message } })
-    this.#overdueAt.delete(token)
+    this.#overdueAt.delete(keyOf(lease))
     if (kind !== 'stale') this.#log.warn({ queue: this.#queue.name, workId, token, outcome: kind }, message)
   }
 
@@ -64,12 +65,15 @@ export class LeaseLimit {
       if (error !== null) throw error
       return value
     })
-    for (const [index, { token }] of leases.entries()) {
+    for (const [index, lease] of leases.entries()) {
       const [startedAt, data, lost] = replies[index * 2 + 1] as (string | null)[]
-      if (replies[index * 2] !== token || !startedAt) continue
+      if (replies[index * 2] !== lease.token || !startedAt) continue
       const limitMs = (JSON.parse(data ?? '{}') as Partial<JobData>).timeoutMs ?? this.#defaultMs
       const othersMs = parseLostWorkers(lost).length >= aloneAfterCount ? this.#defaultMs : 0
-      this.#overdueAt.set(token, Number(startedAt) + limitMs + othersMs + graceLeases * this.#queue.leaseMs)
+      const overdueAt = Number(startedAt) + limitMs + othersMs + graceLeases * this.#queue.leaseMs
+      this.#overdueAt.set(keyOf(lease), overdueAt)
     }
   }
 }
+
+const keyOf = ({ workId, token }: LeaseRef): string => `${workId} ${token}`

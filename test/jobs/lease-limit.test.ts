@@ -26,3 +26,30 @@ t.test('an attempt that is extended far beyond its limit ends as timed out', asy
   t.match(body, { state: 'delayed', attemptsMade: 1, lostLeases: 0, error: { code: 'timeout' } })
   t.match((await api.call('GET', `/jobs/${long}`)).body, { state: 'running', attemptsMade: 0 })
 })
+
+t.test('the next job of a worker inherits the token of the one before, and not its limit', async t => {
+  const api = await startTestApi(t)
+  const { queue } = api.jobs.of('default')
+  const worker = api.worker()
+  await worker.heartbeat()
+  const put = async (timeoutMs: number): Promise<string> =>
+    (await api.call('PUT', `/enqueue?type=noop&timeoutMs=${timeoutMs}`, { json: { payload: null } })).body['Work ID']
+  await put(1)
+  const long = await put(3_600_000)
+  const [first] = await worker.claim(1)
+  if (first === undefined) throw new Error('one was claimed')
+  // So that it is overdue in 5 s, and not 75 s after its claim.
+  await api.redis.hset(queue.jobKey(first.workId), 'processedOn', Date.now() - 5 * queue.leaseMs + 5000)
+  t.same((await worker.heartbeat([first])).stop, [])
+  const [next] = (await worker.complete(first, { value: { json: 1 } }, 1)).jobs
+  if (next === undefined) throw new Error('the next one comes along')
+  t.match(next, { workId: long, token: first.token })
+  const sinceMs = performance.now()
+  const stopped: unknown[] = []
+  await until(async () => {
+    stopped.push(...(await worker.heartbeat([next])).stop)
+    return performance.now() - sinceMs > 6000
+  })
+  t.same(stopped, [])
+  t.match((await api.call('GET', `/jobs/${long}`)).body, { state: 'running', attemptsMade: 0, lostLeases: 0 })
+})
