@@ -14,6 +14,8 @@ export const bullKeys = {
   active: 'active',
   completed: 'completed',
   failed: 'failed',
+  /** set: jobs whose lease was not renewed since the last look */
+  stalled: 'stalled',
   meta: 'meta',
 } as const
 

@@ -5,8 +5,7 @@
  */
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../payloads/payload-store.ts'
-import { Script } from '../redis/script.ts'
-import { dropCancelled } from './cancel.ts'
+import { expired, forget, forgetCancelled, type Limits } from './forget.ts'
 import { blobsOf, deleteBlobs } from './job-blobs.ts'
 import type { JobQueue } from './job-queue.ts'
 import type { Queues } from './queues.ts'
@@ -21,22 +20,6 @@ export interface RetentionTimes {
 /** A blob younger than this may belong to a job that is just being submitted. */
 const orphanGraceMs = 3_600_000
 const batch = 500
-
-/**
- * Succeeded jobs whose time is over. KEYS: completed, uncollected, leased. ARGV: finished before (collected), finished
- * before (uncollected), offset, count. Returns how many were looked at, then the Work IDs to forget.
- */
-const expired = new Script<(string | number)[]>(
-  'expired',
-  `local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', ARGV[3], ARGV[4])
-local out = { #found / 2 }
-for i = 1, #found, 2 do
-  local id = found[i]
-  local held = redis.call('ZSCORE', KEYS[2], id) or redis.call('ZSCORE', KEYS[3], id)
-  if not held or tonumber(found[i + 1]) <= tonumber(ARGV[2]) then out[#out + 1] = id end
-end
-return out`,
-)
 
 export class Retention {
   readonly #queues: Queues
@@ -78,58 +61,35 @@ export class Retention {
 
   async #forgetSucceeded(queue: JobQueue, now: number): Promise<number> {
     const { resultTtlMs, uncollectedTtlMs } = this.#times
-    const { uncollected, leased } = queue.keys
-    let count = 0
-    for (let offset = 0; ; ) {
-      const [looked, ...workIds] = await expired.run(
-        queue.redis,
-        [queue.bull.toKey('completed'), uncollected, leased],
-        [now - Math.min(resultTtlMs, uncollectedTtlMs), now - uncollectedTtlMs, offset, batch],
-      )
-      await this.#forget(queue, workIds.map(String))
-      count += workIds.length
-      offset += Number(looked) - workIds.length
-      if (Number(looked) < batch) return count
-    }
+    const limits = { before: now - Math.min(resultTtlMs, uncollectedTtlMs), beforeHeld: now - uncollectedTtlMs }
+    return await this.#forgetAll(queue, 'completed', limits)
   }
 
   async #forgetDead(queue: JobQueue, now: number): Promise<number> {
-    for (let count = 0; ; ) {
-      const workIds = await queue.redis.zrangebyscore(
-        queue.bull.toKey('failed'),
-        '-inf',
-        now - this.#times.deadTtlMs,
-        'LIMIT',
-        0,
-        batch,
-      )
-      await this.#forget(queue, workIds)
-      count += workIds.length
-      if (workIds.length < batch) return count
-    }
+    const before = now - this.#times.deadTtlMs
+    return await this.#forgetAll(queue, 'failed', { before, beforeHeld: before })
   }
 
   async #forgetCancelled(queue: JobQueue, now: number): Promise<number> {
-    const { cancelled } = queue.keys
-    const workIds = await queue.redis.zrangebyscore(cancelled, '-inf', now - this.#times.resultTtlMs)
-    for (let at = 0; at < workIds.length; at += batch) {
-      const some = workIds.slice(at, at + batch)
-      await dropCancelled(queue, some)
+    for (let count = 0; ; ) {
+      const some = await forgetCancelled(queue, now - this.#times.resultTtlMs, batch)
+      count += some
+      if (some < batch) return count
     }
-    return workIds.length
   }
 
-  async #forget(queue: JobQueue, workIds: readonly string[]): Promise<void> {
-    if (workIds.length === 0) return
-    const blobs = await blobsOf(queue, workIds)
-    const removed = await Promise.all(workIds.map(workId => queue.backend.remove(workId, false)))
-    const { uncollected, uncollectedDead, leased, leases } = queue.keys
-    const pipeline = queue.redis.pipeline()
-    for (const index of [uncollected, uncollectedDead, leased]) pipeline.zrem(index, ...workIds)
-    pipeline.hdel(leases, ...workIds)
-    await pipeline.exec()
-    const keys = workIds.flatMap((workId, index) => (removed[index] === 1 ? (blobs.get(workId) ?? []) : []))
-    await deleteBlobs(this.#store, keys, this.#log)
+  async #forgetAll(queue: JobQueue, set: 'completed' | 'failed', limits: Limits): Promise<number> {
+    let count = 0
+    for (let offset = 0; ; ) {
+      const { looked, workIds } = await expired(queue, set, limits, offset, batch)
+      const blobs = workIds.length === 0 ? new Map<string, string[]>() : await blobsOf(queue, workIds)
+      const forgotten = await forget(queue, set, limits, workIds)
+      const keys = forgotten.flatMap(workId => blobs.get(workId) ?? [])
+      await deleteBlobs(this.#store, keys, this.#log)
+      count += forgotten.length
+      offset += looked - workIds.length
+      if (looked < batch) return count
+    }
   }
 
   /** A queue that is not in the settings now may be there again tomorrow: its jobs count as existing. */

@@ -103,8 +103,9 @@ export class SubmitLine {
   /** @returns whether anything was added; all of it has been answered then, or waits for another try */
   async #add(part: readonly Pending[]): Promise<boolean> {
     const calls = part.map(({ call }) => call)
+    let added: unknown[]
     try {
-      await runBullBatch(this.#queue, this.#writes, calls)
+      added = await runBullBatch(this.#queue, this.#writes, calls)
     } catch (error) {
       this.#fail(part, error)
       return false
@@ -112,11 +113,13 @@ export class SubmitLine {
     this.#awaySince = undefined
     // A job without a key is new; with one, it may have been there, from the same request or from another.
     const keyed: Pending[] = []
-    for (const pending of part) {
+    const refused = new Set<Pending>()
+    for (const [index, pending] of part.entries()) {
       if (pending.fingerprint === undefined) this.#backlog.resolve(pending, true)
       else keyed.push(pending)
+      if (added[index] === null) refused.add(pending)
     }
-    if (keyed.length > 0) await this.#compare(keyed).catch((error: unknown) => this.#fail(keyed, error))
+    if (keyed.length > 0) await this.#compare(keyed, refused).catch((error: unknown) => this.#fail(keyed, error))
     return true
   }
 
@@ -140,15 +143,21 @@ export class SubmitLine {
     )
   }
 
-  /** Answers jobs with a key by what stands in Redis under their Work IDs. */
-  async #compare(keyed: readonly Pending[]): Promise<void> {
+  /**
+   * Answers jobs with a key by what stands in Redis under their Work IDs.
+   * @param refused those that were not added, for the key stood for a cancelled job
+   */
+  async #compare(keyed: readonly Pending[], refused: ReadonlySet<Pending>): Promise<void> {
     const jobs = keyed.map(({ workId }) => this.#queue.jobKey(workId))
     const workIds = keyed.map(({ workId }) => workId)
     const stored = await this.#writes.run(readData, [this.#queue.keys.cancelledData, ...jobs], workIds)
     for (const [index, pending] of keyed.entries()) {
       const { workId, fingerprint, blobKey } = pending
       const data = JSON.parse(stored[index] ?? 'null') as JobData | CancelledJob | null
-      if (data === null) {
+      if (data === null && refused.has(pending)) {
+        // The cancelled job was forgotten in this moment, so the key is free.
+        this.#backlog.putBack([pending], new Problem('overloaded', 'The key of this job was given free just now.'))
+      } else if (data === null) {
         // It was done and is forgotten by now.
         this.#backlog.resolve(pending, true)
       } else if ((data.fingerprint ?? fingerprint) === fingerprint) {

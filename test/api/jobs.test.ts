@@ -1,5 +1,6 @@
 /** The life of a job by its calls: states, retries, order, cancelling, idempotency keys. */
 import t from 'tap'
+import { forgetCancelled } from '../../src/jobs/forget.ts'
 import { startTestApi } from '../support/api.ts'
 import { failure, one, put, view } from '../support/job-calls.ts'
 
@@ -201,6 +202,52 @@ t.test('the life of a job', async t => {
     t.strictSame((await api.call('POST', '/pullCompleted?top=9&failed=include')).body, [])
   })
 
+  await t.test('a job that is cancelled twice at once is cancelled, and its Idempotency-Key stands for it', async t => {
+    const { queue } = api.jobs.of('default')
+    const read = queue.job.bind(queue)
+    for (const isClaimed of [false, true]) {
+      const put = async () =>
+        await api.call('PUT', '/enqueue?type=noop', {
+          headers: { 'idempotency-key': `twice-${isClaimed}` },
+          json: { payload: 1 },
+        })
+      const workId = (await put()).body['Work ID']
+      if (isClaimed) t.equal((await one(worker)).workId, workId)
+      // Both have read the job before either goes on.
+      let count = 0
+      let release = (): void => undefined
+      const both = new Promise<void>(resolve => {
+        release = resolve
+      })
+      queue.job = async id => {
+        const job = await read(id)
+        count += 1
+        if (count === 2) release()
+        await both
+        return job
+      }
+      const cancel = async () => await api.call('DELETE', `/jobs/${workId}`)
+      const replies = await Promise.all([cancel(), cancel()])
+      queue.job = read
+      for (const reply of replies) t.match(reply, { status: 200, body: { workId, state: 'cancelled' } })
+      t.match(await put(), { status: 200, body: { 'Work ID': workId } })
+      t.match(await view(api, workId), { state: 'cancelled' })
+      t.strictSame(await worker.claim(9), [])
+    }
+  })
+
+  await t.test('a replay that is refused leaves the lease of its result alone', async t => {
+    const workId = await put(api, 'type=noop&attempts=1')
+    await worker.complete(await one(worker), { error: { code: 'x', message: 'no' } })
+    t.equal((await api.call('POST', `/jobs/${workId}/retry`)).status, 200)
+    await worker.complete(await one(worker), { value: { json: 1 } })
+    const pulled = await api.call('POST', '/pullCompleted?top=9&leaseMs=60000')
+    t.strictSame(pulled.body, [{ 'Work ID': workId, Value: 1 }])
+    t.equal((await api.call('POST', `/jobs/${workId}/retry`)).body.code, 'job_not_dead')
+    const leaseId = pulled.headers.get('muster-lease-id')
+    t.match((await api.call('POST', '/pullCompleted/ack', { json: { leaseId } })).body, { acked: 1, notHeld: [] })
+  })
+
   await t.test('a cancel that broke off before the job was removed: the job is listed once, as what it is', async t => {
     const gone = await put(api, 'type=noop')
     await api.call('DELETE', `/jobs/${gone}`)
@@ -270,5 +317,27 @@ t.test('the life of a job', async t => {
     const blobs = []
     for await (const key of api.store.list(0, Date.now() + 1000)) blobs.push(key)
     t.equal(blobs.length, 1, 'its payload is not kept again')
+  })
+
+  await t.test('a key that is given free while its request comes again makes the job anew', async t => {
+    const { queue } = api.jobs.of('default')
+    const put = async () =>
+      await api.call('PUT', '/enqueue?type=noop', { headers: { 'idempotency-key': 'freed' }, json: { payload: 1 } })
+    const workId = (await put()).body['Work ID']
+    t.equal((await api.call('DELETE', `/jobs/${workId}`)).status, 200)
+    const run = queue.writes.run.bind(queue.writes)
+    t.teardown(() => {
+      queue.writes.run = run
+    })
+    queue.writes.run = (async (...args: Parameters<typeof run>) => {
+      const reply = await run(...args)
+      queue.writes.run = run
+      t.ok((await forgetCancelled(queue, Date.now(), 1000)) > 0)
+      return reply
+    }) as typeof run
+    t.match(await put(), { status: 200, body: { 'Work ID': workId } })
+    t.match(await view(api, workId), { state: 'waiting' })
+    await worker.complete(await one(worker), { value: { json: 1 } })
+    await api.call('POST', '/pullCompleted?top=9')
   })
 })

@@ -47,6 +47,7 @@ t.test('what BullMQ writes is what is read here', async t => {
   )
   t.same([starts, attempts, by], ['1', null, 'w'])
   t.ok(Number(startedAt) >= before)
+  t.equal(bull.keys.stalled, key(bullKeys.stalled))
   await taken?.moveToCompleted('done', 'token', false)
   t.equal(await redis.hget(key('first'), bullFields.attempts), '1')
   t.ok(await redis.zscore(key(bullKeys.completed), 'first'))

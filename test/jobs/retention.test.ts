@@ -1,5 +1,6 @@
 /** What a job leaves behind goes with it: keys in Redis and blobs, of every end that a job can have. */
 import t, { type Test } from 'tap'
+import { expired, forget } from '../../src/jobs/forget.ts'
 import { startTestApi, type TestApi } from '../support/api.ts'
 
 const large = Buffer.alloc(20_000, 'x')
@@ -61,3 +62,40 @@ for (const store of ['folder', 'redis']) {
     t.same(left, [], `no key of a job is left (${keysBefore} before)`)
   })
 }
+
+t.test('a job that was replayed since it was looked at is kept, and one whose result somebody holds', async t => {
+  const api = await startTestApi(t)
+  const { queue } = api.jobs.of('default')
+  const worker = api.worker()
+  await worker.heartbeat()
+  const put = async (): Promise<string> =>
+    (await api.call('PUT', '/enqueue?type=noop&attempts=1', { json: { payload: 1 } })).body['Work ID']
+  const end = async (outcome: object): Promise<void> => {
+    const [lease] = await worker.claim(1)
+    if (lease === undefined) throw new Error('one was claimed')
+    await worker.complete(lease, outcome)
+  }
+  const lost = { error: { code: 'x', message: 'no' } }
+  const dead = await put()
+  await end(lost)
+  const now = Date.now()
+  const limits = { before: now, beforeHeld: now }
+  t.same(await expired(queue, 'failed', limits, 0, 10), { looked: 1, workIds: [dead] })
+  t.equal((await api.call('POST', `/jobs/${dead}/retry`)).status, 200)
+  t.same(await forget(queue, 'failed', limits, [dead]), [])
+  t.match((await api.call('GET', `/jobs/${dead}`)).body, { state: 'waiting' })
+  await end({ value: { json: 'after all' } })
+  t.same(await forget(queue, 'failed', limits, [dead]), [])
+  t.match((await api.call('POST', '/pullCompleted?top=9')).body, [{ 'Work ID': dead, Value: 'after all' }])
+
+  const done = await put()
+  await end({ value: { json: 1 } })
+  const pulled = await api.call('POST', '/pullCompleted?top=9&leaseMs=60000')
+  const later = Date.now()
+  const collected = { before: later, beforeHeld: 0 }
+  t.same((await expired(queue, 'completed', collected, 0, 10)).workIds, [dead], 'one is held')
+  t.same(await forget(queue, 'completed', collected, [dead, done]), [dead])
+  const leaseId = pulled.headers.get('muster-lease-id')
+  t.match((await api.call('POST', '/pullCompleted/ack', { json: { leaseId } })).body, { acked: 1 })
+  t.same(await forget(queue, 'completed', collected, [dead, done]), [done])
+})

@@ -21,7 +21,10 @@ export const jobMoves: readonly Move[] = [
     ...{ name: 'cancel', group: 'jobs', weight: 3, stream: 'users' },
     async run(stage, random) {
       const job = stage.openJob(random)
-      if (job !== undefined) await cancel(stage, job.workId)
+      if (job === undefined) return
+      // Some are cancelled by two at once, by the same node or by another.
+      const count = random.pick([1, 1, 1, 2])
+      await Promise.all(Array.from({ length: count }, async () => await cancel(stage, job.workId)))
     },
   },
   {
