@@ -71,8 +71,8 @@ export class Worker {
   #replacedAtMs = Number.NEGATIVE_INFINITY
 
   constructor(options: WorkerOptions) {
-    const { settings, queue, log } = options
     this.#options = options
+    const { settings, queue, log, metadataUrl, follows } = options
     this.workerId = options.workerId ?? nanoid()
     this.stopped = new Promise(resolve => {
       this.#settleStopped = resolve
@@ -83,7 +83,6 @@ export class Worker {
     this.#client = new NodeClient({ nodeUrls, token, log, ...(ca !== undefined && { ca }) })
     this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log, onGone: this.#drop })
     this.#checkpoints = new CheckpointUploads(this.#client)
-    const { metadataUrl, follows } = options
     this.#handlers =
       follows &&
       new HandlersUpdates({
@@ -104,6 +103,7 @@ export class Worker {
       passEnv: settings.passEnv,
       handlersFile: settings.handlers === '' ? undefined : settings.handlers,
       log,
+      leaseMs: () => this.#leases.leaseMs,
       isLeaseGood: attempt => this.#leases.isGood(attempt),
       isOnlyLease: attempt => this.#leases.size === 1 && this.#leases.has(attempt) && this.#returns.isSettled,
       fetchBlobs: async (attempt, slot, signal) => await fetchBlobs(this.#client, attempt, slot, signal),

@@ -16,6 +16,9 @@ export type Outcome =
   | { readonly durationMs: number; readonly value: { readonly kind: 'bytes' | 'json'; readonly bytes: Buffer } }
   | { readonly durationMs: number; readonly error: AttemptError }
 
+/** A job fails whose slots ended this often before they started it, or for what another job had left in them. */
+const mostFutileHandOvers = 3
+
 let lastId = 0
 
 export class Attempt {
@@ -34,7 +37,7 @@ export class Attempt {
   checkpointing: Promise<void> | undefined
   /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, whatever its lease says. */
   hasSentCheckpoint = false
-  /** How often a slot of this worker ended that was to start it, or that ran it, while the end was put down to nobody. */
+  /** How often a slot of this worker ended that was to run it, or that ran it, while the end was put down to nobody. */
   futileHandOvers = 0
   /** A node did not accept its completion. */
   isRefused = false
@@ -48,6 +51,12 @@ export class Attempt {
     this.lease = lease
     this.ref = { workId: lease.workId, token: lease.token }
     this.claimedAtMs = nowMs
+  }
+
+  /** Its slot ended for nobody's fault that can be told. @returns whether that was so too often: then it is this one's */
+  countFutileHandOver(): boolean {
+    this.futileHandOvers += 1
+    return this.futileHandOvers >= mostFutileHandOvers
   }
 
   /** Adds to the log; `droppedCount` lines were dropped before they came here. */

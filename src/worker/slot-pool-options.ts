@@ -29,6 +29,8 @@ export interface SlotPoolOptions {
   readonly handlersFile: string | undefined
   readonly log: Logger
   readonly events: SlotPoolEvents
+  /** How long a lease holds between two heartbeats. */
+  readonly leaseMs: () => number
   /** False when the lease has run out, so that the job must not start. */
   readonly isLeaseGood: (attempt: Attempt) => boolean
   /** True when the worker holds nothing but this job, as far as the nodes know. */

@@ -21,7 +21,7 @@ import type { Slot } from './slot.ts'
 import type { SlotPoolOptions } from './slot-pool-options.ts'
 import type { HandlerDescription } from './slot-protocol.ts'
 import { isIdle, SlotSupply } from './slot-supply.ts'
-import { timedOut, unreadable } from './slot-words.ts'
+import { timedOut, unreadable, whileFetching } from './slot-words.ts'
 
 /** A slot with fewer short jobs than this gets more. */
 const lowWater = 24
@@ -232,7 +232,10 @@ export class SlotPool {
       this.#give(rest)
       return
     }
-    this.#buffer.prepend(rest)
+    // A node counts the run-time limit from the claim, and a few leases: a job that began anew late would be ended there.
+    const sinceMs = performance.now() - this.#options.leaseMs()
+    this.#give(rest.filter(({ claimedAtMs }) => claimedAtMs < sinceMs))
+    this.#buffer.prepend(rest.filter(({ claimedAtMs }) => claimedAtMs >= sinceMs))
     this.#dispatch()
   }
 
@@ -322,6 +325,8 @@ export class SlotPool {
     else if (mustGo || outcome.kind === 'away') this.#give([attempt])
     else if (outcome.kind === 'failed') this.#onOutcome(attempt, { durationMs: 0, error: outcome.error })
     else if (outcome.kind === 'lost') this.#forget([attempt])
+    else if (slot.death !== undefined && attempt.countFutileHandOver())
+      this.#onOutcome(attempt, { durationMs: 0, error: whileFetching(slot.death) })
     else this.#takeBack([attempt])
     this.#onChange(slot)
   }

@@ -54,6 +54,12 @@ export function unreadable(error: unknown): AttemptError {
   }
 }
 
+/** Of an attempt whose slots end before all of it has come into them. @param death of the last slot */
+export const whileFetching = ({ code, message }: AttemptError): AttemptError => ({
+  code,
+  message: `Its slots end while its payload or checkpoint is brought into them: ${message}`,
+})
+
 /** Values above this go to a node as they are; smaller ones become a part of a larger JSON text. */
 const checkedUpToBytes = 1024 * 1024
 

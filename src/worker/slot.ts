@@ -27,8 +27,6 @@ const readyWithinMs = 40_000
 const recallWithinMs = 1000
 /** A slot that has jobs but starts none of them for this long is blocked, by what an earlier job left in it. */
 const startWithinMs = 10_000
-/** A job fails whose slots ended this often before they started it, or for what another job had left in them. */
-const mostFutileHandOvers = 3
 /** Of a note, as nodes take it. */
 const maxNoteChars = 1000
 
@@ -62,6 +60,8 @@ export class Slot {
   #fault: Extract<FromSlot, { k: 'fault' }> | undefined
   /** It ends for something that the job which runs now has not done. */
   #sparesCurrent = false
+  /** Why it ended. */
+  death: AttemptError | undefined
   /** A payload or a checkpoint is being streamed into it. */
   isReserved = false
   /** What is in it is short: it may get more before it is empty. */
@@ -345,6 +345,7 @@ export class Slot {
 
   #die(death: AttemptError): void {
     this.#state = 'dead'
+    this.death = death
     this.#deadline.clear()
     for (const timer of [this.#readyTimer, this.#killTimer, this.#recallTimer]) clearTimeout(timer)
     this.#settlers.reject(new StartupError(`A slot ended while it was starting: ${death.message}`))
@@ -363,9 +364,7 @@ export class Slot {
       return this.#current
     const [first] = this.#held.values()
     const suspect = this.#current ?? (this.#sparesCurrent ? undefined : first)
-    if (suspect === undefined) return undefined
-    suspect.futileHandOvers += 1
-    return suspect.futileHandOvers >= mostFutileHandOvers ? suspect : undefined
+    return suspect?.countFutileHandOver() ? suspect : undefined
   }
 
   #outcomeOfDeath(attempt: Attempt, death: AttemptError): Outcome {

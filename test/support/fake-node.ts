@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
 import fastify, { type FastifyInstance } from 'fastify'
 import type {
   ClaimRequest,
@@ -28,8 +29,6 @@ export interface FakeJob {
   readonly isolation?: 'process'
 }
 
-const leaseMs = 3000
-
 export class FakeNode {
   readonly completions: Completion[] = []
   readonly stale: Completion[] = []
@@ -47,6 +46,9 @@ export class FakeNode {
   requeues = true
   /** Answers 503 to this many checkpoints. */
   refusesCheckpoints = 0
+  leaseMs = 3000
+  /** Sends the second half of a payload when this resolves. */
+  sendsRest: (() => Promise<void>) | undefined
   /** Hands no checkpoint out by itself: there is none. */
   losesCheckpoints = false
   /** Answers 503 to everything. */
@@ -97,8 +99,8 @@ export class FakeNode {
         () => this.#waiting.length > 0 || this.#draining || request.raw.socket.destroyed,
         claim.waitMs ?? 0,
       )
-      if (request.raw.socket.destroyed) return { leaseMs, jobs: [], drain: false }
-      return { leaseMs, jobs: this.#lease(claim.max), drain: this.#draining }
+      if (request.raw.socket.destroyed) return { leaseMs: this.leaseMs, jobs: [], drain: false }
+      return { leaseMs: this.leaseMs, jobs: this.#lease(claim.max), drain: this.#draining }
     })
     app.post('/workers/complete', async (request, reply) => {
       const { results, claim } = request.body as CompleteRequest
@@ -109,7 +111,12 @@ export class FakeNode {
         request.raw.socket.destroy()
         return reply
       }
-      return { leaseMs, results: outcomes, jobs: this.#draining ? [] : this.#lease(claim ?? 0), drain: this.#draining }
+      return {
+        leaseMs: this.leaseMs,
+        results: outcomes,
+        jobs: this.#draining ? [] : this.#lease(claim ?? 0),
+        drain: this.#draining,
+      }
     })
     app.post('/workers/return', async request => {
       const { jobs } = request.body as ReturnRequest
@@ -129,7 +136,17 @@ export class FakeNode {
     })
     app.get('/workers/payloads/:workId', async (request, reply) => {
       const { workId } = request.params as { workId: string }
-      return await reply.type('application/octet-stream').send(this.#blobs.get(workId))
+      const bytes = this.#blobs.get(workId)
+      if (this.sendsRest === undefined || bytes === undefined)
+        return await reply.type('application/octet-stream').send(bytes)
+      const { sendsRest } = this
+      const half = bytes.length / 2
+      const halves = async function* () {
+        yield bytes.subarray(0, half)
+        await sendsRest()
+        yield bytes.subarray(half)
+      }
+      return await reply.type('application/octet-stream').send(Readable.from(halves()))
     })
     app.get('/workers/checkpoints/:workId', async (request, reply) => {
       const { workId } = request.params as { workId: string }
@@ -310,7 +327,7 @@ export class FakeNode {
     await this.#until(() => this.#app === undefined || this.#draining || this.#stops.some(named), request.waitMs ?? 0)
     const stop = this.#stops.filter(named)
     for (const order of stop) this.#stops.splice(this.#stops.indexOf(order), 1)
-    return { leaseMs, stop, drain: this.#draining }
+    return { leaseMs: this.leaseMs, stop, drain: this.#draining }
   }
 
   #addLogs(workId: string, lines: readonly string[]): void {

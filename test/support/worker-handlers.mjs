@@ -324,6 +324,16 @@ export const goesOn = defineHandler({
   },
 })
 
+/** Writes a file when it starts, and ends when there is another. */
+export const runsUntil = defineHandler({
+  type: 'runsUntil',
+  handle: async file => {
+    writeFileSync(file, '')
+    while (!existsSync(`${file} may end`)) await delay(5)
+    return 'ended'
+  },
+})
+
 export const surroundings = defineHandler({
   type: 'surroundings',
   handle: async () => {

@@ -1,5 +1,5 @@
 /** What one job leaves behind does not hit the next one in its slot. */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { keptLog, startWorker } from '../support/agent.ts'
@@ -88,6 +88,24 @@ t.test('leftovers of a job', async t => {
     process.kill(worker.slotPids[0] as number, 'SIGKILL')
     await until(() => !isAlive(pid))
   })
+})
+
+t.test('one that was claimed over a lease ago goes back, since its run-time limit counts from the claim', async t => {
+  const { node } = await startWorker(t)
+  node.leaseMs = 1000
+  const left = join(t.testdir({}), 'sign')
+  const json = { what: 'rejection at a sign', file: left }
+  t.equal((await node.result(node.add({ type: 'leaveBehind', payload: { json } })[0] as string)).error, undefined)
+  const started = join(t.testdir({}), 'started')
+  const [id] = node.add({ type: 'runsUntil', payload: { json: started } }) as [string]
+  await until(() => existsSync(started))
+  const sinceMs = performance.now()
+  await until(() => performance.now() - sinceMs > node.leaseMs)
+  writeFileSync(left, '')
+  await node.when(() => node.returned.length > 0, 'it goes back, although the other slot is idle')
+  writeFileSync(`${started} may end`, '')
+  t.equal((await node.result(id)).error, undefined, 'no attempt is spent')
+  t.same(node.returned, [id])
 })
 
 t.test('the log says who ended a slot', async t => {

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { keptLog, startWorker } from '../support/agent.ts'
+import { until } from '../support/until.ts'
 
 const skip = process.platform === 'linux' ? false : 'needs /proc'
 
@@ -21,6 +22,20 @@ t.test('a slot beyond its memory is ended, and the error says by how much', { sk
   t.ok(lines.some(({ msg, reason }) => msg === 'a slot ended' && /250 MiB/.test(String(reason))))
   const [after] = node.add({ type: 'echo', payload: { json: 1 } }) as [string]
   t.same((await node.result(after)).value, { json: 1 })
+})
+
+t.test('a job whose slots end while its payload is brought into them fails in the end', async t => {
+  const { node, worker } = await startWorker(t)
+  let calls = 0
+  node.sendsRest = async () => {
+    calls += 1
+    const pids = worker.slotPids
+    for (const pid of pids) process.kill(pid, 'SIGKILL')
+    await until(() => !worker.slotPids.some(pid => pids.includes(pid)))
+  }
+  const id = node.addWithBlob('echo', Buffer.alloc(1_000_000), 'bytes')
+  t.match((await node.result(id)).error, { code: 'crash', message: /while its payload or checkpoint is brought/ })
+  t.equal(calls, 3)
 })
 
 t.test('slots go first when the kernel needs memory', { skip }, async t => {
