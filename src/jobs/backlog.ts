@@ -60,6 +60,11 @@ export class Backlog {
     this.giveUp(performance.now(), error)
   }
 
+  /** Puts one back that was taken, to be written at once. */
+  requeue(pending: Pending): void {
+    this.#waiting.unshift(pending)
+  }
+
   /** Refuses those whose time is over or whose submitter has gone. */
   giveUp(now: number, error: unknown): void {
     const isOver = (pending: Pending): boolean => pending.giveUpAt <= now || pending.isGone()

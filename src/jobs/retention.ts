@@ -87,7 +87,7 @@ export class Retention {
       const keys = forgotten.flatMap(workId => blobs.get(workId) ?? [])
       await deleteBlobs(this.#store, keys, this.#log)
       count += forgotten.length
-      offset += looked - workIds.length
+      offset += looked - forgotten.length
       if (looked < batch) return count
     }
   }

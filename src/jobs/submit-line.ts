@@ -156,7 +156,7 @@ export class SubmitLine {
       const data = JSON.parse(stored[index] ?? 'null') as JobData | CancelledJob | null
       if (data === null && refused.has(pending)) {
         // The cancelled job was forgotten in this moment, so the key is free.
-        this.#backlog.putBack([pending], new Problem('overloaded', 'The key of this job was given free just now.'))
+        this.#backlog.requeue(pending)
       } else if (data === null) {
         // It was done and is forgotten by now.
         this.#backlog.resolve(pending, true)

@@ -46,7 +46,7 @@ export class FakeNode {
   requeues = true
   /** Answers 503 to this many checkpoints. */
   refusesCheckpoints = 0
-  leaseMs = 3000
+  readonly leaseMs = 3000
   /** Sends the second half of a payload when this resolves. */
   sendsRest: (() => Promise<void>) | undefined
   /** Hands no checkpoint out by itself: there is none. */

@@ -92,7 +92,6 @@ t.test('leftovers of a job', async t => {
 
 t.test('one that was claimed over a lease ago goes back, since its run-time limit counts from the claim', async t => {
   const { node } = await startWorker(t)
-  node.leaseMs = 1000
   const left = join(t.testdir({}), 'sign')
   const json = { what: 'rejection at a sign', file: left }
   t.equal((await node.result(node.add({ type: 'leaveBehind', payload: { json } })[0] as string)).error, undefined)
