@@ -78,8 +78,6 @@ function createCluster(
       // 0: a command whose connection closed is refused, never sent again.
       retryDelayOnFailover: role === 'subscriber' ? 100 : 0,
       slotsRefreshTimeout: 1000,
-      // A server that is stopped but connected never says that its slots are another's now.
-      slotsRefreshInterval: 2000,
       // Names stay names: a certificate is for a name, and Node looks it up when it connects.
       dnsLookup: (host, callback) => callback(null, host),
       redisOptions: { ...options, connectTimeout: 2000 },

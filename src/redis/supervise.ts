@@ -26,6 +26,7 @@ export interface SuperviseOptions {
 }
 
 const reviveAfterMs = 200
+const slotsEveryMs = 2000
 interface Pace {
   readonly everyMs: number
   readonly pongWithinMs: number
@@ -131,6 +132,11 @@ function attendCluster(cluster: Cluster, { log, where, isRedundant }: SuperviseO
     for (const server of cluster.nodes())
       if (server.status === 'ready') void unlessPong(server, pongWithinMs, () => void server.stream?.destroy())
   }, everyMs).unref()
+  // A server that is stopped but connected never says that its slots are another's now. Not by ioredis' own
+  // slotsRefreshInterval: a client that is closed while it asks goes on asking for ever.
+  const refreshes = setInterval(() => {
+    if (cluster.status === 'ready') cluster.refreshSlotsCache()
+  }, slotsEveryMs).unref()
   return {
     hangUp() {
       for (const server of cluster.nodes()) server.stream?.destroy()
@@ -139,6 +145,7 @@ function attendCluster(cluster: Cluster, { log, where, isRedundant }: SuperviseO
     end() {
       ended = true
       clearInterval(pings)
+      clearInterval(refreshes)
     },
   }
 }

@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Cluster } from 'ioredis'
 import t, { type Test } from 'tap'
 import { checkRedis } from '../../src/redis/checks.ts'
 import { closeRedis, connectionEpoch, connectRedis, recycle, serversOf } from '../../src/redis/connection.ts'
@@ -135,6 +136,21 @@ t.test('Cluster', async t => {
     t.equal(await cluster.ask(3, 'GET', keyOf(1)), 'from the replica')
     await hears('replaced')
     await cluster.restart(1)
+  })
+  await t.test('one that is closed while it asks for the slots asks no more', async t => {
+    const closing = (await connectRedis({ url: cluster.url, role: 'commands', log })) as Cluster
+    const refresh = closing.refreshSlotsCache.bind(closing)
+    let calls = 0
+    await new Promise<void>(resolve => {
+      closing.refreshSlotsCache = callback => {
+        calls += 1
+        refresh(callback)
+        resolve(closeRedis(closing))
+      }
+    })
+    await until(() => Reflect.get(closing, 'isRefreshing') === false)
+    t.notOk(Reflect.get(closing, 'slotsTimer'))
+    t.equal(calls, 1)
   })
   t.match(messages.join('\n'), /a server of the Redis Cluster is away.*a server of the Redis Cluster is back/s)
   t.strictSame(said.args(), [], 'nothing on the console')
