@@ -155,7 +155,7 @@ export class SubmitLine {
       const { workId, fingerprint, blobKey } = pending
       const data = JSON.parse(stored[index] ?? 'null') as JobData | CancelledJob | null
       if (data === null && refused.has(pending)) {
-        // The cancelled job was forgotten in this moment, so the key is free.
+        // The record of the cancelled job has just expired, so the key is free again.
         this.#backlog.requeue(pending)
       } else if (data === null) {
         // It was done and is forgotten by now.

@@ -16,7 +16,7 @@ export type Outcome =
   | { readonly durationMs: number; readonly value: { readonly kind: 'bytes' | 'json'; readonly bytes: Buffer } }
   | { readonly durationMs: number; readonly error: AttemptError }
 
-/** A job fails whose slots ended this often before they started it, or for what another job had left in them. */
+/** A job fails whose slots ended this often while they received it, before they started it, or for what another job had left in them. */
 const mostFutileHandOvers = 3
 
 let lastId = 0
@@ -37,7 +37,7 @@ export class Attempt {
   checkpointing: Promise<void> | undefined
   /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, whatever its lease says. */
   hasSentCheckpoint = false
-  /** How often a slot of this worker ended that was to run it, or that ran it, while the end was put down to nobody. */
+  /** How often a slot of this worker ended that received, held or ran it, without a job that is known to have caused it. */
   futileHandOvers = 0
   /** A node did not accept its completion. */
   isRefused = false
@@ -53,7 +53,7 @@ export class Attempt {
     this.claimedAtMs = nowMs
   }
 
-  /** Its slot ended for nobody's fault that can be told. @returns whether that was so too often: then it is this one's */
+  /** Its slot ended, and no job is known to have caused it. @returns whether this was once too often, so that it counts as the cause */
   countFutileHandOver(): boolean {
     this.futileHandOvers += 1
     return this.futileHandOvers >= mostFutileHandOvers

@@ -232,7 +232,7 @@ export class SlotPool {
       this.#give(rest)
       return
     }
-    // A node counts the run-time limit from the claim, and a few leases: a job that began anew late would be ended there.
+    // A node ends an attempt at its run-time limit and a few leases after the claim: one that began anew late would not be done by then.
     const sinceMs = performance.now() - this.#options.leaseMs()
     this.#give(rest.filter(({ claimedAtMs }) => claimedAtMs < sinceMs))
     this.#buffer.prepend(rest.filter(({ claimedAtMs }) => claimedAtMs >= sinceMs))

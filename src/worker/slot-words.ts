@@ -54,7 +54,7 @@ export function unreadable(error: unknown): AttemptError {
   }
 }
 
-/** Of an attempt whose slots end before all of it has come into them. @param death of the last slot */
+/** The error of an attempt whose slots end before they have received all of it. @param death of the last slot */
 export const whileFetching = ({ code, message }: AttemptError): AttemptError => ({
   code,
   message: `Its slots end while its payload or checkpoint is brought into them: ${message}`,

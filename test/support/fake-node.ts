@@ -46,6 +46,7 @@ export class FakeNode {
   requeues = true
   /** Answers 503 to this many checkpoints. */
   refusesCheckpoints = 0
+  /** How long its leases hold between two heartbeats. */
   readonly leaseMs = 3000
   /** Sends the second half of a payload when this resolves. */
   sendsRest: (() => Promise<void>) | undefined

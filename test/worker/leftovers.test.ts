@@ -92,10 +92,11 @@ t.test('leftovers of a job', async t => {
 
 t.test('one that was claimed over a lease ago goes back, since its run-time limit counts from the claim', async t => {
   const { node } = await startWorker(t)
-  const left = join(t.testdir({}), 'sign')
+  const folder = t.testdir({})
+  const left = join(folder, 'sign')
   const json = { what: 'rejection at a sign', file: left }
   t.equal((await node.result(node.add({ type: 'leaveBehind', payload: { json } })[0] as string)).error, undefined)
-  const started = join(t.testdir({}), 'started')
+  const started = join(folder, 'started')
   const [id] = node.add({ type: 'runsUntil', payload: { json: started } }) as [string]
   await until(() => existsSync(started))
   const sinceMs = performance.now()
