@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
-import { embeddedFiles } from '../src/redis/embedded-config.ts'
+import { embeddedFiles } from '../src/redis-server/embedded-config.ts'
 import { endProcess, type Processes } from './processes.ts'
 
 export interface Stack {

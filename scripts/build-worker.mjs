@@ -18,7 +18,7 @@ const worksOnly = {
   name: 'works-only',
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /^\./ }, ({ path, kind, importer }) =>
-      kind === 'dynamic-import' && importer.endsWith('/dist/cli.js') && path !== './worker/run-worker.js'
+      kind === 'dynamic-import' && importer.endsWith('/dist/cli.js') && path !== './worker/agent/run-worker.js'
         ? { path, namespace: 'absent' }
         : undefined,
     )
@@ -28,19 +28,31 @@ const worksOnly = {
   },
 }
 
+const { name, version, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+
+/** The version is text here: package.json lies elsewhere than where a built file looks for it. */
+const fixedVersion = {
+  name: 'fixed-version',
+  setup({ onLoad }) {
+    onLoad({ filter: /\/dist\/version\.js$/ }, () => ({
+      contents: `export const packageName = ${JSON.stringify(name)}; export const version = ${JSON.stringify(version)}`,
+    }))
+  },
+}
+
 try {
   await build({
     absWorkingDir: root,
     entryPoints: {
       cli: 'dist/cli.js',
-      'slot-main': 'dist/worker/slot-main.js',
-      'slot-watchdog': 'dist/worker/slot-watchdog.js',
+      'worker/child/slot-main': 'dist/worker/child/slot-main.js',
+      'worker/child/slot-watchdog': 'dist/worker/child/slot-watchdog.js',
     },
     outdir: join(folder, 'dist'),
     bundle: true,
     splitting: true,
-    // Beside the entries: code finds its neighbours by import.meta.url.
-    chunkNames: 'part-[hash]',
+    // As deep as src/worker/slots: the agent finds the code of a slot by import.meta.url.
+    chunkNames: 'worker/slots/part-[hash]',
     platform: 'node',
     format: 'esm',
     target: 'node20.19',
@@ -50,12 +62,11 @@ try {
     external: ['esbuild'],
     legalComments: 'none',
     logLevel: 'warning',
-    plugins: [worksOnly],
+    plugins: [worksOnly, fixedVersion],
     banner: {
       js: `import { createRequire as musterRequire } from 'node:module'; const require = musterRequire(import.meta.url);`,
     },
   })
-  const { name, version, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name, version, license, type: 'module', private: true }))
   const archive = create({ cwd: folder, gzip: { level: 9 }, portable: true, mtime: new Date('2000-01-01T00:00:00Z') }, [
     'package.json',

@@ -3,8 +3,8 @@
  * the table in docs/access.md from the roles of the routes.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
-import { routeTable } from '../dist/access/route-roles.js'
-import { openapiDocument } from '../dist/api/openapi-document.js'
+import { routeTable } from '../dist/access/roles.js'
+import { openapiDocument } from '../dist/api/docs/openapi-document.js'
 import { errorsPage } from '../dist/errors.js'
 
 writeFileSync(new URL('../openapi/openapi.yaml', import.meta.url), await openapiDocument())

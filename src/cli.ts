@@ -3,13 +3,12 @@
 import { writeFile } from 'node:fs/promises'
 import { Command, Option } from 'commander'
 import type { KeysRequest } from './access/keys-command.ts'
-import { countsLine } from './cli/counts-line.ts'
 import { loadEnvFile } from './cli/load-env-file.ts'
 import { makeLog, makeSideLog, mayLoseOutput } from './cli/make-log.ts'
+import { countsLine, welcome } from './cli/terminal-lines.ts'
 import { whenRedisIsReady } from './cli/wait-for-redis.ts'
-import { welcome } from './cli/welcome.ts'
 import { StartupError } from './errors.ts'
-import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings.ts'
+import { describeSettings, readSettings, type Settings, unknownVariables, variableName } from './settings/settings.ts'
 import { print, tellPerson } from './terminal.ts'
 import { version } from './version.ts'
 
@@ -48,7 +47,7 @@ program
   .option('--slots <count>', 'jobs to run at once (MUSTER_WORKER_SLOTS)')
   .action(async ({ queue, slots, ...options }: Record<string, string>) => {
     const settings = settingsWith({ ...options, ...(slots !== undefined && { workerSlots: slots }) })
-    const { runWorker } = await import('./worker/run-worker.ts')
+    const { runWorker } = await import('./worker/agent/run-worker.ts')
     process.exitCode = await runWorker({ settings, queue: queue ?? 'default', log: makeLog(settings) })
   })
 
@@ -62,7 +61,7 @@ ownHandlers
   .requiredOption('--out <file>', 'where to write the module')
   .action(async (file: string, { out }: { out: string }) => {
     const { bundleHandlers } = await import('./handlers/bundle-handlers.ts')
-    const { describeBundle } = await import('./worker/load-bundle.ts')
+    const { describeBundle } = await import('./worker/slots/load-bundle.ts')
     const bundle = await bundleHandlers(file)
     const types = await describeBundle(bundle, file)
     await writeFile(out, bundle.code)
@@ -98,9 +97,9 @@ program
   .option('--url <url>', 'the node to ask (MUSTER_NODE_URLS)')
   .action(async (id: string | undefined, { url }: { url?: string }) => {
     const { nodeUrls, apiKey, caFile } = settingsWith({ nodeUrls: url })
-    const { makeNodeFetch } = await import('./access/node-fetch.ts')
+    const { makeNodeFetch } = await import('./client/node-fetch.ts')
     const fetch = await makeNodeFetch({ apiKey, caFile })
-    const { runExplain } = await import('./fleet/explain-command.ts')
+    const { runExplain } = await import('./fleet/journal/explain-command.ts')
     process.exitCode = await runExplain({ urls: nodeUrls, print, fetch, ...(id !== undefined && { id }) })
   })
 
@@ -204,7 +203,7 @@ function backupContext(dir?: string) {
   return { settings: settingsWith({}), log: makeSideLog(), print, dir }
 }
 
-const redisCommand = () => import('./redis/copies/redis-command.ts')
+const redisCommand = () => import('./redis-server/ha/redis-command.ts')
 
 const keys = program
   .command('keys')

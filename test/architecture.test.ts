@@ -5,54 +5,52 @@ import t from 'tap'
 
 const root = fileURLToPath(new URL('../src', import.meta.url))
 
-/** A room, and those that it may look into; every room may look into itself and into the ground. */
-const ground = [
-  'disk-space',
-  'errors',
-  'marked-processes',
-  'process-identity',
-  'process-owner',
-  'refusals',
-  'settings',
-  'stopped-process',
-  'terminal',
-  'trusted-authorities',
-  'version',
-  'within',
-]
-const rooms: Record<string, readonly string[]> = {
+/** The ground floor: what every room may use. */
+const ground: Record<string, readonly string[]> = {
   errors: [],
   version: [],
   within: [],
-  refusals: [],
-  'disk-space': ['within'],
-  'stopped-process': [],
-  'process-identity': [],
-  'process-owner': ['process-identity'],
-  'marked-processes': ['process-owner'],
+  loop: [],
+  retry: [],
+  notifier: [],
   terminal: [],
-  'trusted-authorities': [],
-  settings: [],
-  'log-errors': [],
-  index: ['handlers', 'contract'],
-  cli: ['access', 'backup', 'handlers', 'jobs', 'log-errors', 'node', 'worker', 'fleet', 'doctor', 'redis'],
-  backup: ['payloads', 'redis'],
-  doctor: ['redis', 'fleet', 'contract'],
-  node: ['access', 'api', 'fleet', 'metrics', 'jobs', 'payloads', 'redis', 'handlers', 'worker'],
-  access: ['redis'],
-  api: ['access', 'handlers', 'fleet', 'jobs', 'payloads', 'redis', 'contract'],
-  fleet: ['jobs', 'payloads', 'redis', 'contract'],
+  'disk-space': ['within'],
+  'refusal-counts': [],
+  'process-identity': [],
+  'marked-processes': ['process-identity'],
+  settings: ['errors'],
+}
+
+/** Each room, and exactly the rooms that it uses beside the ground floor. */
+const rooms: Record<string, readonly string[]> = {
+  index: ['contract', 'handlers'],
+  cli: ['access', 'backup', 'client', 'doctor', 'fleet', 'handlers', 'jobs', 'node', 'redis', 'redis-server', 'worker'],
+  node: ['access', 'api', 'fleet', 'handlers', 'jobs', 'metrics', 'payloads', 'redis', 'redis-server', 'worker'],
+  doctor: ['client', 'contract', 'fleet', 'redis', 'redis-server'],
+  backup: ['payloads', 'redis', 'redis-server'],
+  api: ['access', 'contract', 'fleet', 'handlers', 'jobs', 'payloads', 'redis'],
   metrics: ['fleet', 'jobs', 'redis'],
-  jobs: ['payloads', 'redis', 'contract'],
+  fleet: ['access', 'contract', 'jobs', 'redis'],
+  access: ['client', 'redis', 'redis-server'],
+  jobs: ['contract', 'payloads', 'redis'],
   payloads: ['redis'],
-  redis: [],
-  contract: [],
-  worker: ['contract', 'handlers'],
+  redis: ['redis-server'],
+  'redis-server': [],
+  worker: ['client', 'contract', 'handlers'],
   handlers: [],
+  client: [],
+  contract: [],
 }
 
 /** These decide, and nothing else: no clock, no environment, no I/O. */
-const pure = ['fleet/decide.ts', 'fleet/rules/', 'fleet/reasons.ts', 'fleet/boot-stages.ts', 'fleet/snapshot.ts']
+const pure = [
+  'fleet/scaling/decide.ts',
+  'fleet/scaling/rules/',
+  'fleet/scaling/reasons.ts',
+  'fleet/scaling/snapshot.ts',
+  'fleet/measure/boot-stages.ts',
+  'fleet/measure/estimators.ts',
+]
 
 const sourceFiles = async (): Promise<string[]> =>
   (await readdir(root, { recursive: true })).filter(file => file.endsWith('.ts') && !file.includes('/kernel/'))
@@ -60,27 +58,58 @@ const sourceFiles = async (): Promise<string[]> =>
 const importsOf = (text: string): string[] =>
   [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map(match => match[1] as string)
 
+const filesSeenBy = async (file: string): Promise<string[]> =>
+  importsOf(await readFile(join(root, file), 'utf8'))
+    .filter(target => target.startsWith('.') && target.endsWith('.ts'))
+    .map(target => normalize(join(dirname(file), target)))
+
 const roomOf = (file: string): string => (file.split('/')[0] as string).replace(/\.ts$/, '')
 
-t.test('arrows look down only', async t => {
-  let arrows = 0
+t.test('the arrows between rooms are exactly those that are listed', async t => {
+  const arrows = new Map<string, Set<string>>()
   for (const file of await sourceFiles()) {
-    const room = roomOf(file)
-    t.ok(rooms[room], `${file} is in a known room`)
-    const allowed = [room, ...(ground.includes(room) ? ['errors'] : ground), ...(rooms[room] ?? [])]
-    for (const target of importsOf(await readFile(join(root, file), 'utf8'))) {
-      if (!target.startsWith('.')) continue
-      arrows += 1
-      const seen = roomOf(normalize(join(dirname(file), target)))
-      if (!allowed.includes(seen)) t.fail(`${file} looks into ${seen}`)
-    }
+    const from = roomOf(file)
+    const seen = arrows.get(from) ?? new Set()
+    arrows.set(from, seen)
+    for (const target of await filesSeenBy(file)) if (roomOf(target) !== from) seen.add(roomOf(target))
   }
-  t.ok(arrows > 100, `${arrows} arrows were followed`)
+  t.same([...arrows.keys()].sort(), [...Object.keys(rooms), ...Object.keys(ground)].sort(), 'every room is listed')
+  for (const [room, seen] of arrows) {
+    const beside = room in ground ? seen : [...seen].filter(target => !(target in ground))
+    t.same([...beside].sort(), [...(ground[room] ?? rooms[room] ?? [])].sort(), room)
+  }
+})
+
+t.test('no files import each other in a circle', async t => {
+  const files = await sourceFiles()
+  const seen = new Map<string, 'under way' | 'done'>()
+  const follow = async (file: string, way: readonly string[]): Promise<void> => {
+    if (seen.get(file) === 'done') return
+    if (seen.get(file) === 'under way') {
+      t.fail([...way.slice(way.indexOf(file)), file].join(' → '))
+      return
+    }
+    seen.set(file, 'under way')
+    for (const target of await filesSeenBy(file)) await follow(target, [...way, file])
+    seen.set(file, 'done')
+  }
+  for (const file of files) await follow(file, [])
+  t.equal(seen.size, files.length)
+})
+
+t.test('a folder holds at most 16 files, a file at most 400 lines', async t => {
+  const counts = new Map<string, number>()
+  for (const file of await sourceFiles()) {
+    counts.set(dirname(file), (counts.get(dirname(file)) ?? 0) + 1)
+    const lines = (await readFile(join(root, file), 'utf8')).split('\n').length - 1
+    if (!file.endsWith('.generated.ts')) t.ok(lines <= 400, `${file}: ${lines} lines`)
+  }
+  for (const [folder, count] of counts) t.ok(count <= 16, `${folder}: ${count} files`)
 })
 
 t.test('what decides is pure', async t => {
   const files = (await sourceFiles()).filter(file => pure.some(path => file.startsWith(path)))
-  t.ok(files.length > 10)
+  t.equal(files.length, 9)
   for (const file of files) {
     const text = await readFile(join(root, file), 'utf8')
     t.notMatch(text, /Date\.now|new Date\(\)|Math\.random|process\.|setTimeout|performance\.now/, file)
@@ -89,9 +118,9 @@ t.test('what decides is pure', async t => {
   }
 })
 
-t.test('only connections and checks are made in redis/, only files in payloads/', async t => {
+t.test('connections to Redis are made in redis/ and redis-server/ alone', async t => {
   for (const file of await sourceFiles()) {
     const text = await readFile(join(root, file), 'utf8')
-    if (!file.startsWith('redis/')) t.notMatch(text, /new Redis\(/, `${file} opens no connection of its own`)
+    if (!/^redis(-server)?\//.test(file)) t.notMatch(text, /new Redis\(/, `${file} opens no connection of its own`)
   }
 })

@@ -1,7 +1,7 @@
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { describeSettings, readSettings, unknownVariables } from '../src/settings.ts'
+import { describeSettings, readSettings, unknownVariables } from '../src/settings/settings.ts'
 
 const none = { MUSTER_CONFIG_FILE: '/nonexistent' }
 const faultsOf = (environment: Record<string, string>): string => {

@@ -7,14 +7,14 @@
  *
  * While Redis is away nobody can do anything here anyway, so what was known may stand meanwhile.
  */
+
+import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { RedisClient } from '../redis/connection.ts'
-import type { DurableWrites } from '../redis/durable-writes.ts'
-import { readDeploymentSecret } from './deployment-secret.ts'
-import { fromJson, type KeyRecord } from './key-record.ts'
-import { keys } from './keys.ts'
-import { ensureSigningSecret, parseSigningSecrets } from './signing-secrets.ts'
-import type { SigningSecret } from './worker-token.ts'
+import type { RedisClient } from '../redis/connect/connection.ts'
+import type { DurableWrites } from '../redis/writes/durable-writes.ts'
+import { fromJson, type KeyRecord } from './api-key.ts'
+import { keys } from './redis-keys.ts'
+import { ensureSigningSecret, parseSigningSecrets, type SigningSecret } from './worker-token.ts'
 
 interface Known {
   readonly apiKeys: ReadonlyMap<string, KeyRecord>
@@ -135,4 +135,21 @@ export class AccessRecords {
       this.#waitAtMs = this.#refreshAtMs
     }
   }
+}
+
+/** A secret of the deployment, in Redis: made once by whichever node is first, and the same on all of them from then on. */
+
+/** @throws what Redis says */
+export async function readDeploymentSecret(redis: RedisClient, writes: DurableWrites): Promise<Buffer> {
+  const known = await redis.get(keys.deployment)
+  if (known !== null) return Buffer.from(known, 'hex')
+  const fresh = randomBytes(32).toString('hex')
+  // Without a second copy at hand it is in the primary, as all else then: nothing is acknowledged meanwhile.
+  const refusal: unknown = await writes
+    .confirm(keys.deployment, () => redis.set(keys.deployment, fresh, 'NX'))
+    .then(() => undefined)
+    .catch((error: unknown) => error)
+  const kept = await redis.get(keys.deployment)
+  if (kept === null) throw new Error(`Redis does not keep ${keys.deployment}`, { cause: refusal })
+  return Buffer.from(kept, 'hex')
 }

@@ -4,21 +4,19 @@
  * behind a proxy) it is always closed.
  */
 import { Problem, StartupError } from '../errors.ts'
-import type { Bell } from '../redis/bell.ts'
-import type { RedisClient } from '../redis/connection.ts'
-import { type DurableWrites, LocalWrites } from '../redis/durable-writes.ts'
+import type { Bell } from '../notifier.ts'
+import type { RedisClient } from '../redis/connect/connection.ts'
 import { Script } from '../redis/script.ts'
-import type { Settings } from '../settings.ts'
+import { type DurableWrites, LocalWrites } from '../redis/writes/durable-writes.ts'
+import type { Settings } from '../settings/settings.ts'
 import { AccessRecords } from './access-records.ts'
-import { isSame, parseKey } from './api-key.ts'
+import { isSame, judge, parseKey } from './api-key.ts'
 import { AuditLog } from './audit-log.ts'
 import type { JoinProofs } from './join-proofs.ts'
-import { judge } from './key-record.ts'
 import { KeyStore } from './key-store.ts'
-import { keys, topic } from './keys.ts'
+import { keys, topic } from './redis-keys.ts'
 import { anyone, type Caller, roles } from './roles.ts'
-import { rotateSigningSecret } from './signing-secrets.ts'
-import { isWorkerToken, signToken, verifyToken } from './worker-token.ts'
+import { isWorkerToken, rotateSigningSecret, signToken, verifyToken } from './worker-token.ts'
 
 export interface AccessOptions {
   readonly redis: RedisClient

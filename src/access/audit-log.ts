@@ -1,7 +1,7 @@
 /** What operators did, in Redis: the newest 10,000 actions. No secret is ever part of an entry. */
-import type { RedisClient } from '../redis/connection.ts'
+import type { RedisClient } from '../redis/connect/connection.ts'
 import { Script } from '../redis/script.ts'
-import { keys } from './keys.ts'
+import { keys } from './redis-keys.ts'
 
 export interface AuditEntry {
   /** In ms since the epoch. */

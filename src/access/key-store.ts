@@ -1,10 +1,20 @@
 /** API keys in Redis: made, listed, rotated, revoked. A change is announced, so that all nodes know it at once. */
-import type { RedisClient } from '../redis/connection.ts'
-import type { DurableWrites } from '../redis/durable-writes.ts'
+import type { RedisClient } from '../redis/connect/connection.ts'
 import { Script } from '../redis/script.ts'
-import { hashOf, type KeyParts, keyNamePattern, keyText, newKey } from './api-key.ts'
-import { fromJson, type KeyRecord, type KeyView, toJson, viewOf } from './key-record.ts'
-import { keys } from './keys.ts'
+import type { DurableWrites } from '../redis/writes/durable-writes.ts'
+import {
+  fromJson,
+  hashOf,
+  type KeyParts,
+  type KeyRecord,
+  type KeyView,
+  keyNamePattern,
+  keyText,
+  newKey,
+  toJson,
+  viewOf,
+} from './api-key.ts'
+import { keys } from './redis-keys.ts'
 import type { Role } from './roles.ts'
 
 export interface NewKey {

@@ -2,12 +2,12 @@
 import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
 import { isRedisAway } from '../redis/redis-errors.ts'
-import { durationMs } from '../settings/duration.ts'
-import { queueNamePattern, type Settings } from '../settings.ts'
+import { durationMs } from '../settings/field.ts'
+import { queueNamePattern, type Settings } from '../settings/settings.ts'
 import { keyNamePattern } from './api-key.ts'
 import { type KeyAdmin, openKeyAdmin, type ShownKey } from './key-admin.ts'
 import { isRole, roles } from './roles.ts'
-import { workersKeyId } from './signing-secrets.ts'
+import { workersKeyId } from './worker-token.ts'
 
 export type KeysRequest =
   | {

@@ -1,15 +1,16 @@
 /** Opens the access of a node as the settings want it, and refuses to start a node that would stand open to others. */
+
+import { readFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
-import type { Bell } from '../redis/bell.ts'
-import type { RedisClient } from '../redis/connection.ts'
-import type { DurableWrites } from '../redis/durable-writes.ts'
-import { isLoopback } from '../settings/faults-of-access.ts'
-import type { Settings } from '../settings.ts'
+import { StartupError } from '../errors.ts'
+import type { Bell } from '../notifier.ts'
+import type { RedisClient } from '../redis/connect/connection.ts'
+import type { DurableWrites } from '../redis/writes/durable-writes.ts'
+import type { Settings } from '../settings/settings.ts'
+import { isLoopback } from '../settings/validate.ts'
 import { Access } from './access.ts'
-import { FirstUse } from './first-use.ts'
 import { readIdentityCertificates } from './identity-document.ts'
-import { JoinProofs } from './join-proofs.ts'
-import { readSecret } from './read-secret.ts'
+import { FirstUse, JoinProofs } from './join-proofs.ts'
 
 export interface OpenAccessOptions {
   readonly settings: Settings
@@ -67,4 +68,40 @@ export async function openJoinProofs(settings: Settings, redis: RedisClient): Pr
     // A boot that takes longer is given up by the fleet.
     youngMs: 2 * Math.max(...Object.values(settings.pools).map(({ bootTimeoutMs }) => bootTimeoutMs)),
   })
+}
+
+/** A secret of the settings: as it is, or from a file (which keeps it out of the environment). */
+
+/** What nobody guesses: 32 letters and digits are more than 160 bits. */
+const shortest = 32
+
+export interface SecretSource {
+  readonly value: string
+  /** '' for none. */
+  readonly file: string
+  /** Of the variable, for the message. */
+  readonly name: string
+}
+
+/**
+ * @returns '' when neither is set
+ * @throws StartupError when the file cannot be read, or the secret is too short or has spaces in it; it is not repeated
+ */
+export async function readSecret({ value, file, name }: SecretSource): Promise<string> {
+  if (value === '' && file === '') return ''
+  if (value !== '' && file !== '') throw new StartupError(`Set ${name} or ${name}_FILE, not both.`)
+  const secret = file === '' ? value : await readText(file, `${name}_FILE`)
+  if (!/^[\x21-\x7e]+$/.test(secret) || secret.length < shortest || secret.length > 1024)
+    throw new StartupError(
+      `${file === '' ? name : `${name}_FILE (${file})`} must hold ${shortest} to 1024 visible ASCII characters: "openssl rand -hex 32" makes some.`,
+    )
+  return secret
+}
+
+async function readText(file: string, name: string): Promise<string> {
+  try {
+    return (await readFile(file, 'utf8')).trim()
+  } catch (error) {
+    throw new StartupError(`${name} cannot be read: ${(error as Error).message}`, { cause: error })
+  }
 }

@@ -11,13 +11,13 @@ import type {
 import type { Access } from '../access/access.ts'
 import type { Fleet } from '../fleet/fleet.ts'
 import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
-import type { Acks } from '../jobs/acks.ts'
+import type { Acks } from '../jobs/collect/acks.ts'
 import type { Jobs } from '../jobs/jobs.ts'
-import type { Types } from '../jobs/types.ts'
+import type { Types } from '../jobs/submit/types.ts'
+import type { Bell } from '../notifier.ts'
 import type { PayloadStore } from '../payloads/payload-store.ts'
-import type { Bell } from '../redis/bell.ts'
-import type { Refusals } from '../refusals.ts'
-import type { Settings } from '../settings.ts'
+import type { Refusals } from '../refusal-counts.ts'
+import type { Settings } from '../settings/settings.ts'
 import type { DeclaredType, DeployedHandlers } from './deployed-handlers.ts'
 
 export type App = FastifyInstance<

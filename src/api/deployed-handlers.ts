@@ -10,12 +10,12 @@
 import { createHash } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
-import { Loop } from '../jobs/loop.ts'
-import type { Bell } from '../redis/bell.ts'
-import type { RedisClient } from '../redis/connection.ts'
-import type { DurableWrites } from '../redis/durable-writes.ts'
+import { Loop } from '../loop.ts'
+import type { Bell } from '../notifier.ts'
+import type { RedisClient } from '../redis/connect/connection.ts'
 import { globalKey } from '../redis/keys.ts'
 import { Script } from '../redis/script.ts'
+import type { DurableWrites } from '../redis/writes/durable-writes.ts'
 
 /** A type as its handler declares it. */
 export interface DeclaredType {

@@ -1,7 +1,7 @@
 /** Schemas that several routes share. */
 import { type TSchema, Type } from 'typebox'
 import { catalogue, type ProblemCode } from '../errors.ts'
-import { jobStates } from '../jobs/inspect.ts'
+import { jobStates } from '../jobs/admin/inspect.ts'
 
 export const QueueName = Type.String({
   minLength: 1,

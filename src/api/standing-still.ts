@@ -3,10 +3,10 @@
  * watchdog's affair (jobs/watchdog.ts); here it is a worker that does not ask any more, or whose questions get lost.
  */
 import type { Logger } from 'pino'
-import type { WorkerRecord } from '../fleet/registry.ts'
-import { Loop } from '../jobs/loop.ts'
-import { longestWaitingByType } from '../jobs/oldest-waiting.ts'
-import type { Settings } from '../settings.ts'
+import type { WorkerRecord } from '../fleet/workers/registry.ts'
+import { longestWaitingByType } from '../jobs/admin/oldest-waiting.ts'
+import { Loop } from '../loop.ts'
+import type { Settings } from '../settings/settings.ts'
 import type { Api } from './api.ts'
 
 export interface StandingStill {

@@ -1,7 +1,7 @@
 /** Why a job waits that nobody can take now; and what waits so in all. Put together from the queues and the workers. */
-import { launchableTypes } from '../fleet/launchable-types.ts'
-import type { JobView } from '../jobs/inspect.ts'
-import { countByType } from '../jobs/lanes.ts'
+import { launchableTypes } from '../fleet/fleet-queues.ts'
+import type { JobView } from '../jobs/admin/inspect.ts'
+import { countByType } from '../jobs/bullmq/lanes.ts'
 import type { Api } from './api.ts'
 
 export type WaitReason = 'queue_paused' | 'no_worker' | 'no_worker_for_type'

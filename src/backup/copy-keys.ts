@@ -2,9 +2,17 @@
  * Copies every key, with its time to live, from one Redis to another. The target must be empty and nobody else may write to
  * it: a key that is there already ends the copy. No key is read as anything but bytes.
  */
+
+import { mkdir, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Redis } from 'ioredis'
+import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
-import { isCluster, type RedisClient, serversOf } from '../redis/connection.ts'
+import { isCluster, type RedisClient, serversOf } from '../redis/connect/connection.ts'
+import { embeddedFiles } from '../redis-server/embedded-config.ts'
+import { findRedisBinary } from '../redis-server/redis-binary.ts'
+import { endRedis, launchRedis, untilAnswers } from '../redis-server/redis-process.ts'
 
 const keysAtOnce = 200
 
@@ -54,4 +62,39 @@ async function copyKey(source: Redis, target: RedisClient, key: Buffer): Promise
     throw new StartupError(`A key was not taken, and the restore is not complete: ${why}.`, { cause: error })
   }
   return true
+}
+
+/**
+ * A redis-server that holds what a snapshot holds, and nothing else: on a unix socket in a private folder, for as long as it
+ * is copied from. Redis checks the snapshot's own checksum when it loads it.
+ */
+export interface LoadedSnapshot {
+  readonly socketPath: string
+  /** Ends it; 25 s at most. */
+  close(): Promise<void>
+}
+
+/**
+ * Loads `file` into a server that works in `folder`.
+ * @throws StartupError with Redis's reason when it cannot be loaded (damaged, or of a newer Redis), or there is no redis-server
+ */
+export async function loadSnapshot(file: string, folder: string, log: Pick<Logger, 'info'>): Promise<LoadedSnapshot> {
+  const binary = await findRedisBinary()
+  const files = embeddedFiles(folder, tmpdir())
+  for (const each of [files.folder, files.socketFolder]) await mkdir(each, { recursive: true, mode: 0o700 })
+  const settings = {
+    ...{ dir: JSON.stringify(folder), dbfilename: file.slice(join(folder, '/').length), save: '""', appendonly: 'no' },
+    ...{ port: '0', unixsocket: JSON.stringify(files.socket), unixsocketperm: '700', daemonize: 'no' },
+    ...{ pidfile: JSON.stringify(files.pid), logfile: JSON.stringify(files.log), maxmemory: '0' },
+  }
+  const lines = Object.entries(settings).map(([name, value]) => `${name} ${value}\n`)
+  await writeFile(files.config, lines.join(''), { mode: 0o600 })
+  const child = launchRedis(binary, files)
+  try {
+    await untilAnswers(child, files, log)
+  } catch (error) {
+    await endRedis(child, files)
+    throw error
+  }
+  return { socketPath: files.socket, close: () => endRedis(child, files) }
 }

@@ -9,7 +9,7 @@ import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { StartupError } from '../errors.ts'
-import { addressOf, type RedisTarget, tlsOptionsOf } from '../redis/address.ts'
+import { addressOf, type RedisTarget, tlsOptionsOf } from '../redis/connect/address.ts'
 import { within } from '../within.ts'
 
 const connectMs = 10_000

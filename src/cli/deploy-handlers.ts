@@ -1,9 +1,9 @@
 /** `muster handlers deploy`: bundles a file, sees that it can be loaded, and hands it to the first node that answers. */
-import { makeNodeFetch } from '../access/node-fetch.ts'
+import { makeNodeFetch } from '../client/node-fetch.ts'
 import { StartupError } from '../errors.ts'
 import { bundleHandlers } from '../handlers/bundle-handlers.ts'
-import type { Settings } from '../settings.ts'
-import { describeBundle } from '../worker/load-bundle.ts'
+import type { Settings } from '../settings/settings.ts'
+import { describeBundle } from '../worker/slots/load-bundle.ts'
 
 /** The node loads them in a process of its own, one after another. */
 const answerWithinMs = 120_000

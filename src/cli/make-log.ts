@@ -1,7 +1,6 @@
 /** The log of a command that runs on: one readable line an event for a person, JSON alone for a machine. */
-import { type Logger, pino } from 'pino'
-import { errorForLog } from '../log-errors.ts'
-import type { Settings } from '../settings.ts'
+import { type Logger, pino, stdSerializers } from 'pino'
+import type { Settings } from '../settings/settings.ts'
 import { hasColors } from '../terminal.ts'
 
 /** To standard output: in a terminal readable lines (plain with NO_COLOR), else one JSON object a line and nothing else. */
@@ -45,3 +44,18 @@ function lossyOutput() {
 /** For commands whose standard output is their answer: what there is to log goes beside it. */
 export const makeSideLog = (): Logger =>
   pino({ level: 'warn', base: null, serializers: { err: errorForLog } }, pino.destination(2))
+
+/** How errors get into the log: as pino has them, but without the arguments of Redis commands, which may be secrets. */
+
+/** ioredis hangs the whole command on its errors: AUTH with its password, a job with its payload. */
+export function errorForLog(error: unknown): unknown {
+  if (!(error instanceof Error)) return error
+  const shown = { ...stdSerializers.err(error) } as Record<string, unknown>
+  delete shown.raw
+  const { command } = shown as { command?: { name?: unknown } }
+  if (command !== undefined) shown.command = String(command?.name ?? command)
+  // Of a pipeline: one error for each of its commands.
+  delete shown.previousErrors
+  delete shown.lastNodeError
+  return shown
+}

@@ -1,7 +1,7 @@
 /** Asks each node how it is, from outside: without a key what anyone sees, with one the node's own view, too. */
 import { Agent, request } from 'undici'
+import { trustedAuthorities } from '../client/node-fetch.ts'
 import type { NodeReport } from '../contract/node-report.ts'
-import { trustedAuthorities } from '../trusted-authorities.ts'
 
 export interface NodeView {
   readonly url: string

@@ -3,12 +3,14 @@
  * change nothing) and the quota of vCPUs. The SDK is loaded by the caller, since most deployments need none.
  */
 import type { LaunchTemplateVersion } from '@aws-sdk/client-ec2'
+import { pino } from 'pino'
 import { classify, codeOf } from '../fleet/providers/ec2/aws-errors.ts'
-import type { Ec2Api } from '../fleet/providers/ec2/ec2-api.ts'
+import { clientConfig, type Ec2Api, openEc2Api } from '../fleet/providers/ec2/ec2-api.ts'
 import { toCreateFleet, toRunInstances } from '../fleet/providers/ec2/launch-request.ts'
+import { readBaseVersion } from '../fleet/providers/ec2/launch-template.ts'
 import { tagNames, tagsFor } from '../fleet/providers/ec2/tags.ts'
-import { readBaseVersion } from '../fleet/providers/ec2/template-versions.ts'
-import type { Settings } from '../settings.ts'
+import { within } from '../fleet/within.ts'
+import type { Settings } from '../settings/settings.ts'
 import { checkQuota, type ReadQuota } from './check-quota.ts'
 import { type Finding, fail, ok, skipped, warn } from './finding.ts'
 
@@ -225,4 +227,28 @@ async function checkRights(options: AwsOptions, version: LaunchTemplateVersion):
   if (others.length > 0)
     return fail(name, others.join('; '), 'EC2 refuses the launch itself: mend the launch template, type or subnet.')
   return ok(name, `${allowed.join(', ')}${untried}`)
+}
+
+/** Opens the clients of AWS for the checks, and closes them again. */
+const callWithinMs = 8000
+const pace = { firstMs: 250, maxMs: 2000, callTimeoutMs: callWithinMs, launchMs: callWithinMs }
+
+export async function examineAws(settings: Settings): Promise<Finding[]> {
+  const access = { region: settings.awsRegion, endpoint: settings.awsEndpointUrl }
+  const api = await openEc2Api(access, pace, pino({ level: 'silent' }))
+  const { ServiceQuotas } = await import('@aws-sdk/client-service-quotas')
+  const quotas = new ServiceQuotas(clientConfig(access))
+  const readQuota = async (QuotaCode: string): Promise<number> => {
+    const options = { abortSignal: AbortSignal.timeout(callWithinMs) }
+    const call = quotas.getServiceQuota({ ServiceCode: 'ec2', QuotaCode }, options)
+    const { Quota } = await within(callWithinMs, 'Service Quotas', call)
+    if (Quota?.Value === undefined) throw new Error('it has no value')
+    return Quota.Value
+  }
+  try {
+    return await checkAws({ settings, api, readQuota })
+  } finally {
+    api.close()
+    quotas.destroy()
+  }
 }

@@ -1,6 +1,6 @@
 /** The quota of vCPUs against what the fleet may grow to: a new account has as few as 5. */
 import type { Ec2Api } from '../fleet/providers/ec2/ec2-api.ts'
-import type { Settings } from '../settings.ts'
+import type { Settings } from '../settings/settings.ts'
 import { type Finding, ok, skipped, warn } from './finding.ts'
 
 export type ReadQuota = (quotaCode: string) => Promise<number>

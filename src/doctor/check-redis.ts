@@ -1,5 +1,5 @@
 /** The copies of Redis and what they say of themselves. Pure. */
-import type { CopySurvey, RedisSurvey } from '../redis/survey.ts'
+import type { CopySurvey, RedisSurvey } from '../redis/inspect/survey.ts'
 import { type Fault, type Finding, fail, ok, skipped, sum, warn } from './finding.ts'
 
 /** With Sentinels: node A, node B and the witness. */

@@ -1,5 +1,5 @@
 /** The Sentinels: whether there are enough of them to decide on a failover, and whether they agree. Pure. */
-import type { RedisSurvey } from '../redis/survey.ts'
+import type { RedisSurvey } from '../redis/inspect/survey.ts'
 import { type Fault, type Finding, fail, ok, skipped, sum } from './finding.ts'
 
 const wanted = 3

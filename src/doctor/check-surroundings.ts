@@ -1,5 +1,5 @@
 /** Clocks, disks, workers and the fleet, as the nodes and the copies of Redis report them. Pure. */
-import type { CopySurvey } from '../redis/survey.ts'
+import type { CopySurvey } from '../redis/inspect/survey.ts'
 import type { NodeView } from './ask-nodes.ts'
 import { type Fault, type Finding, ok, skipped, sum, warn } from './finding.ts'
 

@@ -5,17 +5,16 @@
 import { stat, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { StartupError } from '../errors.ts'
-import { type RedisTarget, targetOf } from '../redis/address.ts'
-import { embeddedFiles } from '../redis/embedded-config.ts'
-import { type RedisSurvey, surveyRedis } from '../redis/survey.ts'
-import type { Settings } from '../settings.ts'
+import { type RedisTarget, targetOf } from '../redis/connect/address.ts'
+import { type RedisSurvey, surveyRedis } from '../redis/inspect/survey.ts'
+import { embeddedFiles } from '../redis-server/embedded-config.ts'
+import type { Settings } from '../settings/settings.ts'
 import { askNodes, type NodeView } from './ask-nodes.ts'
 import { checkNodes } from './check-nodes.ts'
 import { checkRedisCopies } from './check-redis.ts'
 import { checkSentinels } from './check-sentinels.ts'
 import { checkClocks, checkDisks, checkFleet, checkWorkers } from './check-surroundings.ts'
-import { type Finding, fail, skipped } from './finding.ts'
-import { renderFindings } from './render-findings.ts'
+import { type Finding, fail, renderFindings, skipped } from './finding.ts'
 
 export interface DoctorOptions {
   readonly settings: Settings
@@ -92,6 +91,6 @@ async function disksOf(
 async function lookAtAws(settings: Settings): Promise<Finding[]> {
   if (settings.fleet !== 'ec2') return [skipped('aws-credentials', 'only with MUSTER_FLEET=ec2')]
   // Only now: the SDK costs 0.3 s and 28 MB.
-  const { examineAws } = await import('./examine-aws.ts')
+  const { examineAws } = await import('./check-aws.ts')
   return await examineAws(settings)
 }

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
 import { livePlacementFields, livePoolFields } from '../settings/fleet-settings-file.ts'
-import type { Settings } from '../settings.ts'
+import type { Settings } from '../settings/settings.ts'
 
 type Queues = Pick<Settings, 'pools' | 'placements'>
 

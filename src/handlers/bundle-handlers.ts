@@ -2,10 +2,13 @@
  * Makes one module of a user's handlers: JavaScript (ESM or CommonJS) or TypeScript, with all that it imports, its own files
  * and npm packages. The same files give the same bytes, wherever they lie, so that the digest names the version.
  */
+
+import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { isBuiltin } from 'node:module'
 import { basename, dirname, resolve } from 'node:path'
+import { promisify } from 'node:util'
 import type { Message, Plugin } from 'esbuild'
 import { StartupError } from '../errors.ts'
 import { musterModuleText, musterNames } from './muster-module.ts'
@@ -143,4 +146,19 @@ async function build(path: string, text?: string): Promise<Buffer> {
 function place({ text, location }: Message, folder: string): string {
   if (location === null) return text
   return `${resolve(folder, location.file)}:${location.line}:${location.column + 1}: ${text}`
+}
+
+/** Where a file cannot be parsed: the SyntaxError of an import does not say; Node's own check of the file does. */
+const checkWithinMs = 10_000
+
+/** @returns `file:line` and the line, ending in a line break; empty when the file itself can be parsed */
+export async function syntaxPlace(path: string): Promise<string> {
+  try {
+    await promisify(execFile)(process.execPath, ['--check', path], { timeout: checkWithinMs, env: {} })
+    return ''
+  } catch (error) {
+    const told = String((error as { stderr?: unknown }).stderr ?? '')
+    const end = told.search(/^\w*Error: /m)
+    return end > 0 ? `${told.slice(0, end).trimEnd()}\n` : ''
+  }
 }

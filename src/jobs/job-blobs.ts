@@ -2,8 +2,8 @@
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import { Script } from '../redis/script.ts'
+import type { JobQueue } from './bullmq/job-queue.ts'
 import type { StoredContent } from './job-data.ts'
-import type { JobQueue } from './job-queue.ts'
 
 /**
  * KEYS: none that is written; the first names the slot. ARGV: prefix of job keys, then Work IDs. Returns for each data,

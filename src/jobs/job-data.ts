@@ -1,6 +1,7 @@
 /** How a job's payload and its value stand in Redis: as BullMQ's `data` and `returnvalue`, both JSON. */
+
+import { randomUUID } from 'node:crypto'
 import { nanoid } from 'nanoid'
-import { RawJson } from './raw-json.ts'
 
 /** Inline content, or a reference to a blob in the payload store. Exactly one of the four. */
 export interface StoredContent {
@@ -44,3 +45,29 @@ export const resultKey = (workId: string, token: string): string =>
 
 /** Every upload has a place of its own: the one before must stay whole until the new one is recorded. */
 export const checkpointKey = (workId: string): string => `${workId}/checkpoint-${nanoid()}`
+
+/**
+ * JSON that is passed on as it was sent. A JavaScript number is a double: 1970670598291982290, 1e400 and -0 do not survive
+ * parsing and printing. A text with such numbers is therefore kept as text, and put into replies as it is.
+ */
+
+/** Of this process: no text from outside can contain it. */
+const mark = `raw-json:${randomUUID()}:`
+const marked = new RegExp(`"${mark}((?:[^"\\\\]|\\\\.)*)"`, 'g')
+
+/** Stands for its text wherever a value is printed; `unwrapRawJson` then puts the text in its place. */
+export class RawJson {
+  readonly #text: string
+
+  constructor(text: string) {
+    this.#text = text
+  }
+
+  toJSON(): string {
+    return mark + this.#text
+  }
+}
+
+/** @param json what was printed of a value with a RawJson in it, or without */
+export const unwrapRawJson = (json: string): string =>
+  json.includes(mark) ? json.replace(marked, (_, escaped: string) => JSON.parse(`"${escaped}"`) as string) : json

@@ -3,8 +3,16 @@
  * stopped → waiting ⇄ publishing → stopped. An outage is logged once, and once more when it is over; what could not be
  * published is not made up for.
  */
+
+import { hostname } from 'node:os'
 import type { Logger } from 'pino'
-import type { CloudWatch } from './cloudwatch.ts'
+import type { Fleet } from '../fleet/fleet.ts'
+import { oldestWaitingSince } from '../jobs/admin/oldest-waiting.ts'
+import type { Jobs } from '../jobs/jobs.ts'
+import { type RedisClient, serversOf } from '../redis/connect/connection.ts'
+import type { Refusals } from '../refusal-counts.ts'
+import type { Settings } from '../settings/settings.ts'
+import { type CloudWatch, openCloudWatch } from './cloudwatch.ts'
 import { type MetricSources, readPoints } from './read-points.ts'
 
 export interface PublisherOptions {
@@ -91,5 +99,60 @@ export class MetricsPublisher {
       this.#failing.delete(what)
       log.info({ part: what }, 'metrics are published again')
     }
+  }
+}
+
+/** Puts the publisher together from the parts of a node; none without a namespace. */
+export interface MetricsOptions {
+  readonly settings: Pick<Settings, 'cloudwatchNamespace' | 'deployment' | 'awsRegion' | 'awsEndpointUrl'>
+  readonly jobs: Jobs
+  readonly fleet: Fleet
+  readonly redis: RedisClient
+  readonly refusals: Refusals
+  readonly log: Pick<Logger, 'info' | 'warn'>
+}
+
+export interface Metrics {
+  start(): void
+  stop(): Promise<void>
+}
+
+/** @returns undefined when nobody asked for metrics */
+export async function openMetrics(options: MetricsOptions): Promise<Metrics | undefined> {
+  const { settings, log } = options
+  if (settings.cloudwatchNamespace === '') return undefined
+  const target = await openCloudWatch({
+    region: settings.awsRegion,
+    endpoint: settings.awsEndpointUrl,
+    namespace: settings.cloudwatchNamespace,
+    deployment: settings.deployment,
+  })
+  const publisher = new MetricsPublisher({ sources: sourcesOf(options), target, log })
+  return {
+    start: () => publisher.start(),
+    async stop() {
+      await publisher.stop()
+      target.close()
+    },
+  }
+}
+
+export function sourcesOf({ jobs, fleet, redis, refusals }: Omit<MetricsOptions, 'settings' | 'log'>): MetricSources {
+  return {
+    node: hostname(),
+    ping: () => redis.ping(),
+    replication: () => Promise.all(serversOf(redis).map(server => server.info('replication'))),
+    queueNames: () => jobs.queues.names(),
+    async backlog(name, now) {
+      const { control, queue } = jobs.of(name)
+      const [load, dead, oldestSince] = await Promise.all([
+        control.load(0),
+        queue.redis.zcard(queue.bull.toKey('failed')),
+        oldestWaitingSince(queue, now),
+      ])
+      return { waiting: load.waiting + load.dueDelayed, dead, oldestSince }
+    },
+    pools: () => fleet.status(),
+    refusals: () => refusals.take(),
   }
 }

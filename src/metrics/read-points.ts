@@ -3,10 +3,9 @@
  * that a figure is missing is a sign of its own.
  */
 import type { PoolStatus } from '../fleet/fleet.ts'
-import type { RefusalName } from '../refusals.ts'
+import type { RefusalName } from '../refusal-counts.ts'
 import { within } from '../within.ts'
-import { type DataPoint, pointsOfQueues, type QueueFigures } from './metric-table.ts'
-import { replicasInSync } from './replicas-in-sync.ts'
+import { type DataPoint, pointsOfQueues, type QueueFigures, replicasInSync } from './metric-table.ts'
 
 /** What the readings need of the rest of a node. */
 export interface MetricSources {

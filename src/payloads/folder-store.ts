@@ -7,7 +7,7 @@ import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { Problem } from '../errors.ts'
-import { Meter } from './meter.ts'
+import { Meter } from './checked-stream.ts'
 import { assertPayloadKey, type PayloadStore, type StoredPayload } from './payload-store.ts'
 
 const abandonedAfterMs = 60 * 60_000

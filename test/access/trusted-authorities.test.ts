@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import t from 'tap'
-import { trustedAuthorities } from '../../src/trusted-authorities.ts'
+import { trustedAuthorities } from '../../src/client/node-fetch.ts'
 import { makeCertificates } from '../support/certificates.ts'
 import { cli } from '../support/node-process.ts'
 

@@ -1,6 +1,6 @@
 /** In a full Redis rights still end: instances, keys, the secret of worker tokens; workers join, and the audit log has no hole. */
 import t from 'tap'
-import { FirstUse } from '../../src/access/first-use.ts'
+import { FirstUse } from '../../src/access/join-proofs.ts'
 import { startApiOn, startTestApi, type TestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 

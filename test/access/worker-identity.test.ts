@@ -1,6 +1,6 @@
 /** Whom a caller may speak for as a worker, and how much it can make. */
 import t, { type Test } from 'tap'
-import { Types } from '../../src/jobs/types.ts'
+import { Types } from '../../src/jobs/submit/types.ts'
 import { type Reply, startTestApi } from '../support/api.ts'
 
 const operator = 'an-operator-key-of-thirty-two-characters'

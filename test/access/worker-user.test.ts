@@ -3,7 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { findWorkerUser, refuseReadableKey } from '../../src/fleet/providers/worker-user.ts'
+import { findWorkerUser, refuseReadableKey } from '../../src/fleet/providers/worker-environment.ts'
 import { startNodeProcess } from '../support/node-process.ts'
 
 const isRoot = process.getuid?.() === 0

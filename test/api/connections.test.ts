@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
-import { headWithinMs, limitConnections } from '../../src/api/connections.ts'
+import { headWithinMs, limitConnections } from '../../src/api/plugins/admission.ts'
 import { startTestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { watchDelimiters } from '../../src/api/delimiter-watch.ts'
+import { watchDelimiters } from '../../src/api/bodies/multipart.ts'
 
 const type = 'multipart/form-data; boundary="x y"'
 

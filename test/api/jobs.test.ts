@@ -1,6 +1,6 @@
 /** The life of a job by its calls: states, retries, order, cancelling, idempotency keys. */
 import t from 'tap'
-import { forgetCancelled } from '../../src/jobs/forget.ts'
+import { forgetCancelled } from '../../src/jobs/bullmq/forget.ts'
 import { startTestApi } from '../support/api.ts'
 import { failure, one, put, view } from '../support/job-calls.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { maxJsonDepth, parseJson, printExact } from '../../src/api/json-text.ts'
+import { maxJsonDepth, parseJson, printExact } from '../../src/api/bodies/json-text.ts'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { startTestApi } from '../support/api.ts'
 

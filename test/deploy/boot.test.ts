@@ -6,7 +6,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { makeSecrets } from '../../src/redis/copies/secrets.ts'
+import { makeSecrets } from '../../src/redis-server/ha/secrets.ts'
 import { type Machine, makeBundle, makeMachine } from '../support/boot/boot-machine.ts'
 
 // Some 20 s on a machine with nothing else to do.

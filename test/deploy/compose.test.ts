@@ -4,7 +4,7 @@ import { join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { parse } from 'yaml'
-import { describeSettings, readSettings } from '../../src/settings.ts'
+import { describeSettings, readSettings } from '../../src/settings/settings.ts'
 
 const folder = fileURLToPath(new URL('../../deploy/container', import.meta.url))
 

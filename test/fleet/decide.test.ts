@@ -1,8 +1,8 @@
 /** decide: each rule by table, then what holds for every snapshot. */
 import fc from 'fast-check'
 import t from 'tap'
-import { decide } from '../../src/fleet/decide.ts'
-import type { InstanceView, PoolSnapshot } from '../../src/fleet/snapshot.ts'
+import { decide } from '../../src/fleet/scaling/decide.ts'
+import type { InstanceView, PoolSnapshot } from '../../src/fleet/scaling/snapshot.ts'
 import { booting, type Given, pool, ready, t0 } from '../support/snapshots.ts'
 
 const idleFor = (id: string, ms: number): InstanceView => ready(id, { idleSince: t0 - ms })

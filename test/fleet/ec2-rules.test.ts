@@ -4,12 +4,11 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { classify, isThrottledCode } from '../../src/fleet/providers/ec2/aws-errors.ts'
-import { backoffMs } from '../../src/fleet/providers/ec2/backoff.ts'
-import { CapacityMemory, type Place } from '../../src/fleet/providers/ec2/capacity-memory.ts'
-import { planLaunch } from '../../src/fleet/providers/ec2/plan-launch.ts'
+import { planLaunch } from '../../src/fleet/providers/ec2/launch-request.ts'
 import { clientToken } from '../../src/fleet/providers/ec2/tags.ts'
-import { TokenBucket } from '../../src/fleet/providers/ec2/token-bucket.ts'
-import { readSettings } from '../../src/settings.ts'
+import { backoffMs, TokenBucket } from '../../src/fleet/providers/ec2/throttling.ts'
+import { CapacityMemory, type Place } from '../../src/fleet/providers/ec2/unavailable-offerings.ts'
+import { readSettings } from '../../src/settings/settings.ts'
 
 const a: Place = { instanceType: 'c5.large', subnetId: 'subnet-a' }
 const b: Place = { instanceType: 'c5.large', subnetId: 'subnet-b' }

@@ -1,11 +1,11 @@
 /** Decisions as they are recorded, asked for over HTTP, put into words and taken again. */
 import t from 'tap'
-import { decide } from '../../src/fleet/decide.ts'
-import { explain } from '../../src/fleet/explain.ts'
-import { runExplain } from '../../src/fleet/explain-command.ts'
-import { Journal } from '../../src/fleet/journal.ts'
-import { keys } from '../../src/fleet/keys.ts'
-import { LatestDecisions } from '../../src/fleet/latest-decisions.ts'
+import { explain } from '../../src/fleet/journal/explain.ts'
+import { runExplain } from '../../src/fleet/journal/explain-command.ts'
+import { Journal } from '../../src/fleet/journal/journal.ts'
+import { LatestDecisions } from '../../src/fleet/journal/latest-decisions.ts'
+import { keys } from '../../src/fleet/redis-keys.ts'
+import { decide } from '../../src/fleet/scaling/decide.ts'
 import { startTestApi } from '../support/api.ts'
 import { booting, interrupted, pool, ready, t0 } from '../support/snapshots.ts'
 

@@ -5,8 +5,8 @@
  */
 import fc from 'fast-check'
 import t from 'tap'
-import { decide } from '../../src/fleet/decide.ts'
-import type { InstanceView } from '../../src/fleet/snapshot.ts'
+import { decide } from '../../src/fleet/scaling/decide.ts'
+import type { InstanceView } from '../../src/fleet/scaling/snapshot.ts'
 import { pool, t0 } from '../support/snapshots.ts'
 
 interface Model {

@@ -1,10 +1,10 @@
 /** What the fleet keeps in Redis: the registry of workers, the lease of the autoscaler and the journal. */
 import t from 'tap'
-import { Journal } from '../../src/fleet/journal.ts'
-import { keys } from '../../src/fleet/keys.ts'
-import { LeaderLease } from '../../src/fleet/leader-lease.ts'
-import { WorkerRegistry } from '../../src/fleet/registry.ts'
-import { Bell } from '../../src/redis/bell.ts'
+import { Journal } from '../../src/fleet/journal/journal.ts'
+import { keys } from '../../src/fleet/redis-keys.ts'
+import { LeaderLease } from '../../src/fleet/scaling/leader-lease.ts'
+import { WorkerRegistry } from '../../src/fleet/workers/registry.ts'
+import { Bell } from '../../src/notifier.ts'
 import { Clock, eventually, silent, silentAfterMs, worker } from '../support/fleet-parts.ts'
 import { startTestRedis } from '../support/redis.ts'
 

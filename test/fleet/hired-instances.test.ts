@@ -1,15 +1,15 @@
 /** The fleet on instances that are taken away, never boot or are launched twice: autoscaler, reaper and sweeper on a real Redis. */
 import t from 'tap'
-import { Autoscaler } from '../../src/fleet/autoscaler.ts'
-import { Contact } from '../../src/fleet/contact.ts'
-import { Journal } from '../../src/fleet/journal.ts'
-import { keys } from '../../src/fleet/keys.ts'
-import { LatestDecisions } from '../../src/fleet/latest-decisions.ts'
-import { LaunchTickets } from '../../src/fleet/launch-tickets.ts'
+import { Journal } from '../../src/fleet/journal/journal.ts'
+import { LatestDecisions } from '../../src/fleet/journal/latest-decisions.ts'
 import { LaunchError, type Provider } from '../../src/fleet/providers/provider.ts'
-import { WorkerRegistry } from '../../src/fleet/registry.ts'
-import { Sweeper } from '../../src/fleet/sweeper.ts'
-import { Bell } from '../../src/redis/bell.ts'
+import { keys } from '../../src/fleet/redis-keys.ts'
+import { Autoscaler } from '../../src/fleet/scaling/autoscaler.ts'
+import { LaunchTickets } from '../../src/fleet/scaling/launch-tickets.ts'
+import { Sweeper } from '../../src/fleet/scaling/sweeper.ts'
+import { Contact } from '../../src/fleet/workers/observation-window.ts'
+import { WorkerRegistry } from '../../src/fleet/workers/registry.ts'
+import { Bell } from '../../src/notifier.ts'
 import {
   Clock,
   eventually,

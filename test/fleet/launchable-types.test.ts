@@ -1,6 +1,6 @@
 import t from 'tap'
-import { launchableTypes, onlyUseful } from '../../src/fleet/launchable-types.ts'
-import type { InstanceView } from '../../src/fleet/snapshot.ts'
+import { launchableTypes, onlyUseful } from '../../src/fleet/fleet-queues.ts'
+import type { InstanceView } from '../../src/fleet/scaling/snapshot.ts'
 
 t.test('what the instances of a pool run', async t => {
   const workers = (...all: string[][]) => all.map(types => ({ types }))

@@ -4,7 +4,7 @@ import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { LiveSettings } from '../../src/fleet/live-settings.ts'
-import { readSettings } from '../../src/settings.ts'
+import { readSettings } from '../../src/settings/settings.ts'
 
 const yaml = 'queues:\n  video: { maxWorkers: 20, slots: 2 }\n'
 

@@ -8,10 +8,10 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { createLocalProvider, type LocalProviderOptions } from '../../src/fleet/providers/local-provider.ts'
+import { createLocalProvider, type LocalProviderOptions } from '../../src/fleet/providers/local/local-provider.ts'
 import { workerEnvironment } from '../../src/fleet/providers/worker-environment.ts'
 import { processIdentity } from '../../src/process-identity.ts'
-import { readSettings } from '../../src/settings.ts'
+import { readSettings } from '../../src/settings/settings.ts'
 import { testProviderContract } from '../contracts/provider-contract.ts'
 import { eventually } from '../support/fleet-parts.ts'
 import { MemoryProvider } from '../support/memory-provider.ts'
@@ -219,7 +219,7 @@ t.test('a recycled pid is nobody of ours', async t => {
 
 /** A process of its own that launches two workers and then waits to be killed. */
 async function startNode(t: Test, options: LocalProviderOptions): Promise<{ child: ChildProcess; ids: string[] }> {
-  const built = new URL('../../dist/fleet/providers/local-provider.js', pathToFileURL(import.meta.filename))
+  const built = new URL('../../dist/fleet/providers/local/local-provider.js', pathToFileURL(import.meta.filename))
   if (!existsSync(built)) throw new Error('dist/ is missing: npm run build')
   const code = `
     import { createLocalProvider } from ${JSON.stringify(built.href)}

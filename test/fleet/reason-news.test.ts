@@ -1,6 +1,6 @@
 /** What the journal keeps of decisions that do nothing. */
 import t from 'tap'
-import { newsAfterMs, ReasonNews } from '../../src/fleet/reason-news.ts'
+import { newsAfterMs, ReasonNews } from '../../src/fleet/journal/latest-decisions.ts'
 
 const t0 = 1_800_000_000_000
 const idle = (reason: string) => ({ reason, actions: [] })

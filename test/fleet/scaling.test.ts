@@ -1,9 +1,9 @@
 /** Scaling over time: a queue from zero to N and back, the measured service time, and launches that fail. */
 import t from 'tap'
-import { decide } from '../../src/fleet/decide.ts'
-import { LaunchHistory } from '../../src/fleet/launch-history.ts'
-import { ServiceTime } from '../../src/fleet/service-time.ts'
-import type { InstanceView } from '../../src/fleet/snapshot.ts'
+import { ServiceTime } from '../../src/fleet/measure/estimators.ts'
+import { LaunchHistory } from '../../src/fleet/measure/pool-measures.ts'
+import { decide } from '../../src/fleet/scaling/decide.ts'
+import type { InstanceView } from '../../src/fleet/scaling/snapshot.ts'
 import { booting, pool, ready, t0 } from '../support/snapshots.ts'
 
 t.test('from zero to N and back to zero, without flapping', async t => {

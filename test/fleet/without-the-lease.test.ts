@@ -1,6 +1,6 @@
 /** Local instances on a node that does not scale the fleet: they do not run for nothing. */
 import t from 'tap'
-import { keys } from '../../src/fleet/keys.ts'
+import { keys } from '../../src/fleet/redis-keys.ts'
 import { settings, setUp, silentAfterMs, ticking } from '../support/fleet-parts.ts'
 import { MemoryProvider } from '../support/memory-provider.ts'
 import { startTestRedis } from '../support/redis.ts'

@@ -1,9 +1,9 @@
 /** The small built-in types: sleep, primes, countToThree, noop. */
 import t from 'tap'
-import { countToThree } from '../../src/handlers/count-to-three.ts'
-import { noop } from '../../src/handlers/noop.ts'
-import { primes } from '../../src/handlers/primes.ts'
-import { sleep } from '../../src/handlers/sleep.ts'
+import { countToThree } from '../../src/handlers/demo/count-to-three.ts'
+import { noop } from '../../src/handlers/demo/noop.ts'
+import { primes } from '../../src/handlers/demo/primes.ts'
+import { sleep } from '../../src/handlers/demo/sleep.ts'
 import { RecordingContext } from './recording-context.ts'
 
 const primesBelow = async (below: number): Promise<unknown> => primes.handle({ below }, new RecordingContext())

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t from 'tap'
 import { bundleHandlers } from '../../src/handlers/bundle-handlers.ts'
-import { describeBundle } from '../../src/worker/load-bundle.ts'
+import { describeBundle } from '../../src/worker/slots/load-bundle.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'muster-bundle-handlers-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

@@ -2,11 +2,18 @@
 import { Queue, type QueueOptions, Worker } from 'bullmq'
 import { pino } from 'pino'
 import t from 'tap'
-import { bullFields, bullKeys, delayedUnit, dueTimeOf, lockSuffix, priorityUnit } from '../../src/jobs/bull-layout.ts'
-import { JobQueue } from '../../src/jobs/job-queue.ts'
-import { countByType, sortWaiting } from '../../src/jobs/lanes.ts'
-import { takeMany } from '../../src/jobs/take-many.ts'
-import { closeRedis, connectRedis } from '../../src/redis/connection.ts'
+import {
+  bullFields,
+  bullKeys,
+  delayedUnit,
+  dueTimeOf,
+  lockSuffix,
+  priorityUnit,
+} from '../../src/jobs/bullmq/bull-layout.ts'
+import { takeMany } from '../../src/jobs/bullmq/claim-batch.ts'
+import { JobQueue } from '../../src/jobs/bullmq/job-queue.ts'
+import { countByType, sortWaiting } from '../../src/jobs/bullmq/lanes.ts'
+import { closeRedis, connectRedis } from '../../src/redis/connect/connection.ts'
 import { prefixOf } from '../../src/redis/keys.ts'
 import { startTestRedis } from '../support/redis.ts'
 

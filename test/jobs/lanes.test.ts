@@ -1,8 +1,8 @@
 /** Jobs of several types, in random order against a real Redis, beside a simple model of who gets what. */
 import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
-import { countByType, sortWaiting } from '../../src/jobs/lanes.ts'
-import { reserveWorkId } from '../../src/jobs/submit.ts'
+import { countByType, sortWaiting } from '../../src/jobs/bullmq/lanes.ts'
+import { reserveWorkId } from '../../src/jobs/submit/submit.ts'
 import { startTestApi } from '../support/api.ts'
 import { until } from '../support/until.ts'
 

@@ -1,6 +1,6 @@
 /** What a job leaves behind goes with it: keys in Redis and blobs, of every end that a job can have. */
 import t, { type Test } from 'tap'
-import { expired, forget } from '../../src/jobs/forget.ts'
+import { expired, forget } from '../../src/jobs/bullmq/forget.ts'
 import { startTestApi, type TestApi } from '../support/api.ts'
 
 const large = Buffer.alloc(20_000, 'x')

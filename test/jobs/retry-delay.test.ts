@@ -1,5 +1,5 @@
 import t from 'tap'
-import { retryDelayMs } from '../../src/jobs/completions.ts'
+import { retryDelayMs } from '../../src/jobs/run/completions.ts'
 
 t.test('the delay between attempts doubles, and has an end', async t => {
   t.strictSame(

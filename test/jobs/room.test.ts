@@ -2,8 +2,8 @@
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { defaultReserveBytes, readDisk } from '../../src/disk-space.ts'
-import { ReserveFile } from '../../src/jobs/reserve-file.ts'
-import { Room } from '../../src/jobs/room.ts'
+import { Room } from '../../src/jobs/submit/memory-guard.ts'
+import { ReserveFile } from '../../src/jobs/submit/reserve-file.ts'
 import { type Reply, startTestApi, type TestApi } from '../support/api.ts'
 import { mountSmallDisk } from '../support/small-disk.ts'
 

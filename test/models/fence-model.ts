@@ -1,7 +1,7 @@
 /**
  * The fence as a model: claims, completions, returns, lost leases and terminations, cut into the steps that are atomic in
  * Redis (or on the wire), and run in any order. Pure: the order is a list of numbers, each of which picks one of the steps
- * that are possible then. What is modelled: src/api/fence.ts, src/api/routes/workers.ts, src/jobs/claims.ts, and whoever
+ * that are possible then. What is modelled: src/fleet/workers/cordon.ts, src/api/routes/workers.ts, src/jobs/run/claims.ts, and whoever
  * terminates (set the flag → read active jobs → read their locks → none: terminate).
  */
 

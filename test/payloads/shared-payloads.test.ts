@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { openPayloadStore } from '../../src/payloads/open-payload-store.ts'
-import { readSettings } from '../../src/settings.ts'
+import { readSettings } from '../../src/settings/settings.ts'
 import { startApiOn, type TestApi } from '../support/api.ts'
 import { startTestRedis } from '../support/redis.ts'
 

@@ -10,15 +10,21 @@ import {
   makeServerCertificate,
   namesOf,
   serverDays,
-} from '../../src/redis/copies/certificates.ts'
-import { type Host, parseHosts, readCopy } from '../../src/redis/copies/copies.ts'
-import { type RedisInfo, readRedisInfo, type SentinelInfo } from '../../src/redis/copies/copy-info.ts'
-import { judge } from '../../src/redis/copies/copy-status.ts'
-import { runRedisInit, runRedisSecrets } from '../../src/redis/copies/redis-command.ts'
-import { holdsNoData } from '../../src/redis/copies/run-files.ts'
-import { makeSecrets, readSecrets } from '../../src/redis/copies/secrets.ts'
-import { mergeSentinelConf } from '../../src/redis/copies/sentinel-conf.ts'
-import { type BarredCopy, barOf, decideStart, endsWithinMs, type Situation } from '../../src/redis/copies/start-rule.ts'
+} from '../../src/redis-server/ha/certificates.ts'
+import { mergeSentinelConf } from '../../src/redis-server/ha/config-files.ts'
+import { type RedisInfo, readRedisInfo, type SentinelInfo } from '../../src/redis-server/ha/probe.ts'
+import { runRedisInit, runRedisSecrets } from '../../src/redis-server/ha/redis-command.ts'
+import { judge } from '../../src/redis-server/ha/replica-status.ts'
+import { type Host, parseHosts, readCopy } from '../../src/redis-server/ha/replicas.ts'
+import { holdsNoData } from '../../src/redis-server/ha/run-files.ts'
+import { makeSecrets, readSecrets } from '../../src/redis-server/ha/secrets.ts'
+import {
+  type BarredCopy,
+  barOf,
+  decideStart,
+  endsWithinMs,
+  type Situation,
+} from '../../src/redis-server/ha/start-role.ts'
 import { parseRedisUrl } from '../../src/settings/redis-url.ts'
 import { patienceMs } from '../support/until.ts'
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { redisUsers } from '../../src/redis/copies/acl.ts'
+import { redisUsers } from '../../src/redis-server/ha/config-files.ts'
 import { until } from '../support/until.ts'
 
 /** With `everysec` Redis keeps a write in memory while the last one is being synced: a SIGKILL just then loses it. */

@@ -19,10 +19,10 @@ import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
-import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connection.ts'
-import { lockDataDir } from '../../src/redis/data-dir-lock.ts'
-import { EmbeddedRedis } from '../../src/redis/embedded.ts'
-import { processStart } from '../../src/redis/process-identity.ts'
+import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connect/connection.ts'
+import { lockDataDir } from '../../src/redis-server/data-dir-lock.ts'
+import { EmbeddedRedis } from '../../src/redis-server/embedded.ts'
+import { processStart } from '../../src/redis-server/process-identity.ts'
 import { until } from '../support/until.ts'
 
 const log = { info: () => undefined, warn: () => undefined, error: () => undefined } as never
@@ -68,7 +68,7 @@ async function spawnNode(
   dataDir: string,
   path = process.env.PATH,
 ): Promise<{ child: ChildProcess; said: string }> {
-  const built = new URL('../../dist/redis/embedded.js', import.meta.url).href
+  const built = new URL('../../dist/redis-server/embedded.js', import.meta.url).href
   const child = spawn(process.execPath, ['--input-type=module', '-e', node, built, dataDir], {
     env: { PATH: path },
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,11 +1,17 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
-import { addressOf, describeAddress, parseRedisUrl } from '../../src/redis/address.ts'
-import { checkRedis, type RedisFinding } from '../../src/redis/checks.ts'
-import { closeRedis, connectionEpoch, connectRedis, type RedisClient, recycle } from '../../src/redis/connection.ts'
+import { addressOf, describeAddress, parseRedisUrl } from '../../src/redis/connect/address.ts'
+import {
+  closeRedis,
+  connectionEpoch,
+  connectRedis,
+  type RedisClient,
+  recycle,
+} from '../../src/redis/connect/connection.ts'
+import { checkRedis, type RedisFinding } from '../../src/redis/inspect/checks.ts'
 import { isRedisAway } from '../../src/redis/redis-errors.ts'
-import { readSettings } from '../../src/settings.ts'
+import { readSettings } from '../../src/settings/settings.ts'
 import { startApiOn } from '../support/api.ts'
 import { type SentinelTrio, startSentinelTrio } from '../support/redis-sentinel.ts'
 import { until } from '../support/until.ts'

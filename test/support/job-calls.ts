@@ -1,6 +1,6 @@
 /** The calls that tests of the API make again and again. */
 import type { Lease } from '../../src/contract/worker-protocol.ts'
-import { sortWaiting } from '../../src/jobs/lanes.ts'
+import { sortWaiting } from '../../src/jobs/bullmq/lanes.ts'
 import type { TestApi, TestWorker } from './api.ts'
 import { until } from './until.ts'
 

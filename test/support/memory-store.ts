@@ -1,6 +1,6 @@
 /** Payloads in memory: for tests that need a store and nothing of its files. Passes the same contract. */
 import { Readable } from 'node:stream'
-import { Meter } from '../../src/payloads/meter.ts'
+import { Meter } from '../../src/payloads/checked-stream.ts'
 import { assertPayloadKey, type PayloadStore, type StoredPayload } from '../../src/payloads/payload-store.ts'
 
 export class MemoryStore implements PayloadStore {

@@ -2,11 +2,12 @@
  * A pool in memory, a second a step: jobs come, workers boot, claim, finish and are interrupted; `decide` sees it as the
  * autoscaler would, with the same measurements. Random, and the same each time.
  */
-import { decide } from '../../src/fleet/decide.ts'
-import { PoolMeasures } from '../../src/fleet/pool-measures.ts'
+
+import { PoolMeasures } from '../../src/fleet/measure/pool-measures.ts'
 import type { Instance } from '../../src/fleet/providers/provider.ts'
-import type { Decision, InstanceView, PoolSnapshot } from '../../src/fleet/snapshot.ts'
-import type { PoolSettings } from '../../src/settings.ts'
+import { decide } from '../../src/fleet/scaling/decide.ts'
+import type { Decision, InstanceView, PoolSnapshot } from '../../src/fleet/scaling/snapshot.ts'
+import type { PoolSettings } from '../../src/settings/settings.ts'
 import { settings, t0 } from './snapshots.ts'
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }

@@ -1,6 +1,6 @@
 /** Snapshots of pools and instances for tests of decisions: say only what matters, the rest is ordinary. */
-import type { InstanceView, PoolLoad, PoolSnapshot } from '../../src/fleet/snapshot.ts'
-import type { PoolSettings } from '../../src/settings.ts'
+import type { InstanceView, PoolLoad, PoolSnapshot } from '../../src/fleet/scaling/snapshot.ts'
+import type { PoolSettings } from '../../src/settings/settings.ts'
 
 export const t0 = 1_800_000_000_000
 

@@ -2,7 +2,7 @@
 import t from 'tap'
 import { workerEnvironment } from '../../src/fleet/providers/worker-environment.ts'
 import { childEnvironment } from '../../src/settings/child-environment.ts'
-import { readSettings, secretVariables } from '../../src/settings.ts'
+import { readSettings, secretVariables } from '../../src/settings/settings.ts'
 import { startWorker } from '../support/agent.ts'
 
 const foreignSecrets = ['AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'REDISCLI_AUTH', 'NPM_TOKEN', 'NODE_AUTH_TOKEN']

@@ -5,8 +5,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { isOwnerGone, ownerName } from '../../src/process-owner.ts'
-import { removeLeftovers } from '../../src/worker/remove-leftovers.ts'
+import { isOwnerGone, ownerName } from '../../src/marked-processes.ts'
+import { removeLeftovers } from '../../src/worker/agent/remove-leftovers.ts'
 import { FakeNode } from '../support/fake-node.ts'
 import { isAlive } from '../support/is-alive.ts'
 import { until } from '../support/until.ts'
@@ -149,7 +149,7 @@ t.test('a worker that is told to go while it looks at its handlers removes them'
 
 t.test('a process that exits removes its handlers, wherever it is', async t => {
   const folder = t.testdir({})
-  const file = new URL('../../dist/worker/load-bundle.js', import.meta.url).href
+  const file = new URL('../../dist/worker/slots/load-bundle.js', import.meta.url).href
   const script = `import { readdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { writeBundle } from '${file}'

@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { buffer } from 'node:stream/consumers'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { NodeClient } from '../../src/worker/node-client.ts'
+import { NodeClient } from '../../src/worker/node/node-client.ts'
 
 async function clientOf(t: Test, answer: (response: ServerResponse) => void): Promise<NodeClient> {
   const server = createServer((_request, response) => answer(response)).listen(0, '127.0.0.1')

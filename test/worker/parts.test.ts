@@ -1,16 +1,14 @@
 /** The parts of the worker that need no process and no clock. */
 import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
-import { type AppetiteSnapshot, appetite } from '../../src/worker/appetite.ts'
-import { Attempt } from '../../src/worker/attempt.ts'
-import { Backoff } from '../../src/worker/backoff.ts'
-import { completionText } from '../../src/worker/completion-text.ts'
-import { describeDeath } from '../../src/worker/describe-death.ts'
-import { DurationEstimate } from '../../src/worker/duration-estimate.ts'
-import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/frames.ts'
-import { HeldLeases } from '../../src/worker/held-leases.ts'
-import { JobBuffer } from '../../src/worker/job-buffer.ts'
-import { toLogLines } from '../../src/worker/log-lines.ts'
+import { Backoff } from '../../src/retry.ts'
+import { Attempt } from '../../src/worker/agent/attempt.ts'
+import { HeldLeases } from '../../src/worker/agent/held-leases.ts'
+import { completionText } from '../../src/worker/agent/reporter.ts'
+import { toLogLines } from '../../src/worker/child/log-lines.ts'
+import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/slots/frames.ts'
+import { type AppetiteSnapshot, appetite, DurationEstimate, JobBuffer } from '../../src/worker/slots/prefetch-buffer.ts'
+import { describeDeath } from '../../src/worker/slots/slot-process.ts'
 
 const lease = (workId: string, more: Partial<Lease> = {}): Lease => ({
   workId,

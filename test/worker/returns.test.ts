@@ -1,9 +1,9 @@
 /** What goes back to its queue, and when: a checkpoint that is on its way goes ahead. */
 import { pino } from 'pino'
 import t from 'tap'
-import { Attempt } from '../../src/worker/attempt.ts'
-import type { NodeClient } from '../../src/worker/node-client.ts'
-import { Returns } from '../../src/worker/returns.ts'
+import { Attempt } from '../../src/worker/agent/attempt.ts'
+import { Returns } from '../../src/worker/agent/returns.ts'
+import type { NodeClient } from '../../src/worker/node/node-client.ts'
 
 function setUp() {
   const sent: string[] = []

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { isStopped } from '../../src/stopped-process.ts'
+import { isStopped } from '../../src/process-identity.ts'
 import { isAlive } from '../support/is-alive.ts'
 import { startNodeProcess } from '../support/node-process.ts'
 import { until } from '../support/until.ts'

@@ -3,11 +3,10 @@
  * the queue that it is about. What operators do goes to the log and to the audit log before the reply leaves.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { anyone, type Caller, mayUseQueue } from '../../access/roles.ts'
-import { type QueueOf, type RouteRule, ruleOf } from '../../access/route-roles.ts'
+import { anyone, type Caller, mayUseQueue, type QueueOf, type RouteRule, ruleOf } from '../../access/roles.ts'
 import { Problem } from '../../errors.ts'
 import { queueOfWorkId } from '../../jobs/work-id.ts'
-import { isLoopback } from '../../settings/faults-of-access.ts'
+import { isLoopback } from '../../settings/validate.ts'
 import type { Api } from '../api.ts'
 import { problems } from '../schemas.ts'
 
@@ -37,7 +36,7 @@ export function addAccess(app: FastifyInstance, api: Api): void {
     const rules = [method].flat().map(one => ruleOf(one, url))
     const [rule] = rules
     // Closed by default: what nobody thought of is not served.
-    if (rule === undefined) throw new Error(`${method} ${url} has no entry in src/access/route-roles.ts`)
+    if (rule === undefined) throw new Error(`${method} ${url} has no entry in src/access/roles.ts`)
     if ('open' in rule) return
     route.config = { ...route.config, rule }
     const responses = (route.schema?.response ?? {}) as Record<number, unknown>

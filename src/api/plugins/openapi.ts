@@ -2,7 +2,7 @@
 import swagger from '@fastify/swagger'
 import type { FastifyInstance } from 'fastify'
 import { version } from '../../version.ts'
-import { documentOperations } from '../operation-docs.ts'
+import { documentOperations } from '../docs/operation-docs.ts'
 import { enqueueRequestBody } from '../routes/enqueue.ts'
 import { ProblemBody } from '../schemas.ts'
 

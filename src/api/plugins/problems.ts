@@ -2,9 +2,9 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
-import type { Refusals } from '../../refusals.ts'
-import { lingerAfter } from '../linger.ts'
-import type { LoginGuard } from '../login-guard.ts'
+import type { Refusals } from '../../refusal-counts.ts'
+import { lingerAfter } from '../client-connection.ts'
+import type { LoginGuard } from './login-guard.ts'
 
 interface ValidationFault {
   readonly keyword: string

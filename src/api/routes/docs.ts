@@ -1,11 +1,13 @@
 /** /docs: the page of the API, its document, and our own documents as pages. Nothing here is of this node alone. */
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { Type } from 'typebox'
 import { stringify } from 'yaml'
 import { Problem } from '../../errors.ts'
+import { version } from '../../version.ts'
 import type { App } from '../api.ts'
-import { Asset } from '../asset.ts'
-import { apiPage, apiScript, documentPage, errorsHtml } from '../docs-page.ts'
+import { Asset } from '../docs/asset.ts'
+import { apiPage, apiScript, documentPage, errorsHtml } from '../docs/docs-page.ts'
 
 const hidden = { schema: { hide: true } as object }
 
@@ -39,4 +41,39 @@ export function addDocs(app: App): void {
     documents.set(name, asset)
     return (await asset.send(request as never, reply as never)) as never
   })
+}
+
+/** GET /: where everything is. A browser goes on to the documentation. */
+const links = {
+  docs: '/docs',
+  openapi: '/docs/openapi.json',
+  types: '/types',
+  status: '/status',
+  health: '/health/ready',
+} as const
+
+export function addEntrance(app: App): void {
+  app.get(
+    '/',
+    {
+      schema: {
+        operationId: 'entrance',
+        summary: 'Where everything is',
+        description: 'A browser is sent on to /docs.',
+        tags: ['node'],
+        response: {
+          200: Type.Object({
+            name: Type.String(),
+            version: Type.String(),
+            links: Type.Record(Type.String(), Type.String()),
+          }),
+        },
+      },
+    },
+    async ({ headers }, reply) => {
+      void reply.header('vary', 'Accept')
+      if (/\btext\/html\b/i.test(headers.accept ?? '')) return await reply.redirect(links.docs, 302)
+      return { name: 'muster', version, links }
+    },
+  )
 }

@@ -2,9 +2,9 @@
 import { Type } from 'typebox'
 import type { Caller } from '../../access/roles.ts'
 import { Problem } from '../../errors.ts'
-import { jobStates, readData, readLogs, readResult, viewJob } from '../../jobs/inspect.ts'
+import { jobStates, readData, readLogs, readResult, viewJob } from '../../jobs/admin/inspect.ts'
 import type { Api, App } from '../api.ts'
-import { renderPayload, sendValue, unwrapValues } from '../render-value.ts'
+import { renderPayload, sendValue, unwrapValues } from '../bodies/render-value.ts'
 import { JobSchema, problems, WorkIdParams } from '../schemas.ts'
 import { whyWaiting } from '../why-waiting.ts'
 

@@ -1,9 +1,8 @@
 /** /keys: API keys, made and taken away. A secret is shown once, when it is made. */
 import { Type } from 'typebox'
-import { keyNamePattern } from '../../access/api-key.ts'
-import type { KeyView } from '../../access/key-record.ts'
+import { type KeyView, keyNamePattern } from '../../access/api-key.ts'
 import { roles } from '../../access/roles.ts'
-import { workersKeyId } from '../../access/signing-secrets.ts'
+import { workersKeyId } from '../../access/worker-token.ts'
 import { Problem } from '../../errors.ts'
 import type { Api, App } from '../api.ts'
 import { problems } from '../schemas.ts'

@@ -13,16 +13,16 @@ import {
   ReturnRequest,
 } from '../../contract/worker-protocol.ts'
 import { Problem } from '../../errors.ts'
-import { type Outcome, typeUnsupported } from '../../jobs/completions.ts'
+import { Fence, refuse } from '../../fleet/workers/cordon.ts'
 import { resultKey, type StoredContent } from '../../jobs/job-data.ts'
-import type { LostLease } from '../../jobs/leases.ts'
+import { type Outcome, typeUnsupported } from '../../jobs/run/completions.ts'
+import type { LostLease } from '../../jobs/run/leases.ts'
 import type { Api, App } from '../api.ts'
-import { signalOf } from '../client-signal.ts'
-import { Fence, refuse } from '../fence.ts'
-import { printExact } from '../json-text.ts'
-import { unwrapValues } from '../render-value.ts'
+import { printExact } from '../bodies/json-text.ts'
+import { unwrapValues } from '../bodies/render-value.ts'
+import { signalOf } from '../client-connection.ts'
+import { requireInstance, requireIntroducer, requireWorker } from '../plugins/worker-authorization.ts'
 import { problems } from '../schemas.ts'
-import { requireInstance, requireIntroducer, requireWorker } from '../worker-door.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
 
 /** JSON is parsed in the event loop, in one piece: a batch of completions with small values. Large values are uploaded. */

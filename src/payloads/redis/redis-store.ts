@@ -7,15 +7,25 @@
  *   deleted or replaced: the pointer goes, the chunks stay for a while for those who read them
  */
 import { Readable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
 import { nanoid } from 'nanoid'
 import { Problem } from '../../errors.ts'
-import type { RedisClient } from '../../redis/connection.ts'
-import type { DurableWrites } from '../../redis/durable-writes.ts'
-import { Meter } from '../meter.ts'
+import type { RedisClient } from '../../redis/connect/connection.ts'
+import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
+import type { DurableWrites } from '../../redis/writes/durable-writes.ts'
+import { Meter } from '../checked-stream.ts'
 import { assertPayloadKey, type PayloadStore, type StoredPayload } from '../payload-store.ts'
-import { type BlobPointer, type BlobShard, blobShardOf, blobShards, parsePointer, printPointer } from './blob-keys.ts'
-import { forget, keepUpload, publish } from './blob-scripts.ts'
-import { patiently } from './patiently.ts'
+import {
+  type BlobPointer,
+  type BlobShard,
+  blobShardOf,
+  blobShards,
+  forget,
+  keepUpload,
+  parsePointer,
+  printPointer,
+  publish,
+} from './blob-scripts.ts'
 
 export interface RedisStoreOptions {
   /** For the bytes: a connection of its own, so that no claim waits behind a chunk. */
@@ -168,3 +178,31 @@ async function* cut(content: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> 
   }
   if (bytes > 0) yield Buffer.concat(collected, bytes)
 }
+
+/** Repeats what Redis was away for: a failover is over in seconds, and a payload that is half sent cannot be sent again. */
+const patienceMs = 10_000
+const backoffMs = (tries: number): number => (0.5 + Math.random()) * Math.min(50 * 2 ** tries, 800)
+
+/**
+ * Each try is bounded by the time limit of its connection.
+ * @param action may happen several times
+ * @throws Problem redis_unavailable when Redis stays away, overloaded when it is full; whatever else the action throws
+ */
+export async function patiently<T>(action: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + patienceMs
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await action()
+    } catch (error) {
+      if (isRedisFull(error))
+        throw new Problem('overloaded', 'Redis has no room for the payload.', { cause: error, retryAfterMs: 10_000 })
+      if (!isRedisAway(error)) throw error
+      const pauseMs = backoffMs(tries)
+      if (performance.now() + pauseMs > deadline) throw away(error)
+      await delay(pauseMs)
+    }
+  }
+}
+
+const away = (cause: unknown): Problem =>
+  new Problem('redis_unavailable', cause instanceof NotDurableError ? cause.message : undefined, { cause })

@@ -3,7 +3,7 @@
  * has written; a read that has begun goes on after a delete. How it is encrypted is up to the bucket.
  */
 import { Readable } from 'node:stream'
-import { Meter } from '../meter.ts'
+import { Meter } from '../checked-stream.ts'
 import { assertPayloadKey, type PayloadStore, type StoredPayload } from '../payload-store.ts'
 import { resumableStream } from './resumable-stream.ts'
 import { codeOf, type S3Calls, statusOf, unavailable } from './s3-calls.ts'

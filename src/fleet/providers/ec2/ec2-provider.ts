@@ -6,14 +6,13 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Instance, LaunchRequest, Market, Provider } from '../provider.ts'
-import { CapacityMemory } from './capacity-memory.ts'
-import { readConsole } from './console-output.ts'
+import { codeOf } from './aws-errors.ts'
 import type { AwsAccess, Ec2Api } from './ec2-api.ts'
 import { InstanceList } from './instance-list.ts'
 import type { LaunchTemplate } from './launch-template.ts'
 import { Launcher, type Placement } from './launcher.ts'
 import { Prices } from './prices.ts'
-import { terminateInstances } from './terminator.ts'
+import { CapacityMemory } from './unavailable-offerings.ts'
 import { sweepVolumes } from './volume-sweep.ts'
 
 export interface Ec2ProviderOptions {
@@ -128,5 +127,74 @@ export class Ec2Provider implements Provider {
   #priced(instance: Instance): Instance {
     const hourlyUsd = this.#prices.of(instance)
     return hourlyUsd === undefined ? instance : { ...instance, hourlyUsd }
+  }
+}
+
+/** Ends instances, in batches. EC2 refuses a whole batch for one id that it does not know: then the halves are tried. */
+const batchSize = 100
+const unknownIdCodes = new Set(['InvalidInstanceID.NotFound', 'InvalidInstanceID.Malformed'])
+
+/**
+ * @param options.skipShutdown does not wait for the operating system to shut down
+ * @returns the ids that EC2 ends now; the others are unknown to it
+ * @throws the last error, after all batches were tried
+ */
+export async function terminateInstances(
+  api: Ec2Api,
+  ids: readonly string[],
+  { skipShutdown }: { readonly skipShutdown: boolean },
+): Promise<string[]> {
+  const ended: string[] = []
+  let failure: { readonly error: unknown } | undefined
+  for (let from = 0; from < ids.length; from += batchSize) {
+    try {
+      ended.push(...(await terminateBatch(api, ids.slice(from, from + batchSize), skipShutdown)))
+    } catch (error) {
+      failure = { error }
+    }
+  }
+  if (failure !== undefined) throw failure.error
+  return ended
+}
+
+async function terminateBatch(api: Ec2Api, ids: readonly string[], skipShutdown: boolean): Promise<string[]> {
+  const input = { InstanceIds: [...ids], ...(skipShutdown && { SkipOsShutdown: true }) }
+  try {
+    await api.retried((client, options) => client.terminateInstances(input, options))
+    return [...ids]
+  } catch (error) {
+    if (!unknownIdCodes.has(codeOf(error))) throw error
+    if (ids.length === 1) return []
+    const middle = Math.ceil(ids.length / 2)
+    return [
+      ...(await terminateBatch(api, ids.slice(0, middle), skipShutdown)),
+      ...(await terminateBatch(api, ids.slice(middle), skipShutdown)),
+    ]
+  }
+}
+
+/** What an instance wrote to its console. */
+const tailBytes = 4096
+
+/** @returns the end of it, at most 4 kB; undefined when there is none, or EC2 has forgotten the instance */
+export async function readConsole(api: Ec2Api, instanceId: string): Promise<string | undefined> {
+  try {
+    // Only some types can show what was written just now; of the others EC2 keeps what they wrote while they booted.
+    return (await read(api, instanceId, true)) ?? (await read(api, instanceId, false))
+  } catch (error) {
+    if (codeOf(error).startsWith('InvalidInstanceID.')) return undefined
+    throw error
+  }
+}
+
+async function read(api: Ec2Api, instanceId: string, latest: boolean): Promise<string | undefined> {
+  const input = { InstanceId: instanceId, ...(latest && { Latest: true }) }
+  try {
+    const { Output } = await api.retried((client, options) => client.getConsoleOutput(input, options))
+    const bytes = Buffer.from(Output ?? '', 'base64')
+    return bytes.length === 0 ? undefined : bytes.subarray(-tailBytes).toString('utf8')
+  } catch (error) {
+    if (latest && codeOf(error) === 'UnsupportedOperation') return undefined
+    throw error
   }
 }

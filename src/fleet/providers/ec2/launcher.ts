@@ -13,22 +13,23 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Market } from '../provider.ts'
 import { classify, toFailure } from './aws-errors.ts'
-import { backoffMs, Deadline } from './backoff.ts'
-import type { CapacityMemory, Place } from './capacity-memory.ts'
 import type { Ec2Api } from './ec2-api.ts'
 import {
+  type Ask,
   failureAt,
+  fallback,
   fromCreateFleet,
   fromRunInstances,
   type LaunchReply,
   needsNoFleet,
+  planLaunch,
   toCreateFleet,
   toRunInstances,
 } from './launch-request.ts'
 import type { LaunchTemplate, ResolvedTemplate } from './launch-template.ts'
-import { type Ask, fallback, planLaunch } from './plan-launch.ts'
 import { clientToken, tagsFor } from './tags.ts'
-import { TokenBucket } from './token-bucket.ts'
+import { backoffMs, Deadline, TokenBucket } from './throttling.ts'
+import type { CapacityMemory, Place } from './unavailable-offerings.ts'
 
 /** What one queue's instances are. */
 export interface Placement {

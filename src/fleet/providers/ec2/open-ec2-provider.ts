@@ -1,9 +1,9 @@
 /** Opens the EC2 provider as the settings want it, and looks at once whether its launch template can be used. */
 import type { FastifyBaseLogger } from 'fastify'
 import { StartupError } from '../../../errors.ts'
-import type { Settings } from '../../../settings.ts'
-import { workerBundle } from '../../worker-bundle.ts'
+import type { Settings } from '../../../settings/settings.ts'
 import type { Provider } from '../provider.ts'
+import { workerBundle } from '../worker-bundle.ts'
 import { classify, codeOf } from './aws-errors.ts'
 import { openEc2Api } from './ec2-api.ts'
 import { Ec2Provider } from './ec2-provider.ts'

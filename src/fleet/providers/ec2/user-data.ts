@@ -5,7 +5,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { StartupError } from '../../../errors.ts'
-import { type Settings, variableName } from '../../../settings.ts'
+import { type Settings, variableName } from '../../../settings/settings.ts'
 
 export type UserDataSettings = Pick<
   Settings,

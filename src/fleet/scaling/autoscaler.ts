@@ -1,0 +1,253 @@
+/**
+ * The scaling loop: every tick reads the whole state, decides for each pool, and applies. Level-triggered: a lost event,
+ * a crash or a failed call costs one tick. One node acts at a time, under a lease.
+ *
+ * Duties, in order: hold the lease; read one snapshot a pool; decide; journal; publish the latest decision; carry out.
+ * Pools are scaled side by side: a launch that takes long in one of them does not hold up the others' tick.
+ */
+import type { FastifyBaseLogger } from 'fastify'
+import type { PoolSettings } from '../../settings/settings.ts'
+import { type FleetQueues, launchableTypes, onlyUseful } from '../fleet-queues.ts'
+import type { Journal } from '../journal/journal.ts'
+import { type LatestDecisions, ReasonNews } from '../journal/latest-decisions.ts'
+import { tellBoots } from '../measure/boot-log.ts'
+import { PoolMeasures } from '../measure/pool-measures.ts'
+import { readEvidence } from '../providers/end-notifications.ts'
+import type { Instance, Provider } from '../providers/provider.ts'
+import { providerTimeoutMs, redisTimeoutMs, within } from '../within.ts'
+import type { Contact } from '../workers/observation-window.ts'
+import type { WorkerRecord, WorkerRegistry } from '../workers/registry.ts'
+import { decide } from './decide.ts'
+import { Executor, endIdleHere } from './executor.ts'
+import { Loop } from './fleet-loop.ts'
+import type { LaunchTicket, LaunchTickets } from './launch-tickets.ts'
+import type { LeaderLease } from './leader-lease.ts'
+import { viewInstances, withUnlisted } from './read-snapshot.ts'
+import type { PoolSnapshot } from './snapshot.ts'
+
+export interface AutoscalerOptions {
+  readonly pools: Readonly<Record<string, PoolSettings>>
+  readonly intervalMs: number
+  /** A worker that was not heard of for this long is lost. */
+  readonly silentAfterMs: number
+  readonly provider: Provider
+  /** Types of the handlers that launched workers get; left out: not known. */
+  readonly ownTypes?: () => readonly string[]
+  readonly registry: WorkerRegistry
+  readonly queues: FleetQueues
+  readonly lease: Pick<LeaderLease, 'hold'>
+  readonly contact: Contact
+  readonly tickets: LaunchTickets
+  readonly journal: Journal
+  readonly latest: LatestDecisions
+  readonly log: FastifyBaseLogger
+  readonly clock?: () => number
+}
+
+export interface TickCounts {
+  readonly decisions: number
+  readonly actions: number
+}
+
+/** What all pools of a tick share. Tickets are read first and workers last: see LaunchTickets, and below. */
+interface Reading {
+  readonly epoch: number
+  readonly tickets: ReadonlyMap<string, LaunchTicket>
+  readonly instances: readonly Instance[]
+  readonly workers: readonly WorkerRecord[]
+}
+
+/** In one entry; more come up at once in a large fleet only. */
+const journaledBoots = 50
+
+export class Autoscaler {
+  readonly #options: AutoscalerOptions
+  readonly #clock: () => number
+  readonly #loop: Loop<TickCounts>
+  readonly #executor: Executor
+  readonly #measures = new Map<string, PoolMeasures>()
+  readonly #news = new ReasonNews()
+  #epoch: number | undefined
+
+  constructor(options: AutoscalerOptions) {
+    this.#options = options
+    this.#clock = options.clock ?? Date.now
+    const { intervalMs, log, provider, registry, tickets } = options
+    this.#loop = new Loop({ name: 'autoscaler', intervalMs, log, run: () => this.#run() })
+    this.#executor = new Executor({ provider, registry, tickets, log, clock: this.#clock })
+  }
+
+  /** Begins to tick. Calling twice is safe. */
+  start(): void {
+    this.#loop.start()
+  }
+
+  /** Ticks soon: something happened. */
+  wake(): void {
+    this.#loop.wake()
+  }
+
+  /**
+   * One tick, or the one under way. Another node holds the lease: nothing is launched.
+   * @throws when Redis or the provider does not answer; what was not done is done by the next tick
+   */
+  runOnce(): Promise<TickCounts> {
+    return this.#loop.runOnce()
+  }
+
+  /** Returns when no tick is under way and none will come. Calling twice is safe. */
+  stop(): Promise<void> {
+    return this.#loop.stop()
+  }
+
+  /** Somebody tells the instance to end by hand: that is no failed launch. */
+  expectEnd(queue: string, instanceId: string): void {
+    this.#measuresOf(queue).history.ending(instanceId)
+  }
+
+  async #run(): Promise<TickCounts> {
+    const epoch = await this.#hold()
+    if (epoch === undefined) return { decisions: 0, actions: await endIdleHere(this.#options, this.#clock()) }
+    const { provider, registry, pools } = this.#options
+    const tickets = await this.#readTickets()
+    // Read before the workers: an instance that registers in between must not look like a stranger's.
+    const instances = await within(providerTimeoutMs, 'The provider (list)', provider.list())
+    const workers = await within(redisTimeoutMs, 'Redis (workers)', registry.all())
+    const reading = { epoch, tickets, instances, workers }
+    const strays = await this.#endStrays(reading)
+    const outcomes = await Promise.allSettled(
+      Object.entries(pools).map(([queue, settings]) => this.#scale(queue, settings, reading)),
+    )
+    let actions = strays
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') throw outcome.reason
+      actions += outcome.value
+    }
+    return { decisions: outcomes.length, actions }
+  }
+
+  async #hold(): Promise<number | undefined> {
+    const { lease, contact } = this.#options
+    try {
+      const epoch = await lease.hold()
+      contact.heard(this.#clock())
+      if (epoch !== this.#epoch) this.#takeOver(epoch)
+      return epoch
+    } catch (error) {
+      contact.broken()
+      throw error
+    }
+  }
+
+  /** What was remembered as the last holder is stale by now. */
+  #takeOver(epoch: number | undefined): void {
+    if (epoch !== undefined) this.#options.log.info({ epoch }, 'this node scales the fleet')
+    this.#epoch = epoch
+    this.#news.clear()
+    for (const measures of this.#measures.values()) measures.takeOver()
+  }
+
+  async #readTickets(): Promise<Map<string, LaunchTicket>> {
+    const { pools, tickets } = this.#options
+    const read = Object.keys(pools).map(async queue => [queue, await tickets.current(queue)] as const)
+    return new Map(await within(redisTimeoutMs, 'Redis (launch tickets)', Promise.all(read)))
+  }
+
+  /** Instances of a queue that is not declared any more: nobody would ever scale them in. */
+  async #endStrays({ instances, epoch }: Reading): Promise<number> {
+    const { pools, provider, journal, log } = this.#options
+    const strays = instances.filter(({ pool, state }) => state === 'running' && !Object.hasOwn(pools, pool))
+    for (const { id, pool } of strays) {
+      const action = { kind: 'terminate', instanceId: id, force: false, reason: 'unknown-pool' } as const
+      const sentence = `No queue "${pool}" is declared; terminates ${id}.`
+      const entry = { queue: pool, at: this.#clock(), epoch, wanted: 0, reason: action.reason, sentence }
+      await within(redisTimeoutMs, 'Redis (journal)', journal.write({ ...entry, actions: [action] }))
+      log.info({ queue: pool, ...action }, sentence)
+      await within(providerTimeoutMs, 'The provider (terminate)', provider.terminate([id]))
+    }
+    return strays.length
+  }
+
+  async #scale(queue: string, settings: PoolSettings, reading: Reading): Promise<number> {
+    const { latest, journal, provider, log } = this.#options
+    const { epoch, workers } = reading
+    const ticket = reading.tickets.get(queue) as LaunchTicket
+    const now = this.#clock()
+    const inputs = await this.#read(queue, settings, reading, ticket, now)
+    const decision = decide(inputs, now)
+    // Before the decision: it came before it, and whoever looks for the newest finds what was decided.
+    await this.#tellBoots(queue, reading, decision.wanted, now)
+    if (this.#news.observe(queue, decision, now)) {
+      const evidence = await readEvidence(provider, decision.actions, log)
+      const named = decision.actions.some(({ kind }) => kind === 'launch') ? { decisionId: ticket.id } : {}
+      const entry = { queue, at: now, epoch, ...decision, ...named, ...evidence, inputs }
+      await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
+      log.info({ queue, wanted: decision.wanted, reason: decision.reason }, decision.sentence)
+    }
+    const { history, bootLog } = this.#measuresOf(queue)
+    const boot = bootLog.medians
+    const decided = { at: now, epoch, decision, inputs, ...(boot !== undefined && { boot }) }
+    await within(redisTimeoutMs, 'Redis (latest decision)', latest.write(queue, decided))
+    const occasion = { queue, slots: settings.slots, ticket, workers, history }
+    await this.#executor.carryOut(decision.actions, occasion, async () => (await this.#hold()) === epoch)
+    return decision.actions.length
+  }
+
+  /** Journals which instances came up since the last tick. */
+  async #tellBoots(queue: string, reading: Reading, wanted: number, now: number): Promise<void> {
+    const { journal, log } = this.#options
+    const ours = reading.instances.filter(({ pool }) => pool === queue)
+    const news = this.#measuresOf(queue).bootLog.observe(ours, reading.workers)
+    if (news.length === 0) return
+    const sentence = tellBoots(news)
+    log.info({ queue }, sentence)
+    const actions = news.slice(0, journaledBoots)
+    const entry = { queue, at: now, epoch: reading.epoch, wanted, reason: 'booted' as const, sentence, actions }
+    await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
+  }
+
+  async #read(
+    queue: string,
+    settings: PoolSettings,
+    reading: Reading,
+    ticket: LaunchTicket,
+    now: number,
+  ): Promise<PoolSnapshot> {
+    const { queues, silentAfterMs, contact, provider } = this.#options
+    const types = await this.#launchableTypes(queue, reading, now)
+    const all = await within(redisTimeoutMs, 'Redis (load)', queues.load(queue, settings.targetWaitMs, types))
+    // Read after the workers: whoever was seen to drain then takes no lease that this would miss.
+    const leases = await within(redisTimeoutMs, 'Redis (leases)', queues.leasesByWorker(queue))
+    const isShown = provider.endsWithNode || this.#executor.launchedLast(queue, ticket)
+    const instances = isShown ? reading.instances : withUnlisted(reading.instances, ticket, now)
+    const seen = viewInstances(queue, instances, reading.workers, leases, now - silentAfterMs)
+    const { load, views } = onlyUseful(all, seen, reading.workers)
+    const ours = instances.filter(({ pool }) => pool === queue)
+    const measured = this.#measuresOf(queue).observe(load, ours, views, now)
+    return { queue, settings, ...measured, instances: views, silentAfterMs, hearingSince: contact.since(now) }
+  }
+
+  /** Undefined, so that all counts, when nobody knows what those run that would be launched. */
+  async #launchableTypes(queue: string, { instances, workers }: Reading, now: number): Promise<string[] | undefined> {
+    const { registry, ownTypes, silentAfterMs } = this.#options
+    const ids = new Set(instances.filter(({ pool }) => pool === queue).map(({ id }) => id))
+    const launched = workers.filter(
+      ({ instanceId, state, lastSeenAt }) =>
+        instanceId !== undefined && ids.has(instanceId) && state !== 'stopped' && lastSeenAt >= now - silentAfterMs,
+    )
+    const remembered = await within(redisTimeoutMs, 'Redis (types)', registry.launchedTypes(queue))
+    const declared = launchableTypes([], launched, remembered)
+    if (launched.length > 0 && declared.join() !== [...remembered].join())
+      await within(redisTimeoutMs, 'Redis (types)', registry.rememberLaunchedTypes(queue, declared))
+    const types = launchableTypes(ownTypes?.() ?? [], launched, remembered)
+    return types.length === 0 ? undefined : types
+  }
+
+  #measuresOf(queue: string): PoolMeasures {
+    const known = this.#measures.get(queue)
+    if (known !== undefined) return known
+    const created = new PoolMeasures()
+    this.#measures.set(queue, created)
+    return created
+  }
+}

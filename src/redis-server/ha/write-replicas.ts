@@ -1,0 +1,130 @@
+/** Writes the configuration of every host, and what a node needs to find them. May be run again: it updates. */
+import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { StartupError } from '../../errors.ts'
+import { redisConf, redisUsers, sentinelConf, sentinelStateOf, sentinelUsers } from './config-files.ts'
+import { type Copies, type Copy, copyFiles, defaultDataDir, type Host } from './replicas.ts'
+import { makeSecrets, readSecrets, type Secrets, writeSecrets } from './secrets.ts'
+
+export interface WriteOptions {
+  readonly copies: Copies
+  /** Name of the host that is primary at the very first start. */
+  readonly primary: string
+  readonly out: string
+  /** Unset: those in `out`, which are made when there are none. */
+  readonly secretsFile?: string
+  /** Name of the one host to write for (default: all). */
+  readonly only?: string
+}
+
+/** @returns lines to print: what was written and kept, and what to do on each host
+ * @throws StartupError when a host is not known, the secrets cannot be read, or the folder cannot be written */
+export async function writeCopies(options: WriteOptions): Promise<string[]> {
+  const { copies, only } = options
+  const out = resolve(options.out)
+  const find = (name: string, option: string): Host => {
+    const host = copies.hosts.find(other => other.name === name)
+    if (host !== undefined) return host
+    throw new StartupError(
+      `${option} ${name} is none of the hosts (${copies.hosts.map(other => other.name).join(', ')}).`,
+    )
+  }
+  const primary = find(options.primary, '--primary')
+  const chosen = only === undefined ? copies.hosts : [find(only, '--only')]
+  const secretsFile = options.secretsFile ?? join(out, 'secrets.json')
+  const lines: string[] = []
+  try {
+    await makeFolder(out)
+    const secrets = await haveSecrets(secretsFile, options.secretsFile !== undefined, lines)
+    for (const host of chosen) {
+      await writeHost(join(out, host.name), copies, host, primary, secrets)
+      lines.push(`Wrote ${join(out, host.name)} for host ${host.name} (${host.address}).`)
+      const kept = await keptState(join(out, host.name), copies)
+      if (kept !== undefined) lines.push(kept)
+    }
+    await put(join(out, 'ca.crt'), secrets.caCertificate)
+    await put(join(out, 'node.env'), nodeEnvironment(copies, secrets, join(out, 'ca.crt')))
+  } catch (error) {
+    if (error instanceof StartupError) throw error
+    throw new StartupError(`${out} cannot be written: ${(error as Error).message}`, { cause: error })
+  }
+  return [...lines, '', ...whatToDo(out, copies, chosen, secretsFile)]
+}
+
+/** How a node finds the copies, as environment. */
+export function nodeEnvironment(copies: Copies, secrets: Secrets, authorityFile: string): string {
+  const scheme = copies.tls ? 'rediss+sentinel' : 'redis+sentinel'
+  const sentinels = copies.hosts.map(({ address }) => `${address}:${copies.sentinelPort}`).join(',')
+  return [
+    `MUSTER_REDIS_URL=${scheme}://muster:${secrets.passwords.muster}@${sentinels}/${copies.name}`,
+    ...(copies.tls ? [`MUSTER_REDIS_CA_FILE=${authorityFile}`, 'MUSTER_REDIS_TLS_NAME=muster-redis'] : []),
+    '',
+  ].join('\n')
+}
+
+async function haveSecrets(file: string, isGiven: boolean, lines: string[]): Promise<Secrets> {
+  if (isGiven) return await readSecrets(file)
+  const found = await readFile(file).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return false
+      throw error
+    },
+  )
+  if (found) return await readSecrets(file)
+  const secrets = await makeSecrets([], Date.now())
+  await writeSecrets(file, secrets)
+  lines.push(`Made secrets: ${file}. Keep it: every host must be written with the same.`)
+  return secrets
+}
+
+async function writeHost(folder: string, copies: Copies, host: Host, primary: Host, secrets: Secrets): Promise<void> {
+  const files = copyFiles(folder)
+  const copy: Copy = { version: 1, ...copies, host: host.name, password: secrets.passwords.operator }
+  await makeFolder(folder)
+  await put(files.users, redisUsers(secrets.passwords))
+  await put(files.sentinelUsers, sentinelUsers(secrets.passwords))
+  if (copies.tls) {
+    await makeFolder(join(folder, 'tls'))
+    await put(files.authority, secrets.caCertificate)
+    await put(files.certificate, secrets.serverCertificate)
+    await put(files.key, secrets.serverKey)
+  }
+  await put(files.redisConf, redisConf(copies, host, secrets))
+  await put(files.sentinelConf, sentinelConf(copies, host, primary, secrets))
+  await put(files.copy, `${JSON.stringify(copy, null, 2)}\n`)
+}
+
+/** What Sentinel has learnt lies beside its data; nothing here touches it. */
+async function keptState(folder: string, copies: Copies): Promise<string | undefined> {
+  const file = join(defaultDataDir(folder), 'sentinel.conf')
+  const state = sentinelStateOf(await readFile(file, 'utf8').catch(() => ''), copies.name)
+  if (state === undefined) return undefined
+  const name = copies.hosts.find(({ address }) => address === state.primary)?.name ?? state.primary
+  return `Kept what its Sentinel knows: the primary is ${name} (epoch ${state.configEpoch}).`
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await chmod(folder, 0o700)
+}
+
+/** Whole or not at all: a server may start at this moment. */
+async function put(file: string, text: string): Promise<void> {
+  const beside = `${file}.${process.pid}.new`
+  await writeFile(beside, text, { mode: 0o600 })
+  await rename(beside, file)
+}
+
+const whatToDo = (out: string, copies: Copies, chosen: readonly Host[], secretsFile: string): string[] => [
+  ...chosen.map(({ name, address }) => `On ${name} (${address}): muster redis run --dir ${join(out, name)}`),
+  ...(chosen.length > 1
+    ? [
+        '',
+        `Each host needs its own folder only: copy it there (to any place, owner and modes kept), not ${secretsFile}.`,
+      ]
+    : []),
+  `Nodes: the settings are in ${join(out, 'node.env')}${copies.tls ? `; they need ${join(out, 'ca.crt')} too` : ''}.`,
+  `Between the hosts, open TCP ${copies.port} and ${copies.sentinelPort}; to nodes as well, to nobody else.`,
+  `Then: muster redis status --dir ${join(out, chosen[0]?.name ?? '')}`,
+]

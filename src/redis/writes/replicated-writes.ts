@@ -1,0 +1,101 @@
+/**
+ * Writes that are acknowledged once a second server has them. They travel over connections of their own, two of them, so
+ * that a second group is on its way while the first one waits; and in a Redis Cluster one line for each hash tag, since a
+ * WAIT is answered by the server of the keys before it.
+ */
+
+import type { RedisTarget } from '../connect/address.ts'
+import { closeRedis, connectionEpoch, connectRedis, isCluster, type RedisClient } from '../connect/connection.ts'
+import type { RedisLog } from '../connect/supervise.ts'
+import { hashTagOf } from '../keys.ts'
+import type { Script, ScriptArgument } from '../script.ts'
+import { type Durability, type DurableWrites, LocalWrites } from './durable-writes.ts'
+import { switched, WriteLine } from './group-commit.ts'
+import { historyOf, isPrimary } from './replication-marker.ts'
+
+export interface ReplicatedWritesOptions {
+  /** The connection for commands, over which what is to be confirmed runs. */
+  readonly commands: RedisClient
+  /** Connections of the role `writes`; whoever made them closes them. */
+  readonly connections: readonly RedisClient[]
+}
+
+export class ReplicatedWrites implements DurableWrites {
+  readonly reaches = 'replicated'
+  readonly #options: ReplicatedWritesOptions
+  readonly #lines = new Map<string, WriteLine>()
+
+  constructor(options: ReplicatedWritesOptions) {
+    this.#options = options
+  }
+
+  async run<Reply>(
+    script: Script<Reply>,
+    keys: readonly string[],
+    args: readonly ScriptArgument[] = [],
+  ): Promise<Reply> {
+    const key = keys[0] as string
+    return (await this.#lineOf(key).push({ key, call: { script, keys, args } })) as Reply
+  }
+
+  /**
+   * The operation ran on one server if its connection is still the one that told its history before; and that server has
+   * been primary all the while if it still has that history when a mark behind the operation reaches a replica.
+   */
+  async confirm<T>(key: string, operation: () => Promise<T>): Promise<T> {
+    const { commands } = this.#options
+    const epoch = connectionEpoch(commands)
+    const history = await historyOf(commands, key)
+    const result = await operation()
+    if (connectionEpoch(commands) !== epoch || !isPrimary(history)) throw switched()
+    await this.#lineOf(key).push({ key, history })
+    return result
+  }
+
+  #lineOf(key: string): WriteLine {
+    const name = isCluster(this.#options.commands) ? hashTagOf(key) : ''
+    let line = this.#lines.get(name)
+    if (line === undefined) {
+      line = new WriteLine(this.#options.connections)
+      this.#lines.set(name, line)
+    }
+    return line
+  }
+}
+
+/** Opens the writes of a node, at the durability that it works with. */
+export interface OpenWrites {
+  readonly writes: DurableWrites
+  /** Ends the connections; what is on its way is refused. */
+  close(): Promise<void>
+}
+
+/** A second group is on its way while the first waits for a replica. */
+const connectionCount = 2
+
+/**
+ * @param commands the connection for commands, over which what is to be confirmed runs; it stays the caller's
+ * @throws StartupError when Redis does not let us in, or is not ready in time
+ */
+export async function openWrites(
+  durability: Durability,
+  target: RedisTarget,
+  commands: RedisClient,
+  log: RedisLog,
+): Promise<OpenWrites> {
+  if (durability === 'local') return { writes: new LocalWrites(commands), close: async () => undefined }
+  const connections: RedisClient[] = []
+  const close = async (): Promise<void> => void (await Promise.all(connections.map(closeRedis)))
+  try {
+    while (connections.length < connectionCount)
+      connections.push(await connectRedis({ ...target, role: 'writes', log }))
+  } catch (error) {
+    await close()
+    throw error
+  }
+  if (!isCluster(commands) && /^connected_slaves:0/m.test(await commands.info('replication')))
+    log.warn(
+      'no replica follows Redis now: nothing will be acknowledged until one does (MUSTER_DURABILITY is replicated)',
+    )
+  return { writes: new ReplicatedWrites({ commands, connections }), close }
+}

@@ -1,0 +1,117 @@
+/**
+ * One attempt at one job, from the claim until a node has its outcome.
+ *
+ *   buffered ──▶ sent to a slot ──▶ running ──▶ settled: to be reported, returned, or forgotten
+ *       ▲              │ recalled, or the slot died before it started
+ *       └──────────────┘
+ */
+import type { AttemptError, Lease, LeaseRef } from '../../contract/worker-protocol.ts'
+import { droppedNotice, maxLogLines } from '../child/log-lines.ts'
+
+/** Why an attempt is being ended from outside; what it still says is then ignored. */
+export type Verdict = 'timeout' | 'stopped' | 'returned' | 'interrupted'
+
+/** What an attempt left behind. */
+export type Outcome =
+  | { readonly durationMs: number; readonly value: { readonly kind: 'bytes' | 'json'; readonly bytes: Buffer } }
+  | { readonly durationMs: number; readonly error: AttemptError }
+
+/** A job fails whose slots ended this often while they received it, before they started it, or for what another job had left in them. */
+const mostFutileHandOvers = 3
+
+let lastId = 0
+
+export class Attempt {
+  /** Names it between agent and slot. */
+  readonly id = ++lastId
+  readonly lease: Lease
+  readonly ref: LeaseRef
+  /** performance.now() of the claim. */
+  readonly claimedAtMs: number
+  startedAtMs: number | undefined
+  verdict: Verdict | undefined
+  progress: { fraction: number; note?: string } | undefined
+  /** Settles when log lines that are on their way have arrived or come back; later lines must not overtake them. */
+  logsInFlight: Promise<void> | undefined
+  /** Settles when its newest checkpoint has been kept or given up; never rejects. */
+  checkpointing: Promise<void> | undefined
+  /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, whatever its lease says. */
+  hasSentCheckpoint = false
+  /** How often a slot of this worker ended that received, held or ran it, without a job that is known to have caused it. */
+  futileHandOvers = 0
+  /** A node did not accept its completion. */
+  isRefused = false
+  /** It has left its slot for good; only its outcome remains to be told. */
+  isOver = false
+  #lines: string[] | undefined
+  #lineCount = 0
+  #droppedCount = 0
+
+  constructor(lease: Lease, nowMs: number) {
+    this.lease = lease
+    this.ref = { workId: lease.workId, token: lease.token }
+    this.claimedAtMs = nowMs
+  }
+
+  /** Its slot ended, and no job is known to have caused it. @returns whether this was once too often, so that it counts as the cause */
+  countFutileHandOver(): boolean {
+    this.futileHandOvers += 1
+    return this.futileHandOvers >= mostFutileHandOvers
+  }
+
+  /** Adds to the log; `droppedCount` lines were dropped before they came here. */
+  addLog(lines: readonly string[], droppedCount = 0): void {
+    const room = Math.max(0, maxLogLines - this.#lineCount)
+    const kept = lines.length <= room ? lines : lines.slice(0, room)
+    if (kept.length > 0) {
+      this.#lines ??= []
+      this.#lines.push(...kept)
+      this.#lineCount += kept.length
+    }
+    this.#droppedCount += droppedCount + lines.length - kept.length
+  }
+
+  /** Something of it has to be streamed into the slot before it can start. */
+  get hasBlobs(): boolean {
+    return 'blob' in this.lease.payload || this.isCheckpointFetched
+  }
+
+  /** Its checkpoint does not stand in its lease, or not the newest. */
+  get isCheckpointFetched(): boolean {
+    const { checkpoint } = this.lease
+    return this.hasSentCheckpoint || (checkpoint !== undefined && 'blob' in checkpoint)
+  }
+
+  get hasLogs(): boolean {
+    return this.#lines !== undefined
+  }
+
+  /** Takes log lines that were not sent yet: at least one, then up to about `maxBytes`. */
+  takeLogs(maxBytes: number): string[] {
+    const lines = this.#lines ?? []
+    let count = 0
+    for (let bytes = 0; count < lines.length && (count === 0 || bytes < maxBytes); count++)
+      bytes += lines[count]?.length ?? 0
+    const taken = lines.splice(0, count)
+    if (lines.length === 0) this.#lines = undefined
+    return taken
+  }
+
+  /** Puts lines that could not be sent back before the others. */
+  putLogsBack(lines: readonly string[]): void {
+    this.#lines = [...lines, ...(this.#lines ?? [])]
+  }
+
+  /** How many characters of log wait to be sent. */
+  get logSize(): number {
+    return this.#lines?.reduce((sum, line) => sum + line.length, 0) ?? 0
+  }
+
+  /** The rest of the log, closed by a notice when lines were dropped. */
+  closeLogs(): string[] | undefined {
+    const lines = this.#lines
+    this.#lines = undefined
+    if (this.#droppedCount === 0) return lines
+    return [...(lines ?? []), droppedNotice(this.#droppedCount)]
+  }
+}
