@@ -1,6 +1,6 @@
 /**
  * Workers that stand still: ready, without a job, while work that they can run has waited for long. Claims that hang are the
- * watchdog's affair (jobs/watchdog.ts); here it is a worker that does not ask any more, or whose questions get lost.
+ * watchdog's affair (jobs/watchdog/watchdog.ts); here it is a worker that does not ask any more, or whose questions get lost.
  */
 import type { Logger } from 'pino'
 import type { WorkerRecord } from '../fleet/workers/registry.ts'

@@ -6,7 +6,7 @@ import { nanoid } from 'nanoid'
 /** Inline content, or a reference to a blob in the payload store. Exactly one of the four. */
 export interface StoredContent {
   readonly json?: unknown
-  /** JSON with numbers that a double cannot hold, as it was sent (raw-json.ts). */
+  /** JSON with numbers that a double cannot hold, as it was sent (job-data.ts). */
   readonly text?: string
   readonly base64?: string
   readonly blob?: BlobRef

@@ -45,7 +45,7 @@ export async function sendValue(
     .send(unwrapRawJson(JSON.stringify({ workId, value: jsonOf(value) })))
 }
 
-/** For routes whose replies hold values that are passed on as they came (jobs/raw-json.ts): an onSend hook. */
+/** For routes whose replies hold values that are passed on as they came (jobs/job-data.ts): an onSend hook. */
 export function unwrapValues(
   _request: unknown,
   _reply: unknown,

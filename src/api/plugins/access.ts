@@ -1,5 +1,5 @@
 /**
- * The door: says for every request who calls, and lets in who has one of the roles of the route (access/route-roles.ts) and
+ * The door: says for every request who calls, and lets in who has one of the roles of the route (access/roles.ts) and
  * the queue that it is about. What operators do goes to the log and to the audit log before the reply leaves.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'

@@ -5,7 +5,7 @@
  *
  * Here stands the fence as well: a worker that is to drain claims nothing any more, and neither does one that registers
  * from an instance that was fenced before. "Fence, see zero leases, terminate" rests on it, so a fence is kept (see
- * redis/durable-writes.ts) before anybody relies on it. Heartbeats are not waited for: the next one says the same.
+ * redis/writes/durable-writes.ts) before anybody relies on it. Heartbeats are not waited for: the next one says the same.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { WorkerDescription } from '../../contract/worker-protocol.ts'

@@ -5,7 +5,7 @@
  *        ▲                  │
  *        └── lease ran out, or given back
  *
- * All of it is kept (redis/durable-writes.ts) before anybody is told. What a pull saw is kept with it: no failover takes
+ * All of it is kept (redis/writes/durable-writes.ts) before anybody is told. What a pull saw is kept with it: no failover takes
  * back a value that was handed out, nor its lease.
  */
 import type { Bell } from '../../notifier.ts'

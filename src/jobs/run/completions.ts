@@ -1,11 +1,11 @@
 /**
  * Completion: what an attempt left is recorded once, under its token.
  *
- * A success is indexed and finished in one step (finish-many.ts). A job that will be dead is indexed first, if the token
+ * A success is indexed and finished in one step (complete-batch.ts). A job that will be dead is indexed first, if the token
  * still holds the lease: adding twice is harmless, and an entry whose job is not finished yet is passed over. A late
  * completion under an old token changes nothing, and cannot bring a collected result back.
  *
- * The worker is answered once all of this is kept (redis/durable-writes.ts), also when it is told "stale": it forgets the
+ * The worker is answered once all of this is kept (redis/writes/durable-writes.ts), also when it is told "stale": it forgets the
  * outcome then. The next jobs that it gets along are claims, and not waited for.
  */
 

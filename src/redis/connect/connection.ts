@@ -14,7 +14,7 @@ import { createClient, type RedisRole } from './client-options.ts'
 import { Sentinels } from './sentinels.ts'
 import { keepSubscribed, type RedisLog, type Supervision, supervise } from './supervise.ts'
 
-/** What the rest of the house holds. The keys of one call must share a slot (keys.ts), for it may be a Cluster. */
+/** What the rest of the house holds. The keys of one call must share a slot (redis/keys.ts), for it may be a Cluster. */
 export type RedisClient = Redis | Cluster
 
 export type ConnectOptions = RedisTarget & {

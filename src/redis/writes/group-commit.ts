@@ -2,7 +2,7 @@
  * The line of writes that wait for a replica. Group commit: what comes while a group is on its way goes with the next one.
  *
  *   waiting ──a free connection──▶ sent: [EVALSHA, …, mark, WAIT] as one pipeline
- *      ▲                             ├─▶ own reply sound, and copies enough (copies-wanted.ts) by this very pipeline: kept
+ *      ▲                             ├─▶ own reply sound, and copies enough (replica-quorum.ts) by this very pipeline: kept
  *      │                             ├─▶ WAIT short, connection lost, no reply in time: refused, may have been carried out
  *      └──as text, not by its hash───┴── NOSCRIPT: a new primary does not have the script, nothing was carried out
  *

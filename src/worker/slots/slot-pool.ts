@@ -8,7 +8,7 @@
  *
  * Short jobs are sent several at once. An isolated attempt goes alone into a slot that has run nothing before
  * (slot-supply.ts); jobs that need no such slot pass it by while there is none.
- * A job that must run alone has its turn (alone-turn.ts): what has not started goes out by onReturn, what runs may finish,
+ * A job that must run alone has its turn (exclusive-run.ts): what has not started goes out by onReturn, what runs may finish,
  * then it runs with nothing beside it.
  */
 

@@ -3,7 +3,7 @@
  *
  *   running ──stopped──▶ made to go on (SIGCONT) ──again and again──▶ killed, and replaced like any that ended
  *
- * The slots of a worker do the first of it by themselves (worker/slot-watchdog.ts), unless they were stopped as well.
+ * The slots of a worker do the first of it by themselves (worker/child/slot-watchdog.ts), unless they were stopped as well.
  */
 import { readFileSync } from 'node:fs'
 import type { FastifyBaseLogger } from 'fastify'

@@ -41,7 +41,7 @@ export const fixed: SizeRule = ({ settings }) =>
  * L = λ × serviceMs slots busy. One job cannot use more than one slot for the whole of the wait, hence the min: a job
  * that takes longer than the target wait counts as exactly one slot.
  * A queue whose service time was never measured is taken to need half a second a job, so that a few tiny ones do not
- * launch a worker each. While its first jobs run the guess grows (service-time.ts), up to one slot a job.
+ * launch a worker each. While its first jobs run the guess grows (estimators.ts), up to one slot a job.
  */
 export const targetWait: SizeRule = snapshot => {
   const { settings, load } = snapshot
