@@ -30,7 +30,7 @@ import { Jobs } from './jobs/jobs.ts'
 import { type KnownType, Types } from './jobs/submit/types.ts'
 import { Watchdog, watchdogExitCode } from './jobs/watchdog/watchdog.ts'
 import { openMetrics } from './metrics/publisher.ts'
-import { Bell } from './notifier.ts'
+import { Notifier } from './notifier.ts'
 import { openPayloadStore } from './payloads/open-payload-store.ts'
 import type { PayloadStore } from './payloads/payload-store.ts'
 import { type RedisTarget, targetOf } from './redis/connect/address.ts'
@@ -108,12 +108,12 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   if (settings.redisUrl !== '') await requireSoundRedis(redis, log)
   const { writes, close: closeWrites } = await openWrites(settings.durability, address, redis, log)
   stops.push(closeWrites)
-  const bell = await connectBell(address, redis, log, stops)
-  const access = await openAccess({ settings, redis, bell, writes, log })
+  const notifier = await connectNotifier(address, redis, log, stops)
+  const access = await openAccess({ settings, redis, notifier, writes, log })
   stops.push(async () => access.stop())
 
   const store = await openStore({ settings, address, writes, log, stops })
-  const jobs = new Jobs({ settings, redis, writes, bell, store, log })
+  const jobs = new Jobs({ settings, redis, writes, notifier, store, log })
   stops.push(() => jobs.stop())
   await jobs.start()
   const acks = new Acks(log)
@@ -127,10 +127,19 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const pair = await tls?.read()
   const url = reachableUrl(settings.host, port, tls !== undefined)
   const provider = await openProvider(settings, url, access, log)
-  const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider, ownTypes: () => types.own() })
+  const fleet = createFleet({
+    settings,
+    redis,
+    writes,
+    queues: jobs,
+    notifier,
+    log,
+    provider,
+    ownTypes: () => types.own(),
+  })
   const types: Types = new Types(knownTypes([]), async () => [...(await fleet.registry.knownTypes())])
   const handlers = new DeployedHandlers({
-    ...{ redis, writes, bell, log },
+    ...{ redis, writes, notifier, log },
     onTypes: declared => types.replace(knownTypes(declared)),
   })
   stops.push(() => handlers.stop())
@@ -152,7 +161,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
       checkHandlers: (bundle, source) => describeBundle(bundle, source, user),
       store,
       fleet,
-      bell,
+      notifier,
       ping: () => redis.ping(),
       refusals,
       stopping: stopping.signal,
@@ -171,7 +180,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
     await Promise.all([fleet.stop(), delay(settings.shutdownGraceMs)])
   })
   fleet.start()
-  const stillness = watchStandingStill({ jobs, fleet }, settings, log, queue => bell.ring(`jobs:${queue}`))
+  const stillness = watchStandingStill({ jobs, fleet }, settings, log, queue => notifier.notify(`jobs:${queue}`))
   stops.push(() => stillness.stop())
   stillness.start()
   const metrics = await openMetrics({ settings, jobs, fleet, redis, refusals, log })
@@ -227,15 +236,20 @@ async function requireSoundRedis(redis: RedisClient, log: Logger): Promise<void>
     throw new StartupError(`This Redis will not do:\n${faults.map(({ message }) => `  - ${message}`).join('\n')}`)
 }
 
-async function connectBell(address: RedisTarget, redis: RedisClient, log: Logger, stops: Stop[]): Promise<Bell> {
-  const bell = new Bell()
-  const channel = globalKey('bell')
+async function connectNotifier(
+  address: RedisTarget,
+  redis: RedisClient,
+  log: Logger,
+  stops: Stop[],
+): Promise<Notifier> {
+  const notifier = new Notifier()
+  const channel = globalKey('notifier')
   const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
   stops.push(() => closeRedis(subscriber))
-  subscriber.on('message', (_channel: string, message: string) => bell.receive(message))
+  subscriber.on('message', (_channel: string, message: string) => notifier.receive(message))
   await subscriber.subscribe(channel)
-  bell.connect(message => redis.publish(channel, message))
-  return bell
+  notifier.connect(message => redis.publish(channel, message))
+  return notifier
 }
 
 interface WatchdogParts {

@@ -1,18 +1,18 @@
 /**
  * Wakes whoever waits for something to happen, on this node at once and on the others by Redis pub/sub.
- * A ring may get lost (Redis away): a waiter always has a time limit and looks for itself when it passes.
+ * A notification may get lost (Redis away): a waiter always has a time limit and looks for itself when it passes.
  */
 import { randomUUID } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** What the bell needs of Redis; a publish that fails means that the other nodes find out for themselves, later. */
+/** What the notifier needs of Redis; a publish that fails means that the other nodes find out for themselves, later. */
 export type Publish = (message: string) => Promise<unknown>
 
 /** Rings within this time of the last message go out together: a node under load says so at most so often. */
 const gatherMs = 5
 
-export class Bell {
+export class Notifier {
   /** At the head of every message, so that a node passes over its own. */
   readonly #id = randomUUID()
   readonly #emitter = new EventEmitter().setMaxListeners(0)
@@ -26,7 +26,7 @@ export class Bell {
   }
 
   /** Something happened on `topic`: wakes the waiters here now, elsewhere soon. Rings that come together are sent once. */
-  ring(topic: string): void {
+  notify(topic: string): void {
     this.#emitter.emit(topic)
     if (this.#publish === undefined) return
     this.#outgoing.add(topic)

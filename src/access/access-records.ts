@@ -2,7 +2,7 @@
  * What a node knows of keys, signing secrets and ended instances: a copy of what stands in Redis, so that a request is
  * judged without a call.
  *
- *   unread ──read()──▶ fresh ──the bell, or too old──▶ stale ──next request reads──▶ fresh
+ *   unread ──read()──▶ fresh ──the notifier, or too old──▶ stale ──next request reads──▶ fresh
  *                                                        └── Redis is away: what was known goes on ──▶ (a pause) stale
  *
  * While Redis is away nobody can do anything here anyway, so what was known may stand meanwhile.
@@ -26,7 +26,7 @@ interface Known {
   readonly deployment?: Buffer
 }
 
-/** A ring of the bell can get lost: what is known is read anew behind requests when it is this old… */
+/** A ring of the notifier can get lost: what is known is read anew behind requests when it is this old… */
 const refreshAfterMs = 1000
 /** …and nothing that is older than this decides. */
 const goodForMs = 3000

@@ -4,7 +4,7 @@
  * behind a proxy) it is always closed.
  */
 import { Problem, StartupError } from '../errors.ts'
-import type { Bell } from '../notifier.ts'
+import type { Notifier } from '../notifier.ts'
 import type { RedisClient } from '../redis/connect/connection.ts'
 import { Script } from '../redis/script.ts'
 import { type DurableWrites, LocalWrites } from '../redis/writes/durable-writes.ts'
@@ -20,7 +20,7 @@ import { isWorkerToken, rotateSigningSecret, signToken, verifyToken } from './wo
 
 export interface AccessOptions {
   readonly redis: RedisClient
-  readonly bell: Bell
+  readonly notifier: Notifier
   /** '' for none. */
   readonly operatorKey: string
   /** '' for none. */
@@ -76,8 +76,8 @@ export class Access {
 
   /** Reads what there is, and hears of changes from now on. @throws what Redis says */
   async start(): Promise<void> {
-    const { bell } = this.#options
-    this.#stopListening = bell.on(topic, () => this.#records.expire())
+    const { notifier } = this.#options
+    this.#stopListening = notifier.on(topic, () => this.#records.expire())
     await this.#records.read()
   }
 
@@ -112,7 +112,7 @@ export class Access {
   identify(authorization: string | undefined): Caller | Promise<Caller> {
     const known = this.#look(authorization)
     if ('caller' in known) return known.caller
-    // A key made a moment ago on another node, whose bell is still on its way.
+    // A key made a moment ago on another node, whose notifier is still on its way.
     return known.mayBeNew ? this.#lookAgain(authorization) : this.#orRefuse(known)
   }
 
@@ -250,7 +250,7 @@ export class Access {
 
   #announce(): void {
     this.#records.expire()
-    this.#options.bell.ring(topic)
+    this.#options.notifier.notify(topic)
   }
 }
 

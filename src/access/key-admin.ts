@@ -116,8 +116,8 @@ function redisAdmin(redis: RedisClient, writes: DurableWrites, closeAll: () => P
   const audit = new AuditLog(redis)
   let told: Promise<unknown> = Promise.resolve()
   const announce = (): void => {
-    // As the bell of a node has it: who rings, then the topics.
-    told = redis.publish(globalKey('bell'), `muster-keys\n${topic}`).catch(() => undefined)
+    // As the notifier of a node has it: who rings, then the topics.
+    told = redis.publish(globalKey('notifier'), `muster-keys\n${topic}`).catch(() => undefined)
   }
   const store = new KeyStore({ redis, announce, writes })
   const note = async (action: string, target: string, details?: Record<string, unknown>): Promise<void> =>

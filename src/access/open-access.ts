@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
-import type { Bell } from '../notifier.ts'
+import type { Notifier } from '../notifier.ts'
 import type { RedisClient } from '../redis/connect/connection.ts'
 import type { DurableWrites } from '../redis/writes/durable-writes.ts'
 import type { Settings } from '../settings/settings.ts'
@@ -15,13 +15,13 @@ import { FirstUse, JoinProofs } from './join-proofs.ts'
 export interface OpenAccessOptions {
   readonly settings: Settings
   readonly redis: RedisClient
-  readonly bell: Bell
+  readonly notifier: Notifier
   readonly writes?: DurableWrites
   readonly log: Pick<Logger, 'info' | 'warn'>
 }
 
 /** @throws StartupError when a secret cannot be read, or others could reach the node and there is no key */
-export async function openAccess({ settings, redis, bell, writes, log }: OpenAccessOptions): Promise<Access> {
+export async function openAccess({ settings, redis, notifier, writes, log }: OpenAccessOptions): Promise<Access> {
   const { host, trustedProxies, tlsCertFile } = settings
   const [operatorKey, joinSecret] = await Promise.all([
     readSecret({ value: settings.operatorKey, file: settings.operatorKeyFile, name: 'MUSTER_OPERATOR_KEY' }),
@@ -36,7 +36,7 @@ export async function openAccess({ settings, redis, bell, writes, log }: OpenAcc
   const { workerTokenTtlMs } = settings
   const joinProofs = await openJoinProofs(settings, redis)
   const access = new Access({
-    ...{ redis, bell, operatorKey, joinSecret, workerTokenTtlMs, isPrivate, joinProofs },
+    ...{ redis, notifier, operatorKey, joinSecret, workerTokenTtlMs, isPrivate, joinProofs },
     ...(writes !== undefined && { writes }),
   })
   await access.start()

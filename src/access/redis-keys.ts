@@ -17,5 +17,5 @@ export const keys = {
 /** String: the hash of the word that an instance showed when it joined first. */
 export const joinKey = (instanceId: string): string => globalKey(`access:joined:${instanceId}`)
 
-/** Rung when any of them changed: nodes read them anew. */
+/** Notification when any of them changed: nodes read them anew. */
 export const topic = 'access'

@@ -14,7 +14,7 @@ import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
 import type { Acks } from '../jobs/collect/acks.ts'
 import type { Jobs } from '../jobs/jobs.ts'
 import type { Types } from '../jobs/submit/types.ts'
-import type { Bell } from '../notifier.ts'
+import type { Notifier } from '../notifier.ts'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import type { Refusals } from '../refusal-counts.ts'
 import type { Settings } from '../settings/settings.ts'
@@ -39,7 +39,7 @@ export interface Api {
   readonly checkHandlers: (bundle: HandlersBundle, source: string) => Promise<DeclaredType[]>
   readonly store: PayloadStore
   readonly fleet: Fleet
-  readonly bell: Bell
+  readonly notifier: Notifier
   /** Rejects when the node cannot serve: Redis does not answer. */
   readonly ping: () => Promise<unknown>
   /** Counts what is refused. */

@@ -2,7 +2,7 @@
  * The handlers of the deployment: one record in Redis, of which every node has a copy.
  *
  *   a node starts with --handlers ──publish──▶ record ◀──deploy── PUT /handlers
- *                                               └── the bell, or a look each second ──▶ the copy of each node
+ *                                               └── the notifier, or a look each second ──▶ the copy of each node
  *
  * The last one counts, but a node that starts does not bring back what was replaced by PUT /handlers: a file on one machine
  * may well be older than what was deployed.
@@ -11,7 +11,7 @@ import { createHash } from 'node:crypto'
 import type { Logger } from 'pino'
 import type { HandlersBundle } from '../handlers/bundle-handlers.ts'
 import { Loop } from '../loop.ts'
-import type { Bell } from '../notifier.ts'
+import type { Notifier } from '../notifier.ts'
 import type { RedisClient } from '../redis/connect/connection.ts'
 import { globalKey } from '../redis/keys.ts'
 import { Script } from '../redis/script.ts'
@@ -28,7 +28,7 @@ export interface DeclaredType {
 export interface DeployedHandlersOptions {
   readonly redis: RedisClient
   readonly writes: DurableWrites
-  readonly bell: Bell
+  readonly notifier: Notifier
   readonly log: Logger
   /** Called with the types of each version, before anybody gets its code. */
   readonly onTypes: (types: readonly DeclaredType[]) => void
@@ -75,7 +75,7 @@ export class DeployedHandlers {
 
   async start(): Promise<void> {
     await this.#look()
-    this.#stopListening = this.#options.bell.on(topic, () => void this.#loop.runAnew())
+    this.#stopListening = this.#options.notifier.on(topic, () => void this.#loop.runAnew())
     this.#loop.start()
   }
 
@@ -103,9 +103,9 @@ export class DeployedHandlers {
   }
 
   async #put({ code, digest }: HandlersBundle, types: readonly DeclaredType[], origin: string): Promise<boolean> {
-    const { writes, bell } = this.#options
+    const { writes, notifier } = this.#options
     const isCurrent = (await writes.run(put, [key], [digest, origin, JSON.stringify(types), code])) === 1
-    bell.ring(topic)
+    notifier.notify(topic)
     await this.#loop.runAnew()
     return isCurrent
   }

@@ -156,7 +156,7 @@ export const Lease = Type.Object({
   params: Type.Record(Type.String(), Type.Unknown(), { description: 'iterations for sha512; else empty' }),
   timeoutMs: Type.Integer({ minimum: 1, description: 'Run-time limit of this attempt; the worker enforces it' }),
   checkpoint: Type.Optional(Content),
-  alone: Type.Optional(
+  exclusive: Type.Optional(
     Type.Boolean({ description: 'Workers were lost under this job: run it with no other job beside it' }),
   ),
   isolation: Type.Optional(

@@ -60,8 +60,8 @@ export function onlyUseful(
   workers: readonly Pick<WorkerRecord, 'workerId' | 'types'>[],
 ): { load: QueueLoad; views: InstanceView[] } {
   const typesOf = new Map(workers.map(({ workerId, types }) => [workerId, types]))
-  const isUseful = ({ id, outside }: InstanceView): boolean =>
-    outside !== true || (load.waitingTypes ?? []).every(type => typesOf.get(id)?.includes(type) ?? false)
+  const isUseful = ({ id, unmanaged }: InstanceView): boolean =>
+    unmanaged !== true || (load.waitingTypes ?? []).every(type => typesOf.get(id)?.includes(type) ?? false)
   const others = views.filter(view => !isUseful(view))
   const heldByOthers = others.reduce((sum, { leases }) => sum + leases, 0)
   return {

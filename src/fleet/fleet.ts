@@ -3,7 +3,7 @@
  * operators may look at or ask for. Without a provider there is no autoscaler: workers are started by somebody else.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { Bell } from '../notifier.ts'
+import type { Notifier } from '../notifier.ts'
 import type { RedisClient } from '../redis/connect/connection.ts'
 import { type DurableWrites, LocalWrites } from '../redis/writes/durable-writes.ts'
 import type { PoolSettings, Settings } from '../settings/settings.ts'
@@ -28,10 +28,10 @@ import { type WorkerRecord, WorkerRegistry } from './workers/registry.ts'
 export interface FleetOptions {
   readonly settings: Pick<Settings, 'pools' | 'leaseMs' | 'autoscaleIntervalMs'>
   readonly redis: RedisClient
-  /** How fences and launches are acknowledged; left out: once the primary has them. */
+  /** How cordons and launches are acknowledged; left out: once the primary has them. */
   readonly writes?: DurableWrites
   readonly queues: FleetQueues
-  readonly bell: Bell
+  readonly notifier: Notifier
   readonly log: FastifyBaseLogger
   readonly provider: Provider | undefined
   /** Types of the handlers that launched workers get; left out: not known. */
@@ -45,9 +45,9 @@ export interface PoolStatus {
   readonly min: number
   readonly max: number
   /** The five below are absent until the autoscaler has decided once, and without one. */
-  readonly wanted?: number
+  readonly desired?: number
   readonly reason?: ReasonName
-  readonly sentence?: string
+  readonly explanation?: string
   readonly decidedAt?: number
   readonly load?: PoolLoad
   /** How long the stages of a boot take, as medians; absent until one was seen. */
@@ -104,13 +104,13 @@ class LiveFleet implements Fleet {
   #stopping: Promise<void> | undefined
 
   constructor(options: FleetOptions) {
-    const { settings, redis, bell, log, provider, queues } = options
+    const { settings, redis, notifier, log, provider, queues } = options
     const writes = options.writes ?? new LocalWrites(redis)
     this.#options = options
     this.#clock = options.clock ?? Date.now
     const silentAfterMs = 2 * settings.leaseMs
     const intervalMs = settings.autoscaleIntervalMs
-    this.registry = new WorkerRegistry({ redis, writes, bell, log, aliveMs: silentAfterMs, clock: this.#clock })
+    this.registry = new WorkerRegistry({ redis, writes, notifier, log, aliveMs: silentAfterMs, clock: this.#clock })
     this.#journal = new Journal(redis)
     this.#latest = new LatestDecisions(redis)
     this.#lease = new LeaderLease(redis, leaseTtlMs(intervalMs))
@@ -134,9 +134,9 @@ class LiveFleet implements Fleet {
 
   start(): void {
     if (this.#unsubscribe.length > 0 || this.#stopping !== undefined) return
-    const { bell, provider } = this.#options
+    const { notifier, provider } = this.#options
     this.#unsubscribe.push(
-      bell.on('backlog', () => this.#autoscaler?.wake()),
+      notifier.on('backlog', () => this.#autoscaler?.wake()),
       provider?.onChange(() => {
         this.#autoscaler?.wake()
         this.#reaper.wake()
@@ -172,8 +172,8 @@ class LiveFleet implements Fleet {
       const known = latest.get(queue)
       if (known === undefined || this.#autoscaler === undefined) return { ...base, instances: [] }
       const { at, decision, inputs, boot } = known
-      const { wanted, reason, sentence } = decision
-      const decided = { wanted, reason, sentence, decidedAt: at, ...(boot !== undefined && { boot }) }
+      const { desired, reason, explanation } = decision
+      const decided = { desired, reason, explanation, decidedAt: at, ...(boot !== undefined && { boot }) }
       const instances = inputs.instances.map(instance => withBoot(instance, workers))
       return { ...base, ...decided, load: inputs.load, instances }
     })
@@ -208,17 +208,17 @@ class LiveFleet implements Fleet {
     await Promise.all([this.#autoscaler?.stop(), this.#reaper.stop(), this.#sweeper?.stop()])
     // At once: another node scales while the workers here still finish.
     await this.#orRunsOut(() => within(stopTimeoutMs, 'Redis (fleet lease)', this.#lease.release()))
-    const { provider, bell } = this.#options
-    bell.ring('backlog')
+    const { provider, notifier } = this.#options
+    notifier.notify('backlog')
     await provider?.close({ stopInstances: provider.endsWithNode })
     if (provider?.endsWithNode)
       await this.#orRunsOut(() => within(stopTimeoutMs, 'Redis (return of leases)', this.#returnAll(provider)))
   }
 
   /** What is given back in good order, if Redis is there to take it. */
-  async #orRunsOut(giveBack: () => Promise<void>): Promise<void> {
+  async #orRunsOut(requeue: () => Promise<void>): Promise<void> {
     try {
-      await giveBack()
+      await requeue()
     } catch (error) {
       this.#options.log.warn({ err: error }, 'Redis was away while the fleet stopped: leases run out by themselves')
     }
@@ -236,6 +236,6 @@ class LiveFleet implements Fleet {
 }
 
 function withBoot(instance: InstanceView, workers: readonly WorkerRecord[]): InstanceView & { boot?: BootTimeline } {
-  const worker = instance.outside ? undefined : workers.find(({ instanceId }) => instanceId === instance.id)
+  const worker = instance.unmanaged ? undefined : workers.find(({ instanceId }) => instanceId === instance.id)
   return worker === undefined ? instance : { ...instance, boot: bootTimeline(instance.launchedAt, worker) }
 }

@@ -20,9 +20,9 @@ export const keys = {
   /** Hash: by queue, the number of its next launch and what the last one brought. */
   tickets: `${prefix}fleet:tickets`,
   /** String with a time to live: the worker of this instance may not claim, whenever it registers. */
-  fence: (instanceId: string): string => `${prefix}fence:${instanceId}`,
+  cordon: (instanceId: string): string => `${prefix}cordon:${instanceId}`,
   /** Stream: the journal of decisions. */
-  decisions: `${prefix}fleet:decisions`,
+  decisions: `${prefix}fleet:journal`,
   /** Hash: by queue, the latest decision and its time. */
-  latest: `${prefix}fleet:latest`,
+  latest: `${prefix}fleet:latest-decisions`,
 } as const

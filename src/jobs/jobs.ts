@@ -4,7 +4,7 @@
  */
 import type { Logger } from 'pino'
 import { Loop } from '../loop.ts'
-import type { Bell } from '../notifier.ts'
+import type { Notifier } from '../notifier.ts'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import type { RedisClient } from '../redis/connect/connection.ts'
 import type { DurableWrites } from '../redis/writes/durable-writes.ts'
@@ -44,7 +44,7 @@ export interface JobsOptions {
   readonly redis: RedisClient
   /** How writes are acknowledged; left out: once the primary has them. */
   readonly writes?: DurableWrites
-  readonly bell: Bell
+  readonly notifier: Notifier
   readonly store: PayloadStore
   readonly log: Logger
 }
@@ -59,19 +59,19 @@ export class Jobs {
   readonly room: Room
   readonly retention: Retention
   readonly #parts = new Map<string, QueueParts>()
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   readonly #store: PayloadStore
   readonly #log: Logger
   readonly #loops: Loop[]
   readonly #attemptLog: AttemptLog
 
-  constructor({ settings, redis, writes, bell, store, log }: JobsOptions) {
-    this.#bell = bell
+  constructor({ settings, redis, writes, notifier, store, log }: JobsOptions) {
+    this.#notifier = notifier
     this.#store = store
     this.#log = log
     this.queues = new Queues(Object.keys(settings.pools), redis, settings.leaseMs, writes)
     this.#attemptLog = new AttemptLog(log)
-    const context = { settings, bell, store, log, attemptLog: this.#attemptLog }
+    const context = { settings, notifier, store, log, attemptLog: this.#attemptLog }
     for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, context))
     this.room = new Room({ redis, log, ...placesOf(settings) })
     this.retention = new Retention(this.queues, store, settings, log)
@@ -128,19 +128,19 @@ export class Jobs {
   async cancel(workId: string, mayCancel: MayCancel): Promise<CancelledJob> {
     const queue = this.queues.ofWorkId(workId)
     const blobs = await blobsOf(queue, [workId])
-    const cancelled = await queue.confirm(() => cancelJob(queue, this.#bell, workId, mayCancel))
+    const cancelled = await queue.confirm(() => cancelJob(queue, this.#notifier, workId, mayCancel))
     await deleteBlobs(this.#store, blobs.get(workId) ?? [], this.#log)
     return cancelled
   }
 
   async retry(workId: string): Promise<void> {
     const queue = this.queues.ofWorkId(workId)
-    await queue.confirm(() => retryJob(queue, this.#bell, workId))
+    await queue.confirm(() => retryJob(queue, this.#notifier, workId))
   }
 
   async retryAllDead(name: string, limit: number): Promise<number> {
     const queue = this.queues.get(name)
-    return await queue.confirm(() => retryAllDead(queue, this.#bell, limit))
+    return await queue.confirm(() => retryAllDead(queue, this.#notifier, limit))
   }
 
   async list(queue: string | undefined, query: ListQuery): Promise<JobPage> {
@@ -170,25 +170,25 @@ export class Jobs {
 
 interface PartsContext {
   readonly settings: Settings
-  readonly bell: Bell
+  readonly notifier: Notifier
   readonly store: PayloadStore
   readonly log: Logger
   readonly attemptLog: AttemptLog
 }
 
-function makeParts(queue: JobQueue, { settings, bell, store, log, attemptLog }: PartsContext): QueueParts {
+function makeParts(queue: JobQueue, { settings, notifier, store, log, attemptLog }: PartsContext): QueueParts {
   const limits = { ...settings, ...settings.runs[queue.name] }
-  const claims: Claims = new Claims(queue, bell, limits, (lease, lost) => completions.bury(lease, lost))
+  const claims: Claims = new Claims(queue, notifier, limits, (lease, lost) => completions.deadLetter(lease, lost))
   const checkpoints = new Checkpoints(queue, store, settings, log)
-  const completions = new Completions(queue, claims, checkpoints, bell, settings.backoffMs, attemptLog)
+  const completions = new Completions(queue, claims, checkpoints, notifier, settings.backoffMs, attemptLog)
   return {
     queue,
-    submitter: new Submitter(queue, bell),
+    submitter: new Submitter(queue, notifier),
     claims,
     completions,
     checkpoints,
-    leases: new Leases(queue, claims, bell, new LeaseLimit(queue, completions, settings.timeoutMs, log)),
-    results: new Results(queue, bell),
-    control: new Control(queue, bell, log),
+    leases: new Leases(queue, claims, notifier, new LeaseLimit(queue, completions, settings.timeoutMs, log)),
+    results: new Results(queue, notifier),
+    control: new Control(queue, notifier, log),
   }
 }

@@ -59,7 +59,7 @@ export const metricTable = {
     help: 'Jobs that failed for good and were not replayed',
   },
   Workers: { unit: 'Count', statistic: 'Maximum', per: 'Queue', over: 'sum', help: 'Workers that are alive' },
-  WorkersWanted: {
+  WorkersDesired: {
     unit: 'Count',
     statistic: 'Maximum',
     per: 'Queue',

@@ -77,8 +77,8 @@ export async function readPoints(
   return [...points, ...pointsOfQueues(byQueue)]
 }
 
-function poolFigures({ workers, wanted, max, decidedAt = 0 }: PoolStatus, waiting: number, now: number): QueueFigures {
+function poolFigures({ workers, desired, max, decidedAt = 0 }: PoolStatus, waiting: number, now: number): QueueFigures {
   const Workers = workers.length
-  if (wanted === undefined || now - decidedAt > staleDecisionMs) return { Workers }
-  return { Workers, WorkersWanted: wanted, FleetAtCeiling: wanted >= max && waiting > 0 ? 1 : 0 }
+  if (desired === undefined || now - decidedAt > staleDecisionMs) return { Workers }
+  return { Workers, WorkersDesired: desired, FleetAtCeiling: desired >= max && waiting > 0 ? 1 : 0 }
 }

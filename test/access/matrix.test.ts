@@ -98,7 +98,7 @@ t.test('every route has an entry, and every entry a route', async t => {
   for (const route of Object.keys(routeRoles)) t.ok(known.has(route), `${route} is a route`)
   const app = fastify()
   addAccess(app, api as never)
-  t.throws(() => app.get('/nobody-thought-of-it', () => ''), /has no entry in src\/access\/route-roles\.ts/)
+  t.throws(() => app.get('/nobody-thought-of-it', () => ''), /has no entry in src\/access\/roles\.ts/)
   t.ok((await readFile(new URL('../../docs/access.md', import.meta.url), 'utf8')).includes(routeTable()))
 })
 
@@ -185,7 +185,7 @@ t.test('a key that is bound to queues acts only there', async t => {
   t.ok((await api.call('GET', '/status', as(own))).body.Jobs > 0)
   t.equal((await api.call('GET', '/status', as(other))).body.Jobs, 0)
   t.equal((await api.call('GET', '/jobs', as(own))).status, 403, 'all queues are not its own')
-  const decision = { queue: 'default', at: 1, wanted: 1, reason: 'manual', sentence: '', actions: [] } as const
+  const decision = { queue: 'default', at: 1, desired: 1, reason: 'manual', explanation: '', actions: [] } as const
   await new Journal(api.redis).write(decision)
   const [{ id }] = (await api.call('GET', '/fleet/decisions?queue=default', as(own))).body.decisions
   t.equal((await api.call('GET', `/fleet/decisions/${id}`, as(own))).status, 200)
@@ -267,7 +267,7 @@ t.test('what operators do is in the audit log: who, what, to what, with which ou
 })
 
 t.test('a key that another process makes or takes away is known here within a moment', async t => {
-  // Nobody rings: as if the bell were lost.
+  // Nobody rings: as if the notifier were lost.
   const store = new KeyStore({ redis: api.redis, announce: () => undefined, writes: new LocalWrites(api.redis) })
   const { id, key } = await store.create({ name: 'elsewhere', roles: ['read'] })
   const status = async (): Promise<number> => (await api.call('GET', '/status', { headers: bearer(key) })).status

@@ -13,7 +13,7 @@ t.test('MUSTER_CA_FILE adds to what Node.js believes, NODE_EXTRA_CA_CERTS includ
   const folder = t.testdir({ own: {}, extra: {} })
   const { caFile: own } = await makeCertificates(join(folder, 'own'))
   const { caFile: extra } = await makeCertificates(join(folder, 'extra'))
-  const built = pathToFileURL(join(cli, '../trusted-authorities.js')).href
+  const built = pathToFileURL(join(cli, '../client/node-fetch.js')).href
   const count = (environment: Record<string, string>): number => {
     const script = `const { trustedAuthorities } = await import('${built}'); console.log(new Set(trustedAuthorities('${own}').map(pem => pem.trim())).size)`
     const env = { PATH: process.env.PATH, ...environment }

@@ -4,7 +4,7 @@ import { Access } from '../../src/access/access.ts'
 import type { HeartbeatReply, Lease } from '../../src/contract/worker-protocol.ts'
 import { Problem } from '../../src/errors.ts'
 import { tellEnds } from '../../src/fleet/providers/end-notifications.ts'
-import { Bell } from '../../src/notifier.ts'
+import { Notifier } from '../../src/notifier.ts'
 import { type Reply, startTestApi } from '../support/api.ts'
 import { MemoryProvider } from '../support/memory-provider.ts'
 import { startTestRedis } from '../support/redis.ts'
@@ -93,7 +93,7 @@ t.test('the first token says hello, the next one works, and for its own worker a
 })
 
 t.test(
-  'a fenced worker finishes what it holds and claims nothing; an ended instance is refused everywhere',
+  'a cordoned worker finishes what it holds and claims nothing; an ended instance is refused everywhere',
   async t => {
     const { api, as, heartbeat, worker, enqueue, claim, complete } = await start(t)
     const token = await worker('w', 'i-a')
@@ -119,7 +119,7 @@ t.test('tokens run out, are renewed at half of their time, and end with the secr
   let now = 1_000_000_000_000
   const open = async (): Promise<Access> => {
     const options = { redis, operatorKey, joinSecret, workerTokenTtlMs: 60_000, isPrivate: true, clock: () => now }
-    const access = new Access({ ...options, bell: new Bell() })
+    const access = new Access({ ...options, notifier: new Notifier() })
     await access.start()
     t.teardown(() => access.stop())
     return access

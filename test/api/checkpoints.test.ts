@@ -41,14 +41,14 @@ t.test('checkpoints', async t => {
     await worker.complete(first, failure)
     const second = await one(worker, 5000)
     t.match(second, { workId, attempt: 2, checkpoint: { base64: Buffer.from('two').toString('base64') } })
-    await worker.giveBack([second])
+    await worker.requeue([second])
     const third = await one(worker)
     t.match(third, { attempt: 2, checkpoint: { base64: Buffer.from('two').toString('base64') } })
     const newest = await api.call('GET', path(third))
     t.equal(newest.status, 200)
     t.ok(Buffer.from('two').equals(newest.body))
     t.same(describedBy(newest), { bytes: '3', digest: digestOf('two') })
-    await worker.giveBack([third])
+    await worker.requeue([third])
   })
 
   await t.test('large ones are blobs, of which the newest stays', async t => {
@@ -73,7 +73,7 @@ t.test('checkpoints', async t => {
     t.match(await keep(next, Buffer.alloc(300_001)), { status: 413, body: { code: 'body_too_large' } })
     t.match(await keep({ ...next, token: 'w1/other' }, Buffer.from('x')), { status: 409, body: { code: 'lease_lost' } })
     t.same(await blobsOf(workId), after)
-    await worker.giveBack([next])
+    await worker.requeue([next])
   })
 
   await t.test('one whose lease goes while it is uploaded is refused, and leaves nothing', async t => {
@@ -94,7 +94,7 @@ t.test('checkpoints', async t => {
     const upload = keep(lease, body)
     const half = join(api.settings.dataDir, 'payloads', 'tmp')
     await until(async () => (await readdir(half)).length > 0)
-    await worker.giveBack([lease])
+    await worker.requeue([lease])
     finish()
     t.match(await upload, { status: 409, body: { code: 'lease_lost' } })
     t.same(await blobsOf(workId), before)

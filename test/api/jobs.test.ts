@@ -130,8 +130,8 @@ t.test('the life of a job', async t => {
   await t.test('a completion under an old token is stale, and brings nothing back', async t => {
     const workId = await put(api, 'type=noop')
     const old = await one(worker)
-    t.equal(await worker.giveBack([old]), 1)
-    t.equal(await worker.giveBack([old]), 0, 'once')
+    t.equal(await worker.requeue([old]), 1)
+    t.equal(await worker.requeue([old]), 0, 'once')
     t.match(await view(api, workId), { state: 'waiting', attemptsMade: 0 })
     const fresh = await one(worker)
     t.match(await worker.complete(old, { value: { json: 'old' } }), { results: [{ outcome: 'stale' }] })

@@ -116,7 +116,7 @@ t.test('from zero to N and back to zero, with code from the node and an EC2 that
   const explained = async <T>(work: Promise<T>): Promise<T> =>
     await work.catch(async error => {
       const entries = await entriesOf(node).catch(() => [])
-      const decisions = entries.map(({ at, sentence }) => `${new Date(at).toISOString()} ${sentence}`)
+      const decisions = entries.map(({ at, explanation }) => `${new Date(at).toISOString()} ${explanation}`)
       throw new Error([error, ...decisions, consolesOf(simulator.instances())].join('\n'))
     })
   const workIds = await submit(node, 24, 400)
@@ -217,7 +217,7 @@ t.test('an instance that never boots is ended, and what it said is in the journa
   const { instanceId } = entry.actions[0]
   t.match(entry.evidence?.[instanceId], new RegExp(`muster: instance ${instanceId} becomes a worker of queue default`))
   await until(() => simulator.get(instanceId).state === 'gone')
-  await until(async () => /launches failed in a row/.test((await get(node, '/fleet')).pools[0].sentence))
+  await until(async () => /launches failed in a row/.test((await get(node, '/fleet')).pools[0].explanation))
 })
 
 t.test('replies that are lost after the launch: launched once', async t => {

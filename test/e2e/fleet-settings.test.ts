@@ -22,13 +22,13 @@ t.test('more workers are allowed in the file, and come', async t => {
       ...{ method: 'PUT', headers: { 'content-type': 'application/json' }, body: sleep },
     })
   await until(async () => (await pool()).reason === 'ceiling')
-  t.match(await pool(), { max: 1, wanted: 1 })
+  t.match(await pool(), { max: 1, desired: 1 })
   const { pid } = node
 
   await writeFile(`${file}.new`, 'MUSTER_MAX_WORKERS=3\n')
   await rename(`${file}.new`, file)
   await until(async () => (await pool()).workers.length === 3)
-  t.match(await pool(), { max: 3, wanted: 3 })
+  t.match(await pool(), { max: 3, desired: 3 })
   t.match(node.output(), /maxWorkers of the queue default: 1 -> 3/)
   t.equal(node.pid, pid, 'not restarted')
 })

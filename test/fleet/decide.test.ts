@@ -59,15 +59,15 @@ t.test('size', async t => {
     ['paused, with a floor', { settings: { minWorkers: 1 }, load: { waiting: 1000, paused: true } }, 1, 'floor'],
     ['paused, fixed', { settings: { policy: 'fixed' }, load: { paused: true } }, 0, 'paused'],
   ]
-  for (const [name, given, wanted, reason] of cases) {
+  for (const [name, given, desired, reason] of cases) {
     const decision = decide(pool(given), t0)
-    t.same({ wanted: decision.wanted, reason: decision.reason }, { wanted, reason }, name)
-    const launches = wanted === 0 ? [] : [{ kind: 'launch', count: wanted, reason }]
-    t.same(decision.actions, launches, `${name}: launches what is wanted`)
-    t.match(decision.sentence, `Wants ${wanted}: `)
+    t.same({ desired: decision.desired, reason: decision.reason }, { desired, reason }, name)
+    const launches = desired === 0 ? [] : [{ kind: 'launch', count: desired, reason }]
+    t.same(decision.actions, launches, `${name}: launches what is desired`)
+    t.match(decision.explanation, `Wants ${desired}: `)
   }
   t.equal(
-    decide(pool({ load: { waiting: 10, running: 2, serviceMs: 2500 }, instances: [busy('a')] }), t0).sentence,
+    decide(pool({ load: { waiting: 10, running: 2, serviceMs: 2500 }, instances: [busy('a')] }), t0).explanation,
     'Wants 3: 12 jobs (10 waiting, 0 due, 2 running) at 2500 ms each, to finish within 5000 ms on 2 slots a worker, need 3 workers. Has 1 ready; launches 2.',
   )
 })
@@ -89,7 +89,7 @@ t.test('instances', async t => {
     ['idle, but not for long enough', { instances: [idleFor('a', 59_999)] }, []],
     ['idle, but needed', { load: { waiting: 1 }, instances: [idleFor('a', 90_000)] }, []],
     [
-      'longest idle first, down to what is wanted',
+      'longest idle first, down to what is desired',
       { settings: { minWorkers: 1 }, instances: [idleFor('a', 70_000), idleFor('b', 90_000), idleFor('c', 80_000)] },
       [drain('b'), drain('c')],
     ],
@@ -104,8 +104,12 @@ t.test('instances', async t => {
       { load: { paused: true, waiting: 99, running: 2 }, instances: [busy('a'), idleFor('b', 70_000)] },
       [drain('b')],
     ],
-    ["somebody else's idle worker", { instances: [{ ...idleFor('a', 90_000), outside: true }] }, []],
-    ["somebody else's worker is capacity", { load: { waiting: 2 }, instances: [{ ...ready('a'), outside: true }] }, []],
+    ["somebody else's idle worker", { instances: [{ ...idleFor('a', 90_000), unmanaged: true }] }, []],
+    [
+      "somebody else's worker is capacity",
+      { load: { waiting: 2 }, instances: [{ ...ready('a'), unmanaged: true }] },
+      [],
+    ],
     [
       'over the ceiling and busy',
       {
@@ -137,7 +141,7 @@ t.test('instances', async t => {
       { hearingSince: t0 - 30_000, instances: [ready('a', { lastSeenAt: t0 - 90_000 })] },
       [],
     ],
-    ["somebody else's lost worker", { instances: [ready('a', { lastSeenAt: t0 - 90_000, outside: true })] }, []],
+    ["somebody else's lost worker", { instances: [ready('a', { lastSeenAt: t0 - 90_000, unmanaged: true })] }, []],
     ['drained', { instances: [draining('a', t0 - 1000)] }, [end('a', 'drained', false)]],
     ['drained a moment ago', { instances: [draining('a', t0 - 999)] }, []],
     ['draining with a job', { instances: [draining('a', t0 - 90_000, 1)] }, []],
@@ -182,7 +186,7 @@ t.test('failed launches back off', async t => {
       { reason: 'launch-backoff', actions: [] },
       `${count} failures: waits`,
     )
-    t.equal(early.wanted, 10)
+    t.equal(early.desired, 10)
     const later = decide(pool(given(count)), t0 + waitMs)
     t.same(later.actions, [{ kind: 'launch', count: 1, reason: 'target-wait' }], `${count} failures: then launches one`)
   }
@@ -208,7 +212,7 @@ const arbitraryInstance: fc.Arbitrary<Omit<InstanceView, 'id'>> = fc
     leases: fc.integer({ min: 0, max: 2 }),
     silentMs: fc.integer({ min: 0, max: 40_000 }),
     idleMs: fc.integer({ min: 0, max: 200_000 }),
-    outside: fc.boolean(),
+    unmanaged: fc.boolean(),
     market: fc.constantFrom('spot', 'on-demand', undefined),
     hourlyUsd: fc.option(fc.double({ min: 0, max: 5, noNaN: true }), { nil: undefined }),
     notice: fc.option(
@@ -219,7 +223,7 @@ const arbitraryInstance: fc.Arbitrary<Omit<InstanceView, 'id'>> = fc
       { nil: undefined },
     ),
   })
-  .map(({ state, age, leases, silentMs, idleMs, outside, market, hourlyUsd, notice }) => {
+  .map(({ state, age, leases, silentMs, idleMs, unmanaged, market, hourlyUsd, notice }) => {
     const bought = { ...(market && { market }), ...(hourlyUsd !== undefined && { hourlyUsd }) }
     const base = { state, launchedAt: t0 - age, slots: 2, ...bought }
     if (state === 'booting') return { ...base, leases: 0 }
@@ -231,7 +235,7 @@ const arbitraryInstance: fc.Arbitrary<Omit<InstanceView, 'id'>> = fc
       ...(leases === 0 ? { idleSince: t0 - idleMs } : {}),
       ...(state === 'draining' ? { drainingSince: t0 - idleMs } : {}),
       ...(state === 'draining' && notice ? { interrupted: { kind: notice.kind, at: t0 + notice.inMs } } : {}),
-      ...(outside && state !== 'terminating' ? { outside: true as const } : {}),
+      ...(unmanaged && state !== 'terminating' ? { unmanaged: true as const } : {}),
     }
   })
 
@@ -300,19 +304,19 @@ t.test('what holds for every snapshot', async t => {
         const { minWorkers, maxWorkers } = snapshot.settings
         const next = after(snapshot, decision)
         const launches = launchesOf(decision)
-        if (decision.wanted < minWorkers || decision.wanted > maxWorkers)
+        if (decision.desired < minWorkers || decision.desired > maxWorkers)
           throw new Error('wants more or less than is allowed')
         if (launches > 0 && there(next).length > maxWorkers + interruptedIn(next))
           throw new Error('launched above the ceiling and the interrupted ones')
         const full = present(next) >= maxWorkers
         const held = snapshot.failures.count > 0
         if (!full && !held && serving(next) < minWorkers) throw new Error('left below the floor')
-        if (!full && !held && serving(next) < decision.wanted) throw new Error('left below what is wanted')
-        if (launches > 0 && serving(next) > decision.wanted) throw new Error('booting capacity was not counted')
+        if (!full && !held && serving(next) < decision.desired) throw new Error('left below what is desired')
+        if (launches > 0 && serving(next) > decision.desired) throw new Error('booting capacity was not counted')
         for (const action of decision.actions) {
           if (action.kind === 'launch') continue
           const instance = snapshot.instances.find(({ id }) => id === action.instanceId)
-          if (instance === undefined || instance.outside) throw new Error('ended what is not ours')
+          if (instance === undefined || instance.unmanaged) throw new Error('ended what is not ours')
           if (action.kind === 'drain' && instance.leases > 0) throw new Error('drained a busy worker')
           if (action.reason === 'idle' && launches > 0) throw new Error('shrank and grew at once')
           const late = instance.interrupted?.kind === 'interruption' && instance.interrupted.at < t0 - 60_000

@@ -27,7 +27,7 @@ t.test('markets and places', async t => {
     ['all Spot', { spotPercent: 100 }, [{ spot: 4, onDemand: 0, places }]],
     ['a single one, half', { count: 1 }, [{ spot: 1, onDemand: 0, places }]],
     ['half is there', { count: 1, present: { spot: 1, 'on-demand': 0 } }, [{ spot: 0, onDemand: 1, places }]],
-    ['nothing wanted', { count: 0 }, []],
+    ['nothing desired', { count: 0 }, []],
     [
       'no room in some places for Spot: a call for each market',
       { usable: { spot: [b], 'on-demand': places } },

@@ -51,7 +51,7 @@ t.test('in words', async t => {
   t.equal(
     text,
     `default: decision ${id}, 2027-01-15T08:00:00.000Z (epoch 3)
-  ${decide(inputs, t0).sentence}
+  ${decide(inputs, t0).explanation}
   boot-time: A new worker would be ready too late to shorten the wait
   Seen:
     36 waiting, 0 due soon, 4 running
@@ -89,16 +89,16 @@ t.test('the latest of each pool; nodes that are away are passed over', async t =
 })
 
 t.test('one that would be taken otherwise today', async t => {
-  const id = await journal.write({ ...recorded(), wanted: 99 })
+  const id = await journal.write({ ...recorded(), desired: 99 })
   const { code, text } = await run(id)
   t.equal(code, 1)
-  t.match(text, /replayed: a different decision\n {2}wanted: recorded 99, now 4$/)
+  t.match(text, /replayed: a different decision\n {2}desired: recorded 99, now 4$/)
   const byHand = await journal.write({
     queue: 'default',
     at: t0,
-    wanted: 1,
+    desired: 1,
     reason: 'manual',
-    sentence: 'Somebody asked for 1 more.',
+    explanation: 'Somebody asked for 1 more.',
     actions: [{ kind: 'launch', count: 1, reason: 'manual' }],
   })
   t.match(await run(byHand), { code: 0, text: /\(by hand\)[\s\S]*Nothing was recorded to take it again from/ })

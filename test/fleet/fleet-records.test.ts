@@ -4,7 +4,7 @@ import { Journal } from '../../src/fleet/journal/journal.ts'
 import { keys } from '../../src/fleet/redis-keys.ts'
 import { LeaderLease } from '../../src/fleet/scaling/leader-lease.ts'
 import { WorkerRegistry } from '../../src/fleet/workers/registry.ts'
-import { Bell } from '../../src/notifier.ts'
+import { Notifier } from '../../src/notifier.ts'
 import { Clock, eventually, silent, silentAfterMs, worker } from '../support/fleet-parts.ts'
 import { startTestRedis } from '../support/redis.ts'
 
@@ -14,8 +14,8 @@ t.beforeEach(() => redis.flushall())
 
 t.test('registry', async t => {
   const clock = new Clock()
-  const bell = new Bell()
-  const registry = new WorkerRegistry({ redis, bell, log: silent, aliveMs: silentAfterMs, clock: clock.now })
+  const notifier = new Notifier()
+  const registry = new WorkerRegistry({ redis, notifier, log: silent, aliveMs: silentAfterMs, clock: clock.now })
   t.equal(await registry.mayClaim('w1'), 'unknown')
   t.notOk(await registry.knows('w1'))
   t.notOk(await registry.requestDrain('w1', 'idle'), 'a worker that is unknown cannot be drained')
@@ -58,13 +58,13 @@ t.test('registry', async t => {
   await registry.heartbeat(worker('w2', { queue: 'other' }), 'ready', 0)
   t.ok(((await registry.list())[1]?.idleSince ?? 0) < clock.now() - 9000, 'idle since the last heartbeat with jobs')
 
-  let rung = 0
-  bell.on('worker:w1', () => {
-    rung += 1
+  let notification = 0
+  notifier.on('worker:w1', () => {
+    notification += 1
   })
   t.ok(await registry.requestDrain('w1', 'idle'))
   t.ok(await registry.requestDrain('w1', 'manual'))
-  t.equal(rung, 2)
+  t.equal(notification, 2)
   t.equal(await registry.mayClaim('w1'), 'drain')
   t.match(await registry.heartbeat(worker('w1'), 'ready', 0), { drain: true })
   const own = await registry.typesOf('w1')
@@ -123,10 +123,10 @@ t.test('journal', async t => {
   const entry = (n: number) => ({
     queue: n % 5 === 0 ? 'rare' : 'default',
     at: n,
-    wanted: n,
+    desired: n,
     actions: [],
     reason: 'no-work' as const,
-    sentence: '',
+    explanation: '',
   })
   for (let n = 1; n <= 1010; n += 1) await journal.write(entry(n))
   t.equal(await redis.xlen(keys.decisions), 1000)

@@ -19,25 +19,25 @@ const redis = await server.client()
 t.beforeEach(() => redis.flushall())
 
 t.test('from work to workers and back, each step with its reason', async t => {
-  const { fleet, queues, provider, clock, beat, bell } = setUp(t, redis)
+  const { fleet, queues, provider, clock, beat, notifier } = setUp(t, redis)
   fleet.start()
   const pool = async () => (await fleet.status()).find(({ queue }) => queue === 'default')
   await eventually(async () => (await pool())?.reason === 'no-work')
   t.equal((await provider.list()).length, 0)
 
   queues.waiting = 5
-  bell.ring('backlog')
+  notifier.notify('backlog')
   await eventually(async () => (await provider.list()).length === 3)
   t.match(await pool(), {
     policy: 'target-wait',
     min: 0,
     max: 4,
-    wanted: 3,
+    desired: 3,
     reason: 'target-wait',
     load: { waiting: 5 },
     workers: [],
   })
-  t.match((await pool())?.sentence, /^Wants 3: 5 jobs .*\. Has none; launches 3\.$/)
+  t.match((await pool())?.explanation, /^Wants 3: 5 jobs .*\. Has none; launches 3\.$/)
   await beat()
   t.equal((await pool())?.workers.length, 3)
 
@@ -51,7 +51,7 @@ t.test('from work to workers and back, each step with its reason', async t => {
   await beat()
   const tick = async (condition: () => Promise<boolean>): Promise<void> => {
     await eventually(async () => {
-      bell.ring('backlog')
+      notifier.notify('backlog')
       return await condition()
     })
   }
@@ -151,7 +151,7 @@ t.test('a worker that dies at its start is not launched in a hot loop', async t 
   }
   await eventually(async () => (await failuresOf()) === 1 && (await latest())?.reason === 'launch-backoff')
   t.equal(launches, 1)
-  t.match((await latest())?.sentence, /launches failed in a row: 1, so the next one waits \d+ ms/)
+  t.match((await latest())?.explanation, /launches failed in a row: 1, so the next one waits \d+ ms/)
   nowMs += 1000
   await eventually(async () => (await failuresOf()) === 2 && (await latest())?.reason === 'launch-backoff')
   t.equal(launches, 2)
@@ -329,7 +329,7 @@ t.test('without a provider', async t => {
   t.same(await fleet.spawn('default', 1), { outcome: 'no-provider' })
   const [pool] = await fleet.status()
   t.same(pool?.instances, [])
-  t.equal(pool?.wanted, undefined)
+  t.equal(pool?.desired, undefined)
   t.equal(pool?.workers.length, 1)
   t.same(await fleet.endInstance('w1', { force: false }), {
     outcome: 'draining',

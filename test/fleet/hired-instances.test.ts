@@ -9,7 +9,7 @@ import { LaunchTickets } from '../../src/fleet/scaling/launch-tickets.ts'
 import { Sweeper } from '../../src/fleet/scaling/sweeper.ts'
 import { Contact } from '../../src/fleet/workers/observation-window.ts'
 import { WorkerRegistry } from '../../src/fleet/workers/registry.ts'
-import { Bell } from '../../src/notifier.ts'
+import { Notifier } from '../../src/notifier.ts'
 import {
   Clock,
   eventually,
@@ -31,7 +31,7 @@ t.beforeEach(() => redis.flushall())
 t.test(
   'a worker says that its host is taken away: it is replaced at the notice, and nothing is held against its jobs',
   async t => {
-    const { fleet, queues, provider, beat, bell } = setUp(t, redis)
+    const { fleet, queues, provider, beat, notifier } = setUp(t, redis)
     queues.waiting = 8
     fleet.start()
     await eventually(async () => (await provider.list()).length === 4)
@@ -61,7 +61,7 @@ t.test(
 
     provider.end('memory-1')
     provider.end('memory-2')
-    bell.ring('backlog')
+    notifier.notify('backlog')
     await eventually(() => queues.returned.length === 2)
     t.same(queues.returned.toSorted(), ['w-memory-1', 'w-memory-2'])
     t.same(queues.lost, ['w-memory-2'], 'only the one without notice counts as lost')
@@ -96,8 +96,8 @@ t.test('an instance that never boots: ended, with what it said in the journal', 
   t.match(evidence[0], ['memory-1', / cannot find the bundle$/])
   t.equal(evidence[0]?.[1].length, 4096)
   await fleet.registry.heartbeat(worker('w1', { instanceId: 'memory-1' }), 'ready', 0)
-  t.equal(await fleet.registry.mayClaim('w1'), 'drain', 'one that registers behind the fence claims nothing')
-  t.notOk(await redis.exists(keys.fence('memory-3')))
+  t.equal(await fleet.registry.mayClaim('w1'), 'drain', 'one that registers behind the cordon claims nothing')
+  t.notOk(await redis.exists(keys.cordon('memory-3')))
 })
 
 t.test('a worker that was silent and comes back while it is ended: it drains, and is not killed', async t => {
@@ -138,7 +138,13 @@ function unleased(
   clock: Clock,
 ) {
   const log = silent
-  const registry = new WorkerRegistry({ redis, bell: new Bell(), log, aliveMs: silentAfterMs, clock: clock.now })
+  const registry = new WorkerRegistry({
+    redis,
+    notifier: new Notifier(),
+    log,
+    aliveMs: silentAfterMs,
+    clock: clock.now,
+  })
   return new Autoscaler({
     pools: settings.pools,
     intervalMs: 3_600_000,
@@ -262,13 +268,13 @@ t.test('leftovers are swept by one node, and journaled', async t => {
     queue: '*',
     reason: 'leftover',
     epoch: 5,
-    sentence: /vol-1, vol-2\.$/,
+    explanation: /vol-1, vol-2\.$/,
     actions: [{ kind: 'sweep', leftoverIds: ['vol-1', 'vol-2'] }],
   })
 })
 
 t.test('by hand, with force', async t => {
-  const { fleet, provider, queues, beat, bell } = setUp(t, redis)
+  const { fleet, provider, queues, beat, notifier } = setUp(t, redis)
   await fleet.spawn('default', 2)
   await beat()
   queues.leases.set('w-memory-1', 2)
@@ -298,5 +304,5 @@ t.test('by hand, with force', async t => {
   )
   provider.launchError = new LaunchError('No room', [])
   t.same(await fleet.spawn('default', 1), { outcome: 'launch-failed', message: 'No room' })
-  bell.ring('backlog')
+  notifier.notify('backlog')
 })

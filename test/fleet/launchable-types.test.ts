@@ -15,9 +15,9 @@ t.test('what the instances of a pool run', async t => {
 })
 
 t.test('a worker that somebody else started is capacity only for what it runs', async t => {
-  const view = (id: string, leases: number, outside?: true): InstanceView => ({
+  const view = (id: string, leases: number, unmanaged?: true): InstanceView => ({
     ...{ id, state: 'ready', launchedAt: 0, slots: 1, leases },
-    ...(outside && { outside }),
+    ...(unmanaged && { unmanaged }),
   })
   const views = [view('ours', 1), view('python', 2, true), view('same', 1, true)]
   const workers = [

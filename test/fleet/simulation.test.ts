@@ -38,10 +38,10 @@ t.test('a storm: a third of the fleet noticed each 10 s for a minute', async t =
   let drainedMeanwhile = 0
   for (let tick = 0; tick < 60; tick += 1) {
     if (tick % 10 === 0) simulated.interrupt(1 / 3)
-    const { actions, wanted } = simulated.step(arriving)
+    const { actions, desired } = simulated.step(arriving)
     if (tick === 0)
       t.match(actions.at(-1), { kind: 'launch', reason: 'interrupted' }, 'replaced in the tick of the notice')
-    t.ok(simulated.serving >= wanted, `wants ${wanted}, has ${simulated.serving} ready or booting`)
+    t.ok(simulated.serving >= desired, `wants ${desired}, has ${simulated.serving} ready or booting`)
     drainedMeanwhile += actions.filter(({ reason }) => reason === 'idle').length
     least = Math.min(least, simulated.ready)
   }

@@ -59,12 +59,12 @@ t.test('what is asked for, and what was reached', async t => {
   t.equal(reached(await put(api, '&durability=local')), '200 local', 'which waits for no replica')
   await pair.thawReplica()
 
-  const alone = await startTestApi(t)
-  t.equal(reached(await put(alone)), '200 local')
-  t.equal(reached(await put(alone, '&durability=local')), '200 local')
-  const refused = await put(alone, '&durability=replicated')
+  const lonely = await startTestApi(t)
+  t.equal(reached(await put(lonely)), '200 local')
+  t.equal(reached(await put(lonely, '&durability=local')), '200 local')
+  const refused = await put(lonely, '&durability=replicated')
   t.match(refused, { status: 400, body: { code: 'parameter_invalid', detail: /MUSTER_DURABILITY=local/ } })
-  t.equal((await alone.call('GET', '/status')).body.Jobs, 2, 'and nothing was kept of it')
+  t.equal((await lonely.call('GET', '/status')).body.Jobs, 2, 'and nothing was kept of it')
 
   const settings = (environment: Record<string, string>) =>
     readSettings({ MUSTER_CONFIG_FILE: '/nonexistent', ...environment }).durability
@@ -272,13 +272,13 @@ t.test('a completion is answered once it is kept; sent again, it is recorded onc
   const failed = { error: { code: 'broken', message: 'no luck', retryable: false } }
   await t.rejects(worker.complete(first, value), /503.*redis_unavailable/)
   await t.rejects(worker.complete(second, failed), /503.*redis_unavailable/)
-  await t.rejects(worker.giveBack([third]), /503.*redis_unavailable/)
+  await t.rejects(worker.requeue([third]), /503.*redis_unavailable/)
   await t.rejects(worker.complete(first, value), /503.*redis_unavailable/, 'nor is a worker told "stale" yet')
   await t.rejects(worker.complete(second, failed), /503.*redis_unavailable/)
   await pair.thawReplica()
   t.match(await worker.complete(first, value), { results: [{ outcome: 'stale' }] }, 'the first one counted')
   t.match(await worker.complete(second, failed), { results: [{ outcome: 'stale' }] })
-  t.equal(await worker.giveBack([third]), 0)
+  t.equal(await worker.requeue([third]), 0)
   const pulled = await pull(api, 'top=10&failed=include')
   t.strictSame(ids(pulled), [first.workId, second.workId])
   t.strictSame((await pull(api, 'top=10&failed=include')).body, [])
@@ -289,7 +289,7 @@ t.test('a completion is answered once it is kept; sent again, it is recorded onc
   )
 })
 
-t.test('orders of an operator and fences are kept before they are acknowledged', async t => {
+t.test('orders of an operator and cordons are kept before they are acknowledged', async t => {
   const { api, pair } = await setUp(t)
   const { 'Work ID': workId } = (await put(api)).body
   await api.worker('w1').heartbeat()
@@ -313,7 +313,7 @@ t.test('orders of an operator and fences are kept before they are acknowledged',
   pair.freezeReplica()
   const replies = await Promise.all(orders.map(([method, path]) => api.call(method, path)))
   for (const [index, reply] of replies.entries()) isUnavailable(t, reply, orders[index]?.[1] as string)
-  isUnavailable(t, await api.call('POST', '/fleet/instances/w1/terminate'), 'fence')
+  isUnavailable(t, await api.call('POST', '/fleet/instances/w1/terminate'), 'cordon')
   await t.rejects(tickets.useUp('default', ticket, []), NotDurableError)
   await pair.thawReplica()
   for (const [method, path] of orders) t.equal((await api.call(method, path)).status, 200, path)

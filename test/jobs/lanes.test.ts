@@ -141,7 +141,7 @@ t.test(`a worker gets what it declared, in order (MUSTER_TEST_SEED=${seed})`, as
     requeue: async () => {
       const job = pick('running')
       if (job?.lease === undefined) return
-      t.equal(await claims.giveBack([{ workId: job.id, token: job.lease.token }]), 1)
+      t.equal(await claims.requeue([{ workId: job.id, token: job.lease.token }]), 1)
       await sortWaiting(queue)
       place(job)
     },

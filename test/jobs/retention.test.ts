@@ -46,7 +46,7 @@ for (const store of ['folder', 'redis']) {
 
     t.equal((await api.call('DELETE', `/jobs/${running.workId}`)).status, 200)
     t.equal(await blobCount(api), 20 + rest.length - 1, 'cancelled: payload and checkpoint go at once')
-    await worker.giveBack([retried])
+    await worker.requeue([retried])
     const pulled = await api.call('POST', '/pullCompleted?top=100')
     t.equal(pulled.body.length, rest.length)
     await jobs.retention.forgetExpired(Date.now())

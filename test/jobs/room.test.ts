@@ -78,7 +78,7 @@ t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
   t.match(await worker.complete(failing, { error: retryable }), { results: [{ outcome: 'retrying' }] })
   const final = { code: 'x', message: 'never', retryable: false }
   t.match(await worker.complete(dying, { error: final }), { results: [{ outcome: 'dead' }] })
-  t.equal(await worker.giveBack([returned]), 1)
+  t.equal(await worker.requeue([returned]), 1)
   t.equal((await worker.claim(1)).length, 1, 'claims go on')
 
   t.equal((await api.call('DELETE', `/jobs/${running.workId}`)).status, 200, 'a running job is cancelled')

@@ -98,17 +98,17 @@ t.test('readings: a fleet at its ceiling, a stale decision, a part that cannot b
   const faults: string[] = []
   const read = (more: Partial<MetricSources>) => readPoints(sources(more), now, what => void faults.push(what))
   const backlog = async () => ({ waiting: 5, dead: 2, oldestSince: now - 90_000 })
-  const decided = { wanted: 4, decidedAt: now - 1000 }
+  const decided = { desired: 4, decidedAt: now - 1000 }
   let points = await read({ backlog, pools: async () => [pool(decided)] })
   t.equal(figureOf(points, 'FleetAtCeiling', 'default'), 1)
-  t.equal(figureOf(points, 'WorkersWanted'), 4)
+  t.equal(figureOf(points, 'WorkersDesired'), 4)
   t.equal(figureOf(points, 'BacklogAgeSeconds'), 90)
   t.equal(figureOf(points, 'DeadJobs', 'default'), 2)
   t.equal(figureOf(points, 'NodeUp', 'node-a'), 1)
   t.equal(figureOf(points, 'ReplicasInSync'), 0)
   points = await read({ pools: async () => [pool(decided)] })
   t.equal(figureOf(points, 'FleetAtCeiling'), 0, 'nothing waits')
-  points = await read({ backlog, pools: async () => [pool({ ...decided, wanted: 3 })] })
+  points = await read({ backlog, pools: async () => [pool({ ...decided, desired: 3 })] })
   t.equal(figureOf(points, 'FleetAtCeiling'), 0, 'there may be more')
   points = await read({ backlog, pools: async () => [pool({ ...decided, decidedAt: now - 400_000 })] })
   t.equal(figureOf(points, 'FleetAtCeiling'), undefined, 'nobody decides any more')
@@ -196,7 +196,7 @@ t.test('a node with jobs publishes to CloudWatch', async t => {
   t.teardown(() => client.destroy())
   const { Metrics = [] } = await client.send(new ListMetricsCommand({ Namespace: access.namespace }))
   const names = new Set(Metrics.map(({ MetricName }) => MetricName))
-  const expected = Object.keys(metricTable).filter(name => !['WorkersWanted', 'FleetAtCeiling'].includes(name))
+  const expected = Object.keys(metricTable).filter(name => !['WorkersDesired', 'FleetAtCeiling'].includes(name))
   t.same([...names].sort(), expected.sort(), 'all but those of an autoscaler, which is not here')
   t.equal(Metrics.length, count)
   const read = async (MetricName: string, statistic: Statistic, more: { Name: string; Value: string }[] = []) => {

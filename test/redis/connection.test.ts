@@ -78,7 +78,7 @@ t.test('a subscriber still hears after outages, also one in which it could not c
   t.teardown(() => closeRedis(subscriber))
   const heard = new Set<string>()
   subscriber.on('message', (_channel: string, message: string) => heard.add(message))
-  await subscriber.subscribe('bell')
+  await subscriber.subscribe('notifier')
   for (const message of ['before', 'after one outage', 'after two']) {
     if (message !== 'before') {
       await redis.kill()
@@ -87,7 +87,7 @@ t.test('a subscriber still hears after outages, also one in which it could not c
     }
     const publisher = await redis.client()
     await until(async () => {
-      await publisher.publish('bell', message)
+      await publisher.publish('notifier', message)
       return heard.has(message)
     })
   }

@@ -67,7 +67,7 @@ export async function roundTrip(t: Test, api: TestApi, queue: string): Promise<v
 
   const checkpoint = [{ workId: paused, token: lease.token, data: { at: 7 } }]
   t.same(await worker.heartbeat([lease], { checkpoints: checkpoint }).then(({ drain }) => drain), false)
-  t.strictSame(await worker.giveBack([lease]), 1, 'given back')
+  t.strictSame(await worker.requeue([lease]), 1, 'given back')
   const [again] = await worker.claim(1, 5000)
   t.match(await worker.complete(again ?? lease, failure), { results: [{ outcome: 'retrying' }] })
   const [last] = await worker.claim(1, 10_000)

@@ -23,7 +23,7 @@ import { builtInHandlers, toKnownTypes } from '../../src/handlers/catalogue.ts'
 import { Acks } from '../../src/jobs/collect/acks.ts'
 import { Jobs } from '../../src/jobs/jobs.ts'
 import { Types } from '../../src/jobs/submit/types.ts'
-import { Bell } from '../../src/notifier.ts'
+import { Notifier } from '../../src/notifier.ts'
 import { openPayloadStore } from '../../src/payloads/open-payload-store.ts'
 import type { PayloadStore } from '../../src/payloads/payload-store.ts'
 import type { RedisTarget } from '../../src/redis/connect/address.ts'
@@ -70,7 +70,7 @@ export interface TestWorker {
   claim(max?: number, waitMs?: number): Promise<Lease[]>
   claimReply(max?: number, waitMs?: number): Promise<Reply>
   complete(lease: Lease, end: Partial<Completion>, claim?: number): Promise<CompleteReply>
-  giveBack(leases: readonly Lease[]): Promise<number>
+  requeue(leases: readonly Lease[]): Promise<number>
 }
 
 export async function startTestApi(
@@ -102,27 +102,27 @@ export async function startApiOn(
   const address: RedisTarget = 'socketPath' in server ? { socketPath: server.socketPath } : server
   const redis = await connectRedis({ ...address, role: 'commands', log })
   const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
-  const bell = new Bell()
-  subscriber.on('message', (_channel: string, message: string) => bell.receive(message))
-  await subscriber.subscribe('bell')
-  bell.connect(message => redis.publish('bell', message))
+  const notifier = new Notifier()
+  subscriber.on('message', (_channel: string, message: string) => notifier.receive(message))
+  await subscriber.subscribe('notifier')
+  notifier.connect(message => redis.publish('notifier', message))
   const { writes, close: closeWrites } = await openWrites(settings.durability, address, redis, log)
   const { store } = await openPayloadStore({ settings, connect: async () => redis, writes, log })
-  const jobs = new Jobs({ settings, redis, writes, bell, store, log })
+  const jobs = new Jobs({ settings, redis, writes, notifier, store, log })
   await jobs.start()
   const access = new Access({
-    ...{ redis, bell, operatorKey: settings.operatorKey, joinSecret: settings.workerJoinSecret },
+    ...{ redis, notifier, operatorKey: settings.operatorKey, joinSecret: settings.workerJoinSecret },
     ...{ workerTokenTtlMs: settings.workerTokenTtlMs, isPrivate: true },
     joinProofs: await openJoinProofs(settings, redis),
   })
   await access.start()
   const acks = new Acks(log)
   acks.start()
-  const fleet = createFleet({ settings, redis, writes, queues: jobs, bell, log, provider: undefined })
+  const fleet = createFleet({ settings, redis, writes, queues: jobs, notifier, log, provider: undefined })
   fleet.start()
   const known = toKnownTypes(builtInHandlers)
   const types = new Types(known, async () => [...(await fleet.registry.knownTypes())])
-  const handlers = new DeployedHandlers({ redis, writes, bell, log, onTypes: () => undefined })
+  const handlers = new DeployedHandlers({ redis, writes, notifier, log, onTypes: () => undefined })
   await handlers.start()
   const stopping = new AbortController()
   const refusals = new Refusals()
@@ -137,7 +137,7 @@ export async function startApiOn(
       checkHandlers: describeBundle,
       store,
       fleet,
-      bell,
+      notifier,
       ping: () => redis.ping(),
       refusals,
       stopping: stopping.signal,
@@ -212,7 +212,6 @@ function makeWorker(call: TestApi['call'], workerId: string, queue: string): Tes
           claim,
         }),
       ).body,
-    giveBack: async leases =>
-      must(await post('/workers/return', { workerId, queue, jobs: refs(leases) })).body.returned,
+    requeue: async leases => must(await post('/workers/return', { workerId, queue, jobs: refs(leases) })).body.returned,
   }
 }

@@ -1,6 +1,6 @@
 /**
  * A node for tests of workers: speaks the worker protocol out of memory, and keeps everything that workers said.
- * Nothing of the real node is used, so a worker that passes here relies on the protocol alone.
+ * Nothing of the real node is used, so a worker that passes here relies on the protocol exclusive.
  */
 import { createHash } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
@@ -25,7 +25,7 @@ export interface FakeJob {
   readonly params?: Record<string, unknown>
   readonly timeoutMs?: number
   readonly checkpoint?: Content
-  readonly alone?: boolean
+  readonly exclusive?: boolean
   readonly isolation?: 'process'
 }
 
@@ -67,7 +67,7 @@ export class FakeNode {
   readonly #stops: HeartbeatReply['stop'] = []
   readonly #blobs = new Map<string, Buffer>()
   readonly #known = new Set<string>()
-  readonly #bells = new Set<() => void>()
+  readonly #notifiers = new Set<() => void>()
   #draining = false
   #count = 0
   #app: FastifyInstance | undefined
@@ -132,7 +132,7 @@ export class FakeNode {
         if (lease !== undefined) again.push({ ...lease, ...checkpoint, token: `t${++this.#count}` })
       }
       if (this.requeues) this.#waiting.unshift(...again)
-      this.ring()
+      this.notify()
       return { returned: jobs.length }
     })
     app.get('/workers/payloads/:workId', async (request, reply) => {
@@ -168,7 +168,7 @@ export class FakeNode {
       this.checkpoints.set(workId, [...(this.checkpoints.get(workId) ?? []), bytes])
       this.#blobs.set(`checkpoint of ${workId}`, bytes)
       this.events.push(`checkpoint ${workId}`)
-      this.ring()
+      this.notify()
       return { bytes: bytes.length }
     })
     app.put('/workers/results/:workId', async request => {
@@ -186,13 +186,13 @@ export class FakeNode {
   async close(): Promise<void> {
     const app = this.#app
     this.#app = undefined
-    this.ring()
+    this.notify()
     await app?.close()
   }
 
   /** Puts jobs in; returns their Work IDs. */
   add(...jobs: FakeJob[]): string[] {
-    const ids = jobs.map(({ type, payload, params, timeoutMs, checkpoint, alone, isolation }) => {
+    const ids = jobs.map(({ type, payload, params, timeoutMs, checkpoint, exclusive, isolation }) => {
       const workId = `w${++this.#count}`
       const token = `t${this.#count}`
       this.#waiting.push({
@@ -205,12 +205,12 @@ export class FakeNode {
         params: params ?? {},
         timeoutMs: timeoutMs ?? 60_000,
         ...(checkpoint === undefined ? {} : { checkpoint }),
-        ...(alone === undefined ? {} : { alone }),
+        ...(exclusive === undefined ? {} : { exclusive }),
         ...(isolation === undefined ? {} : { isolation }),
       })
       return workId
     })
-    this.ring()
+    this.notify()
     return ids
   }
 
@@ -239,12 +239,12 @@ export class FakeNode {
     if (lease === undefined) throw new Error(`${workId} is not leased`)
     this.#leased.delete(workId)
     this.#stops.push({ workId, token: lease.token, reason: 'cancelled' })
-    this.ring()
+    this.notify()
   }
 
   drain(): void {
     this.#draining = true
-    this.ring()
+    this.notify()
   }
 
   /** Forgets its workers, as a restarted node would. */
@@ -276,8 +276,8 @@ export class FakeNode {
     if (!condition()) throw new Error(`Not within ${withinMs} ms: ${what}`)
   }
 
-  ring(): void {
-    for (const bell of [...this.#bells]) bell()
+  notify(): void {
+    for (const notifier of [...this.#notifiers]) notifier()
   }
 
   async #until(condition: () => boolean, withinMs: number): Promise<void> {
@@ -285,12 +285,12 @@ export class FakeNode {
     while (!condition() && performance.now() < deadlineMs) {
       await new Promise<void>(resolve => {
         const wake = (): void => {
-          this.#bells.delete(wake)
+          this.#notifiers.delete(wake)
           clearTimeout(timer)
           resolve()
         }
         const timer = setTimeout(wake, 50)
-        this.#bells.add(wake)
+        this.#notifiers.add(wake)
       })
     }
   }
@@ -308,7 +308,7 @@ export class FakeNode {
     if (isHeld) this.completions.push(completion)
     else this.stale.push(completion)
     this.#addLogs(completion.workId, completion.logs ?? [])
-    this.ring()
+    this.notify()
     if (!isHeld) return 'stale'
     return completion.error === undefined ? 'succeeded' : 'dead'
   }
@@ -323,7 +323,7 @@ export class FakeNode {
         note === undefined ? { fraction } : { fraction, note },
       ])
     }
-    this.ring()
+    this.notify()
     const named = (ref: LeaseRef): boolean => request.leases.some(lease => lease.workId === ref.workId)
     await this.#until(() => this.#app === undefined || this.#draining || this.#stops.some(named), request.waitMs ?? 0)
     const stop = this.#stops.filter(named)

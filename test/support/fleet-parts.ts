@@ -5,7 +5,7 @@ import type { Test } from 'tap'
 import type { WorkerDescription } from '../../src/contract/worker-protocol.ts'
 import { createFleet, type FleetOptions } from '../../src/fleet/fleet.ts'
 import type { FleetQueues, QueueLoad } from '../../src/fleet/fleet-queues.ts'
-import { Bell } from '../../src/notifier.ts'
+import { Notifier } from '../../src/notifier.ts'
 import { readSettings } from '../../src/settings/settings.ts'
 import { MemoryProvider } from './memory-provider.ts'
 import { until } from './until.ts'
@@ -71,8 +71,8 @@ export function setUp(t: Pick<Test, 'teardown'>, redis: Redis, options: Partial<
   const clock = new Clock()
   const provider = new MemoryProvider({ clock: clock.now, endsAtOnce: false })
   const queues = new FakeQueues()
-  const bell = new Bell()
-  const fleet = createFleet({ settings, redis, queues, bell, log: silent, provider, clock: clock.now, ...options })
+  const notifier = new Notifier()
+  const fleet = createFleet({ settings, redis, queues, notifier, log: silent, provider, clock: clock.now, ...options })
   t.teardown(() => fleet.stop())
   /** Workers of all instances register, or say again that they are there. */
   const beat = async (): Promise<void> => {
@@ -81,7 +81,7 @@ export function setUp(t: Pick<Test, 'teardown'>, redis: Redis, options: Partial<
       await fleet.registry.heartbeat(worker(workerId, { instanceId: id }), 'ready', queues.leases.get(workerId) ?? 0)
     }
   }
-  return { clock, provider, queues, bell, fleet, beat }
+  return { clock, provider, queues, notifier, fleet, beat }
 }
 
 /** Waits until the probe finds something. */

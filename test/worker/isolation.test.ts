@@ -100,7 +100,7 @@ t.test('what is fetched ahead, and what runs alone, is isolated as well', async 
   const fetched = await node.result(node.addWithBlob('isolated', text, 'json'))
   t.match(fetched.value, { json: { global: null } })
   await run(node, { type: 'traces' })
-  t.match(await run(node, { type: 'isolated', alone: true }), { global: null })
+  t.match(await run(node, { type: 'isolated', exclusive: true }), { global: null })
   const broken = await node.result(node.addWithBlob('isolated', text, 'json', true))
   t.equal(broken.error?.code, 'payload_unreadable')
   t.match(await run(node, { type: 'isolated' }), { global: null })

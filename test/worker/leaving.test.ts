@@ -148,10 +148,10 @@ t.test('checkpoints', async t => {
 t.test('a job that must run alone', async t => {
   const { node } = await setUp(t)
   const file = join(folder, 'alone')
-  const span = (name: string, ms: number, alone?: true) => ({
+  const span = (name: string, ms: number, exclusive?: true) => ({
     type: 'span',
     payload: json({ file, name, ms }),
-    ...(alone && { alone }),
+    ...(exclusive && { exclusive }),
   })
   const [long] = node.add(span('long', 1200)) as [string]
   await node.when(() => node.leasedIds.length === 1, 'the long one is leased')
@@ -180,10 +180,10 @@ t.test('an alone job that waits goes back with a drain, and with a cancel', asyn
   const [file, begun] = [join(folder, 'rest'), join(folder, 'rest begun')]
   const [rests] = node.add({ type: 'patient', payload: json({ ms: 60_000, file, begun }) }) as [string]
   await until(() => existsSync(begun))
-  const [first] = node.add({ type: 'noop', alone: true }) as [string]
+  const [first] = node.add({ type: 'noop', exclusive: true }) as [string]
   await node.when(() => node.leasedIds.length === 2, 'the alone one is leased')
   node.cancel(first)
-  const [second] = node.add({ type: 'noop', alone: true }) as [string]
+  const [second] = node.add({ type: 'noop', exclusive: true }) as [string]
   await node.when(() => node.leasedIds.includes(second), 'the next one is leased')
   await worker.drain()
   t.same(node.returned, [second, rests])

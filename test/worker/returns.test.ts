@@ -9,7 +9,7 @@ function setUp() {
   const sent: string[] = []
   const gone: string[] = []
   const client = {
-    giveBack: async ({ jobs }: { jobs: { workId: string }[] }) => {
+    requeue: async ({ jobs }: { jobs: { workId: string }[] }) => {
       sent.push(...jobs.map(({ workId }) => workId))
       return { returned: jobs.length }
     },

@@ -8,11 +8,11 @@ import { badHandlers, keptLog, startWorker } from '../support/agent.ts'
 import type { FakeNode } from '../support/fake-node.ts'
 import { type Random, random } from '../support/random.ts'
 
-const babble = (node: FakeNode, bytes: Uint8Array, after = 'wait', timeoutMs = 60_000, alone?: true): string =>
+const babble = (node: FakeNode, bytes: Uint8Array, after = 'wait', timeoutMs = 60_000, exclusive?: true): string =>
   node.add({
     type: 'babble',
     timeoutMs,
-    ...(alone && { alone }),
+    ...(exclusive && { exclusive }),
     payload: { json: { base64: Buffer.from(bytes).toString('base64'), after } },
   })[0] as string
 

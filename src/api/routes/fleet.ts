@@ -65,11 +65,11 @@ const Pool = Type.Object({
   policy: Type.Enum(['target-wait', 'jobs-per-worker', 'fixed']),
   min: Type.Integer(),
   max: Type.Integer(),
-  wanted: Type.Optional(
+  desired: Type.Optional(
     Type.Integer({ description: 'How many workers there should be; absent without an autoscaler' }),
   ),
   reason: Type.Optional(Type.String({ description: 'The rule that had the last word' })),
-  sentence: Type.Optional(Type.String({ description: 'Why, with the numbers' })),
+  explanation: Type.Optional(Type.String({ description: 'Why, with the numbers' })),
   decidedAt: Type.Optional(Time),
   load: Type.Optional(Load),
   boot: Type.Optional(BootMedians),
@@ -86,9 +86,9 @@ const DecisionsQuery = Type.Object({
 const decisionFields = {
   at: Time,
   queue: Type.String({ description: '* for what concerns no queue' }),
-  wanted: Type.Integer(),
+  desired: Type.Integer(),
   reason: Type.String(),
-  sentence: Type.String(),
+  explanation: Type.String(),
   actions: Type.Array(Type.Record(Type.String(), Type.Unknown()), {
     description: 'launch, drain, terminate, sweep or boot (an instance came up), each with its reason',
   }),

@@ -13,7 +13,7 @@ import {
   ReturnRequest,
 } from '../../contract/worker-protocol.ts'
 import { Problem } from '../../errors.ts'
-import { Fence, refuse } from '../../fleet/workers/cordon.ts'
+import { Cordon, refuse } from '../../fleet/workers/cordon.ts'
 import { resultKey, type StoredContent } from '../../jobs/job-data.ts'
 import { type Outcome, typeUnsupported } from '../../jobs/run/completions.ts'
 import type { LostLease } from '../../jobs/run/leases.ts'
@@ -37,7 +37,7 @@ const keyOf = ({ kind, id }: Caller): string => (kind === 'key' ? id : '')
 
 export function addWorkers(app: App, api: Api): void {
   const { settings, jobs, fleet, stopping } = api
-  const fence = new Fence(api)
+  const cordon = new Cordon(api)
 
   app.post(
     '/workers/heartbeat',
@@ -70,15 +70,15 @@ export function addWorkers(app: App, api: Api): void {
           parts.leases.extend(leases),
           parts.leases.heardFrom(worker.workerId),
         ])
-        if (own.typesChanged) api.bell.ring(claimsOf(worker.workerId))
+        if (own.typesChanged) api.notifier.notify(claimsOf(worker.workerId))
         return { stop, drain: own.drain }
       }
       const signal = signalOf(reply, stopping)
-      const rung = ringOrTimeout(`worker:${worker.workerId}`, waitMs, signal)
-      const forget = api.handlers.onChange(rung.cancel)
+      const notification = notificationOrTimeout(`worker:${worker.workerId}`, waitMs, signal)
+      const forget = api.handlers.onChange(notification.cancel)
       try {
         let news = await beat()
-        if (state !== 'ready') api.bell.ring(claimsOf(worker.workerId))
+        if (state !== 'ready') api.notifier.notify(claimsOf(worker.workerId))
         const lost = new Set(news.stop.map(({ workId, token }) => `${workId} ${token}`))
         const isHeld = ({ workId, token }: { workId: string; token: string }): boolean =>
           !lost.has(`${workId} ${token}`)
@@ -89,7 +89,7 @@ export function addWorkers(app: App, api: Api): void {
         for (const report of logs)
           if (await mayReport(report)) await parts.completions.addLogs(report.workId, report.lines)
         if (waitMs > 0 && news.stop.length === 0 && !news.drain) {
-          await rung.promise
+          await notification.promise
           if (!signal.aborted) {
             await api.access.requireStill(caller, request.headers.authorization)
             news = await beat()
@@ -104,7 +104,7 @@ export function addWorkers(app: App, api: Api): void {
         }
       } finally {
         forget()
-        rung.cancel()
+        notification.cancel()
       }
     },
   )
@@ -134,7 +134,7 @@ export function addWorkers(app: App, api: Api): void {
         await delay(Math.min(waitMs, leavingWaitMs))
         return { leaseMs: settings.leaseMs, jobs: [], drain: false }
       }
-      const types = await Promise.all([typesOf(request.body), fence.check(workerId, keyOf(request.caller))]).then(
+      const types = await Promise.all([typesOf(request.body), cordon.check(workerId, keyOf(request.caller))]).then(
         ([own]) => own,
         (error: unknown) => {
           // One that may not claim asks for nothing; one whose question Redis leaves open does ask.
@@ -146,7 +146,7 @@ export function addWorkers(app: App, api: Api): void {
       const signal = signalOf(reply, stopping)
       const outdated = AbortSignal.any([signal, abortOnNews(request.body, types, signal)])
       const leases = await claims.claim({ workerId, types, max, waitMs, signal: outdated })
-      refuse(await fence.mayDeliver(workerId, queue, leases, reply))
+      refuse(await cordon.mayDeliver(workerId, queue, leases, reply))
       if (leases.length > 0) fleet.registry.worked(workerId)
       return { leaseMs: settings.leaseMs, jobs: leases, drain: false }
     },
@@ -184,14 +184,14 @@ export function addWorkers(app: App, api: Api): void {
       for (const outcome of outcomes) if (outcome.error?.code === typeUnsupported) await noteUnsupported(outcome)
       const mayClaim = claim > 0 && !stopping.aborted
       const [first, types] = mayClaim
-        ? await Promise.all([fence.look(workerId, keyOf(request.caller)), typesOf(request.body)])
+        ? await Promise.all([cordon.look(workerId, keyOf(request.caller)), typesOf(request.body)])
         : (['unknown', []] as const)
       const claimant = { workerId, types }
       // Looked at last: from here on nothing is waited for before the jobs are leased.
       const isAllowed = first === 'yes' && runsCurrent(request.body)
       const { kinds, leases } = await completions.complete(claimant, outcomes, isAllowed ? claim : 0)
       fleet.registry.worked(workerId)
-      const may = first === 'yes' ? await fence.mayDeliver(workerId, queue, leases, reply) : first
+      const may = first === 'yes' ? await cordon.mayDeliver(workerId, queue, leases, reply) : first
       return {
         leaseMs: settings.leaseMs,
         results: results.map(({ workId }, index) => ({ workId, outcome: kinds[index] ?? 'stale' })),
@@ -216,7 +216,7 @@ export function addWorkers(app: App, api: Api): void {
       requireWorker(caller, body.workerId, body.jobs)
       await requireIntroducer(caller, body.workerId, fleet.registry)
       const { queue, claims } = jobs.of(body.queue)
-      return { returned: await queue.confirm(() => claims.giveBack(body.jobs)) }
+      return { returned: await queue.confirm(() => claims.requeue(body.jobs)) }
     },
   )
 
@@ -245,14 +245,14 @@ export function addWorkers(app: App, api: Api): void {
     const { workerId } = body
     const news = new AbortController()
     const look = (): void => {
-      void Promise.all([fence.look(workerId), typesOf(body)]).then(
+      void Promise.all([cordon.look(workerId), typesOf(body)]).then(
         ([may, now]) => (may === 'yes' && now.join() === types.join()) || news.abort(),
         () => undefined,
       )
     }
     const offs = [
-      api.bell.on(`worker:${workerId}`, look),
-      api.bell.on(claimsOf(workerId), look),
+      api.notifier.on(`worker:${workerId}`, look),
+      api.notifier.on(claimsOf(workerId), look),
       api.handlers.onChange(() => runsCurrent(body) || news.abort()),
     ]
     end.addEventListener('abort', () => {
@@ -261,13 +261,13 @@ export function addWorkers(app: App, api: Api): void {
     return news.signal
   }
 
-  function ringOrTimeout(
+  function notificationOrTimeout(
     topic: string,
     ms: number,
     signal: AbortSignal,
   ): { promise: Promise<void>; cancel: () => void } {
     const done = new AbortController()
-    const off = api.bell.on(topic, () => done.abort())
+    const off = api.notifier.on(topic, () => done.abort())
     const promise = delay(ms, undefined, { signal: AbortSignal.any([done.signal, signal]) }).then(
       () => off(),
       () => off(),

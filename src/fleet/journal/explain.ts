@@ -25,10 +25,10 @@ export interface RecordedDecision extends Omit<Decision, 'actions'> {
 }
 
 export function explain(decision: RecordedDecision): Explained {
-  const { id, queue, at, epoch, reason, sentence, inputs, evidence = {} } = decision
+  const { id, queue, at, epoch, reason, explanation, inputs, evidence = {} } = decision
   const name = id === undefined ? 'the latest decision' : `decision ${id}`
   const turn = epoch === undefined ? 'by hand' : `epoch ${epoch}`
-  const head = [`${queue}: ${name}, ${new Date(at).toISOString()} (${turn})`, `  ${sentence}`]
+  const head = [`${queue}: ${name}, ${new Date(at).toISOString()} (${turn})`, `  ${explanation}`]
   const lines = [...head, `  ${reason}: ${reasons[reason]}`]
   if (inputs === undefined) return { lines: [...lines, '  Nothing was recorded to take it again from.'] }
   const said = Object.entries(evidence).flatMap(([instanceId, text]) => [
@@ -79,8 +79,10 @@ function describeSize(inputs: PoolSnapshot, at: number): string[] {
   return sizeSteps(inputs, at).map(({ rule, before, size }) => {
     const name = rule.padEnd(16)
     if (size === undefined) return `${name} leaves it at ${before.workers}`
-    // A rule that corrects another repeats its sentence.
-    const own = size.sentence.startsWith(before.sentence) ? size.sentence.slice(before.sentence.length) : size.sentence
+    // A rule that corrects another repeats its explanation.
+    const own = size.explanation.startsWith(before.explanation)
+      ? size.explanation.slice(before.explanation.length)
+      : size.explanation
     return `${name} ${before.workers} → ${size.workers}  ${own.replace(/^; /, '')}`
   })
 }
@@ -129,7 +131,7 @@ function describeInstance(instance: InstanceView, at: number): string {
 }
 
 function compare(recorded: RecordedDecision, again: Decision): string[] {
-  const parts = ['wanted', 'reason', 'sentence', 'actions'] as const
+  const parts = ['desired', 'reason', 'explanation', 'actions'] as const
   return parts.flatMap(part => {
     const [before, now] = [JSON.stringify(recorded[part]), JSON.stringify(again[part])]
     return before === now ? [] : [`${part}: recorded ${before}, now ${now}`]

@@ -86,7 +86,7 @@ export class BootLog {
 const median = (samples: readonly number[]): number =>
   [...samples].sort((a, b) => a - b)[Math.floor(samples.length / 2)] as number
 
-/** What the journal says of it, in a sentence. */
+/** What the journal says of it, in a explanation. */
 export function tellBoots(news: readonly BootNews[]): string {
   const parts = news
     .slice(0, namedCount)

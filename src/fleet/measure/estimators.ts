@@ -113,8 +113,8 @@ export class BootTimes {
    */
   observe(instances: readonly InstanceView[]): number | undefined {
     const counted = new Set<string>()
-    for (const { id, launchedAt, readyAt, outside } of instances) {
-      if (readyAt === undefined || outside) continue
+    for (const { id, launchedAt, readyAt, unmanaged } of instances) {
+      if (readyAt === undefined || unmanaged) continue
       counted.add(id)
       // The clocks of the provider and of this node may differ by some ms.
       if (!this.#counted.has(id)) this.#samples.push(Math.max(0, Math.round(readyAt - launchedAt)))

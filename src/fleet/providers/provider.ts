@@ -54,7 +54,7 @@ export interface LaunchFailure {
 export class LaunchError extends Error {
   readonly failures: readonly LaunchFailure[]
 
-  /** @param what completes to a sentence with the failures */
+  /** @param what completes to a explanation with the failures */
   constructor(what: string, failures: readonly LaunchFailure[], options?: ErrorOptions) {
     super(failures.length === 0 ? what : `${what}: ${summarize(failures)}`, options)
     this.name = 'LaunchError'
@@ -65,7 +65,7 @@ export class LaunchError extends Error {
 /** One line: each code once, with how often it came and one message. */
 function summarize(failures: readonly LaunchFailure[]): string {
   return [...new Set(failures.map(({ code }) => code))]
-    .map(wanted => failures.filter(({ code }) => code === wanted))
+    .map(desired => failures.filter(({ code }) => code === desired))
     .map(those => `${those[0]?.code} (${those.length}×: ${those[0]?.message})`)
     .join('; ')
 }

@@ -159,10 +159,10 @@ export class Autoscaler {
     const strays = instances.filter(({ pool, state }) => state === 'running' && !Object.hasOwn(pools, pool))
     for (const { id, pool } of strays) {
       const action = { kind: 'terminate', instanceId: id, force: false, reason: 'unknown-pool' } as const
-      const sentence = `No queue "${pool}" is declared; terminates ${id}.`
-      const entry = { queue: pool, at: this.#clock(), epoch, wanted: 0, reason: action.reason, sentence }
+      const explanation = `No queue "${pool}" is declared; terminates ${id}.`
+      const entry = { queue: pool, at: this.#clock(), epoch, desired: 0, reason: action.reason, explanation }
       await within(redisTimeoutMs, 'Redis (journal)', journal.write({ ...entry, actions: [action] }))
-      log.info({ queue: pool, ...action }, sentence)
+      log.info({ queue: pool, ...action }, explanation)
       await within(providerTimeoutMs, 'The provider (terminate)', provider.terminate([id]))
     }
     return strays.length
@@ -176,13 +176,13 @@ export class Autoscaler {
     const inputs = await this.#read(queue, settings, reading, ticket, now)
     const decision = decide(inputs, now)
     // Before the decision: it came before it, and whoever looks for the newest finds what was decided.
-    await this.#tellBoots(queue, reading, decision.wanted, now)
+    await this.#tellBoots(queue, reading, decision.desired, now)
     if (this.#news.observe(queue, decision, now)) {
       const evidence = await readEvidence(provider, decision.actions, log)
       const named = decision.actions.some(({ kind }) => kind === 'launch') ? { decisionId: ticket.id } : {}
       const entry = { queue, at: now, epoch, ...decision, ...named, ...evidence, inputs }
       await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
-      log.info({ queue, wanted: decision.wanted, reason: decision.reason }, decision.sentence)
+      log.info({ queue, desired: decision.desired, reason: decision.reason }, decision.explanation)
     }
     const { history, bootLog } = this.#measuresOf(queue)
     const boot = bootLog.medians
@@ -194,15 +194,15 @@ export class Autoscaler {
   }
 
   /** Journals which instances came up since the last tick. */
-  async #tellBoots(queue: string, reading: Reading, wanted: number, now: number): Promise<void> {
+  async #tellBoots(queue: string, reading: Reading, desired: number, now: number): Promise<void> {
     const { journal, log } = this.#options
     const ours = reading.instances.filter(({ pool }) => pool === queue)
     const news = this.#measuresOf(queue).bootLog.observe(ours, reading.workers)
     if (news.length === 0) return
-    const sentence = tellBoots(news)
-    log.info({ queue }, sentence)
+    const explanation = tellBoots(news)
+    log.info({ queue }, explanation)
     const actions = news.slice(0, journaledBoots)
-    const entry = { queue, at: now, epoch: reading.epoch, wanted, reason: 'booted' as const, sentence, actions }
+    const entry = { queue, at: now, epoch: reading.epoch, desired, reason: 'booted' as const, explanation, actions }
     await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
   }
 

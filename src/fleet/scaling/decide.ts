@@ -44,14 +44,14 @@ export function decide(snapshot: PoolSnapshot, now: number): Decision {
   const reason = shortage > 0 && size.workers <= have.serving + have.interrupted ? 'interrupted' : size.reason
   const actions: Action[] = count > 0 ? [...endings, { kind: 'launch', count, reason }] : endings
   return {
-    wanted: size.workers,
+    desired: size.workers,
     actions,
     reason: waits === undefined ? reason : 'launch-backoff',
-    sentence: `Wants ${size.workers}: ${size.sentence}. Has ${describe(snapshot)}${outcome(actions, waits)}.`,
+    explanation: `Wants ${size.workers}: ${size.explanation}. Has ${describe(snapshot)}${outcome(actions, waits)}.`,
   }
 }
 
-const noWork: Size = { workers: 0, reason: 'no-work', sentence: 'no job waits or runs' }
+const noWork: Size = { workers: 0, reason: 'no-work', explanation: 'no job waits or runs' }
 
 /** What each size rule made of the pool, in their order; `size` is absent where a rule left it as it was. */
 export function sizeSteps(
@@ -71,7 +71,7 @@ function endInstances(snapshot: PoolSnapshot, size: Size, now: number): Action[]
   const actions: Action[] = []
   const ending = new Set<string>()
   for (const rule of instanceRules) {
-    for (const action of rule(snapshot, { wanted: size.workers, ending: new Set(ending) }, now)) {
+    for (const action of rule(snapshot, { desired: size.workers, ending: new Set(ending) }, now)) {
       actions.push(action)
       if (action.kind !== 'launch') ending.add(action.instanceId)
     }

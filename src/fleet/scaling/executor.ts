@@ -2,8 +2,8 @@
  * Carries out what was decided for a pool. Each step may be taken twice, by this node or by another:
  *
  *   launch      under the ticket that was read before the decision: the same need launches once
- *   drain       fences the worker; `drained` ends it when it holds nothing
- *   terminate   what looks lifeless is fenced and looked at once more: if it has come to life, it is not killed
+ *   drain       cordons the worker; `drained` ends it when it holds nothing
+ *   terminate   what looks lifeless is cordoned and looked at once more: if it has come to life, it is not killed
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { PoolSettings } from '../../settings/settings.ts'
@@ -95,15 +95,15 @@ export class Executor {
   async #drain(drains: readonly Drain[], { workers, history }: Occasion): Promise<void> {
     const reasons = new Map(drains.map(({ instanceId, reason }) => [instanceId, reason]))
     for (const { instanceId } of drains) history.ending(instanceId)
-    await this.#fenceAll(workers, reasons)
+    await this.#cordonAll(workers, reasons)
   }
 
   /** A launch that fails is tried again by a later tick, at the pace of the launch-backoff rule. */
   async #launch(launches: readonly Launch[], { queue, slots, ticket, history }: Occasion): Promise<void> {
-    const wanted = launches.reduce((sum, { count }) => sum + count, 0)
+    const desired = launches.reduce((sum, { count }) => sum + count, 0)
     const { provider, log, clock } = this.#options
     const before = this.#uncertain.get(queue)
-    const count = before?.ticketId === ticket.id ? before.count : wanted
+    const count = before?.ticketId === ticket.id ? before.count : desired
     let launched: readonly Instance[] = []
     try {
       launched = await within(
@@ -141,7 +141,7 @@ export class Executor {
   }
 
   /**
-   * Fences, then looks: who was heard of since the decision may hold a job by now. A worker that was silent drains then,
+   * Cordons, then looks: who was heard of since the decision may hold a job by now. A worker that was silent drains then,
    * since its jobs went to others; one that booted late stays. An interrupted one has outlived its time, heard of or not.
    */
   async #terminateLifeless(ends: readonly Termination[], occasion: Occasion): Promise<void> {
@@ -151,10 +151,10 @@ export class Executor {
     const neverSeen = ends.filter(({ instanceId }) => !workers.some(worker => worker.instanceId === instanceId))
     await within(
       redisTimeoutMs,
-      'Redis (fences)',
-      Promise.all(neverSeen.map(({ instanceId, reason }) => registry.fenceInstance(instanceId, reason))),
+      'Redis (cordons)',
+      Promise.all(neverSeen.map(({ instanceId, reason }) => registry.cordonInstance(instanceId, reason))),
     )
-    await this.#fenceAll(workers, new Map(ends.map(({ instanceId, reason }) => [instanceId, reason])))
+    await this.#cordonAll(workers, new Map(ends.map(({ instanceId, reason }) => [instanceId, reason])))
     const now = await within(redisTimeoutMs, 'Redis (workers)', registry.all())
     const heard = now.filter(({ workerId, state, lastSeenAt }) => {
       const before = known.get(workerId)
@@ -165,7 +165,7 @@ export class Executor {
     for (const end of spared) {
       log.warn({ queue, ...end }, 'its worker was heard of after all: it is not terminated')
       if (neverSeen.includes(end))
-        await within(redisTimeoutMs, 'Redis (fence)', registry.unfenceInstance(end.instanceId))
+        await within(redisTimeoutMs, 'Redis (cordon)', registry.uncordonInstance(end.instanceId))
     }
     const lifeless = ends.filter(end => !spared.includes(end))
     for (const { reason, instanceId } of lifeless)
@@ -173,13 +173,13 @@ export class Executor {
     if (lifeless.length > 0) await this.#terminate(lifeless, occasion)
   }
 
-  async #fenceAll(workers: readonly WorkerRecord[], reasons: ReadonlyMap<string, string>): Promise<void> {
+  async #cordonAll(workers: readonly WorkerRecord[], reasons: ReadonlyMap<string, string>): Promise<void> {
     const { registry } = this.#options
-    const fences = workers.map(async ({ workerId, instanceId = '' }) => {
+    const cordons = workers.map(async ({ workerId, instanceId = '' }) => {
       const reason = reasons.get(instanceId)
       if (reason !== undefined) await registry.requestDrain(workerId, reason)
     })
-    await within(redisTimeoutMs, 'Redis (drain)', Promise.all(fences))
+    await within(redisTimeoutMs, 'Redis (drain)', Promise.all(cordons))
   }
 }
 

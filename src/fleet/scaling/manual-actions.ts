@@ -1,6 +1,6 @@
 /**
  * What an operator may ask of the fleet: more instances, or the end of one. Both are journaled with the reason `manual`
- * before they are carried out, and go the way that the autoscaler goes: an instance is ended once its worker is fenced
+ * before they are carried out, and go the way that the autoscaler goes: an instance is ended once its worker is cordoned
  * and holds nothing, unless force is asked for.
  */
 import { randomUUID } from 'node:crypto'
@@ -64,9 +64,9 @@ export class ByHand {
     const allowed = Math.min(count, pool.maxWorkers - present)
     if (allowed < 1) return { outcome: 'at-ceiling', max: pool.maxWorkers }
     const launch = { kind: 'launch', count: allowed, reason: 'manual' } as const
-    const sentence = `Somebody asked for ${count} more; has ${present}, the ceiling is ${pool.maxWorkers}; launches ${allowed}.`
+    const explanation = `Somebody asked for ${count} more; has ${present}, the ceiling is ${pool.maxWorkers}; launches ${allowed}.`
     const decisionId = `manual-${randomUUID()}`
-    const entry = { queue, at: clock(), wanted: present + allowed, reason: launch.reason, sentence, decisionId }
+    const entry = { queue, at: clock(), desired: present + allowed, reason: launch.reason, explanation, decisionId }
     await within(redisTimeoutMs, 'Redis (journal)', journal.write({ ...entry, actions: [launch] }))
     log.info({ queue, ...launch }, 'launch because somebody asked for it')
     const request = { pool: queue, count: allowed, decisionId, slots: pool.slots }
@@ -80,7 +80,7 @@ export class ByHand {
   }
 
   /**
-   * Ends an instance, named by its own id or that of its worker. Its worker is fenced at once.
+   * Ends an instance, named by its own id or that of its worker. Its worker is cordoned at once.
    * @param force does not wait until the worker has finished what it runs: its jobs go back, no attempt spent, and the
    * instance is terminated now. Without it a worker finishes and goes; an instance that still boots ends now.
    */
@@ -93,8 +93,8 @@ export class ByHand {
     if (queue === undefined) return { outcome: 'unknown-instance' }
     const instanceId = instance?.id ?? id
     if (instance !== undefined)
-      await within(redisTimeoutMs, 'Redis (fence)', registry.fenceInstance(instance.id, 'manual'))
-    // Looked for behind the fence: who registers from now on claims nothing.
+      await within(redisTimeoutMs, 'Redis (cordon)', registry.cordonInstance(instance.id, 'manual'))
+    // Looked for behind the cordon: who registers from now on claims nothing.
     const workers =
       instance === undefined ? named : (await this.#workers()).filter(worker => worker.instanceId === instance.id)
     const atOnce = instance !== undefined && (force || workers.length === 0)
@@ -119,9 +119,9 @@ export class ByHand {
     const action = atOnce
       ? ({ kind: 'terminate', instanceId, force, reason: 'manual' } as const)
       : ({ kind: 'drain', instanceId, reason: 'manual' } as const)
-    const wanted = (await within(redisTimeoutMs, 'Redis (latest)', latest.read())).get(queue)?.decision.wanted ?? 0
-    const sentence = `Somebody asked to end ${instanceId}${force ? ' by force: its jobs go back' : ''}.`
-    const entry = { queue, at: clock(), wanted, reason: action.reason, sentence, actions: [action] }
+    const desired = (await within(redisTimeoutMs, 'Redis (latest)', latest.read())).get(queue)?.decision.desired ?? 0
+    const explanation = `Somebody asked to end ${instanceId}${force ? ' by force: its jobs go back' : ''}.`
+    const entry = { queue, at: clock(), desired, reason: action.reason, explanation, actions: [action] }
     await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
   }
 

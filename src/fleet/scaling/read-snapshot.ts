@@ -25,7 +25,7 @@ export function viewInstances(
   const ours = instances.filter(({ pool }) => pool === queue)
   const byInstance = new Map(workers.map(worker => [worker.instanceId, worker]))
   const ids = new Set(instances.map(({ id }) => id))
-  const outside = workers.filter(
+  const unmanaged = workers.filter(
     ({ queue: served, instanceId, state, lastSeenAt }) =>
       served === queue &&
       state !== 'stopped' &&
@@ -34,12 +34,12 @@ export function viewInstances(
   )
   return [
     ...ours.map(instance => viewInstance(instance, byInstance.get(instance.id), leases)),
-    ...outside.map(
+    ...unmanaged.map(
       (worker): InstanceView => ({
         ...viewWorker(worker, leases),
         id: worker.workerId,
         launchedAt: worker.firstSeenAt,
-        outside: true,
+        unmanaged: true,
       }),
     ),
   ]

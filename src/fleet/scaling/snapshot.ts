@@ -31,7 +31,7 @@ export interface InstanceView {
   /** Its host is being taken away: it drains, and counts neither as capacity nor against the ceiling. */
   readonly interrupted?: Interruption
   /** A worker that somebody else started: it counts as capacity, and is not ours to end. */
-  readonly outside?: true
+  readonly unmanaged?: true
 }
 
 /** interruption: the host goes at that time. rebalance: announced at that time to be at risk; it may stay for long. */
@@ -85,10 +85,10 @@ export type Action =
 
 export interface Decision {
   /** How many workers the pool should have. */
-  readonly wanted: number
+  readonly desired: number
   readonly actions: readonly Action[]
   /** The rule that had the last word on the size. */
   readonly reason: ReasonName
   /** Why the pool has its size, with the numbers. */
-  readonly sentence: string
+  readonly explanation: string
 }

@@ -59,9 +59,9 @@ export class Sweeper {
     if (ids.length === 0) return 0
     const action = { kind: 'sweep', leftoverIds: ids.slice(0, namedCount), reason: 'leftover' } as const
     const more = ids.length > namedCount ? ` and ${ids.length - namedCount} more` : ''
-    const sentence = `Removed what belongs to no instance any more: ${action.leftoverIds.join(', ')}${more}.`
-    log.info({ ...action }, sentence)
-    const entry = { queue: '*', at: clock(), epoch, wanted: 0, reason: action.reason, sentence, actions: [action] }
+    const explanation = `Removed what belongs to no instance any more: ${action.leftoverIds.join(', ')}${more}.`
+    log.info({ ...action }, explanation)
+    const entry = { queue: '*', at: clock(), epoch, desired: 0, reason: action.reason, explanation, actions: [action] }
     await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
     return ids.length
   }

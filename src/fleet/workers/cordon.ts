@@ -1,5 +1,5 @@
 /**
- * The fence: a worker that was told to go gets no job any more, not even one that was on its way to it.
+ * The cordon: a worker that was told to go gets no job any more, not even one that was on its way to it.
  *
  *   claim:      look at the flag ──▶ lease (from now on Redis shows it) ──▶ look again ──yes──▶ deliver
  *                                                                              └─no──▶ give back, no attempt spent
@@ -7,9 +7,9 @@
  *
  * Whoever ends a worker sets the flag before it reads the leases, and whoever delivers a job leases it before it looks at
  * the flag for the last time. So either the terminator sees the lease, or the claim sees the flag: no job that was
- * delivered is ever under a worker that scale-in terminates. Only the second look is the fence; the first one spares the
+ * delivered is ever under a worker that scale-in terminates. Only the second look is the cordon; the first one spares the
  * work. The second look is at the caller, too: a key that was revoked while its claim waited is given nothing.
- * test/models/fence-model.ts tries all this in random order, and finds the hole when the second look is left out.
+ * test/models/cordon-model.ts tries all this in random order, and finds the hole when the second look is left out.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Access } from '../../access/access.ts'
@@ -19,17 +19,17 @@ import type { Jobs } from '../../jobs/jobs.ts'
 
 export type MayClaim = 'yes' | 'unknown' | 'drain'
 
-/** What the fence needs: the flag, as Redis has it now, and a way to give leases back. */
-export interface FenceParts {
+/** What the cordon needs: the flag, as Redis has it now, and a way to give leases back. */
+export interface CordonParts {
   readonly fleet: { readonly registry: { mayClaim(workerId: string, keyId?: string): Promise<MayClaim> } }
   readonly jobs: Jobs
   readonly access: Pick<Access, 'requireStill'>
 }
 
-export class Fence {
-  readonly #parts: FenceParts
+export class Cordon {
+  readonly #parts: CordonParts
 
-  constructor(parts: FenceParts) {
+  constructor(parts: CordonParts) {
     this.#parts = parts
   }
 
@@ -56,14 +56,14 @@ export class Fence {
     { request, raw }: FastifyReply,
   ): Promise<MayClaim> {
     if (leases.length === 0) return 'yes'
-    const giveBack = async (): Promise<unknown> => await this.#parts.jobs.of(queue).claims.giveBack(leases)
+    const requeue = async (): Promise<unknown> => await this.#parts.jobs.of(queue).claims.requeue(leases)
     const [may] = await Promise.all([this.look(workerId), this.#isStillKnown(request)]).catch(
       async (error: unknown) => {
-        if (error instanceof Problem && error.code === 'unauthenticated') await giveBack()
+        if (error instanceof Problem && error.code === 'unauthenticated') await requeue()
         throw error
       },
     )
-    if (may !== 'yes' || raw.destroyed) await giveBack()
+    if (may !== 'yes' || raw.destroyed) await requeue()
     return may
   }
 

@@ -3,14 +3,14 @@
  * unknown → ready → draining → stopped → forgotten; whoever is silent for too long is no longer alive, and is forgotten
  * by the reaper. A worker that comes back after that registers anew with its next heartbeat.
  *
- * Here stands the fence as well: a worker that is to drain claims nothing any more, and neither does one that registers
- * from an instance that was fenced before. "Fence, see zero leases, terminate" rests on it, so a fence is kept (see
+ * Here stands the cordon as well: a worker that is to drain claims nothing any more, and neither does one that registers
+ * from an instance that was cordoned before. "Cordon, see zero leases, terminate" rests on it, so a cordon is kept (see
  * redis/writes/durable-writes.ts) before anybody relies on it. Heartbeats are not waited for: the next one says the same.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { WorkerDescription } from '../../contract/worker-protocol.ts'
 import { Problem } from '../../errors.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import type { RedisClient } from '../../redis/connect/connection.ts'
 import { runsWhenFull, Script } from '../../redis/script.ts'
 import { type DurableWrites, LocalWrites } from '../../redis/writes/durable-writes.ts'
@@ -40,7 +40,7 @@ export interface InterruptionNotice {
 }
 
 /**
- * KEYS: worker, workers, types, fence of its instance, workers and types of the API key. ARGV: id, now, state, leases,
+ * KEYS: worker, workers, types, cordon of its instance, workers and types of the API key. ARGV: id, now, state, leases,
  * description, kind and time of an interruption (or empty), instance, whether the worker has to be of this instance (1) or
  * not (empty), queue, API key (or empty), how many workers and types a key may have, since when both count, since when
  * types are known, type…
@@ -91,9 +91,9 @@ if ARGV[3] ~= 'ready' then redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2]) 
 local known = redis.call('HGET', KEYS[1], 'interruption')
 local isNews = ARGV[6] ~= '' and known ~= 'interruption' and known ~= ARGV[6]
 if isNews then redis.call('HSET', KEYS[1], 'interruption', ARGV[6], 'interruptedAt', ARGV[7]) end
-local fence = redis.call('GET', KEYS[4]) or (isNews and 'interrupted')
-if fence then
-  redis.call('HSETNX', KEYS[1], 'drain', fence)
+local cordon = redis.call('GET', KEYS[4]) or (isNews and 'interrupted')
+if cordon then
+  redis.call('HSETNX', KEYS[1], 'drain', cordon)
   redis.call('HSETNX', KEYS[1], 'drainSince', ARGV[2])
 end
 redis.call('ZADD', KEYS[2], state == 'stopped' and 0 or ARGV[2], ARGV[1])
@@ -111,9 +111,9 @@ return 1`,
   { whenFull: true },
 )
 
-/** KEYS: fence of an instance. ARGV: reason (none: takes it away), time to live in ms. */
-const fence = new Script<unknown>(
-  'fence_instance',
+/** KEYS: cordon of an instance. ARGV: reason (none: takes it away), time to live in ms. */
+const cordon = new Script<unknown>(
+  'cordon_instance',
   `if ARGV[1] == '' then return redis.call('DEL', KEYS[1]) end
 return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])`,
   { whenFull: true },
@@ -148,8 +148,8 @@ redis.call('HSET', KEYS[1], 'unsupported', cjson.encode(known))
 return 1`,
 )
 
-/** A fence outlives the instance behind it by far. */
-const fenceMs = 3_600_000
+/** A cordon outlives the instance behind it by far. */
+const cordonMs = 3_600_000
 
 /** How often, at most, work of one worker is noted. */
 const workedEveryMs = 1000
@@ -157,7 +157,7 @@ const workedEveryMs = 1000
 export class WorkerRegistry {
   readonly #redis: RedisClient
   readonly #writes: DurableWrites
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   readonly #log: FastifyBaseLogger
   readonly #aliveMs: number
   readonly #clock: () => number
@@ -167,14 +167,14 @@ export class WorkerRegistry {
   constructor(options: {
     redis: RedisClient
     writes?: DurableWrites
-    bell: Bell
+    notifier: Notifier
     log: FastifyBaseLogger
     aliveMs: number
     clock?: () => number
   }) {
     this.#redis = options.redis
     this.#writes = options.writes ?? new LocalWrites(options.redis)
-    this.#bell = options.bell
+    this.#notifier = options.notifier
     this.#log = options.log
     this.#aliveMs = options.aliveMs
     this.#clock = options.clock ?? Date.now
@@ -201,7 +201,7 @@ export class WorkerRegistry {
     const notice = interruption === undefined ? ['', ''] : [interruption.kind, timeOf(interruption, now)]
     const owner = [instanceId, isBound ? '1' : '']
     const ofKey = [keys.workersOfKey(keyId), keys.typesOfKey(keyId)]
-    const names = [keys.worker(workerId), keys.workers, keys.types, keys.fence(instanceId), ...ofKey]
+    const names = [keys.worker(workerId), keys.workers, keys.types, keys.cordon(instanceId), ...ofKey]
     const limits = [queue, keyId, workersPerKey, typesPerKey, now - this.#aliveMs, now - typesKnownMs]
     const args = [workerId, now, state, leaseCount, JSON.stringify(worker), ...notice, ...owner, ...limits, ...types]
     const reply = await this.#redis.eval(heartbeatScript, names.length, ...names, ...args)
@@ -210,7 +210,7 @@ export class WorkerRegistry {
     if (isNews < -1) throw new Problem('forbidden', refusals[isNews])
     if (isNews === 1) {
       this.#log.warn({ queue, workerId, instanceId, ...interruption }, 'the host of a worker is being taken away')
-      this.#bell.ring('backlog')
+      this.#notifier.notify('backlog')
     }
     return { drain: drain !== '', ...(areOthers === 1 && { typesChanged: true }) }
   }
@@ -219,7 +219,7 @@ export class WorkerRegistry {
     return (await this.#redis.exists(keys.worker(workerId))) === 1
   }
 
-  /** The fence: whether a worker may take jobs now. One cheap call to Redis, since every claim asks. @throws Problem forbidden */
+  /** The cordon: whether a worker may take jobs now. One cheap call to Redis, since every claim asks. @throws Problem forbidden */
   async mayClaim(workerId: string, keyId = ''): Promise<'yes' | 'unknown' | 'drain'> {
     const [state, drain, key] = await this.#redis.hmget(keys.worker(workerId), 'state', 'drain', 'key')
     if (keyId !== '' && typeof state === 'string' && key !== keyId) throw new Problem('forbidden', refusals[-3])
@@ -279,26 +279,26 @@ export class WorkerRegistry {
   }
 
   /**
-   * Fences a worker: from now on it claims nothing, and its open heartbeat returns at once. Calling twice is safe.
+   * Cordons a worker: from now on it claims nothing, and its open heartbeat returns at once. Calling twice is safe.
    * @returns false when no such worker is known
    */
   async requestDrain(workerId: string, reason: string): Promise<boolean> {
     const found = await this.#writes.run(drain, [keys.worker(workerId)], [reason, this.#clock()])
-    if (found === 1) this.#bell.ring(`worker:${workerId}`)
+    if (found === 1) this.#notifier.notify(`worker:${workerId}`)
     return found === 1
   }
 
   /**
-   * Fences an instance from which no worker has registered: whoever registers from it later claims nothing. Read the
-   * workers again afterwards: who is there then was there before the fence.
+   * Cordons an instance from which no worker has registered: whoever registers from it later claims nothing. Read the
+   * workers again afterwards: who is there then was there before the cordon.
    */
-  async fenceInstance(instanceId: string, reason: string): Promise<void> {
-    await this.#writes.run(fence, [keys.fence(instanceId)], [reason, fenceMs])
+  async cordonInstance(instanceId: string, reason: string): Promise<void> {
+    await this.#writes.run(cordon, [keys.cordon(instanceId)], [reason, cordonMs])
   }
 
-  /** Takes such a fence away. A worker that met it drains all the same. */
-  async unfenceInstance(instanceId: string): Promise<void> {
-    await this.#writes.run(fence, [keys.fence(instanceId)], ['', fenceMs])
+  /** Takes such a cordon away. A worker that met it drains all the same. */
+  async uncordonInstance(instanceId: string): Promise<void> {
+    await this.#writes.run(cordon, [keys.cordon(instanceId)], ['', cordonMs])
   }
 
   /** The workers of one instance that are not forgotten: also silent and stopped ones. */

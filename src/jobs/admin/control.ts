@@ -3,7 +3,7 @@
 import type { Logger } from 'pino'
 import { Problem } from '../../errors.ts'
 import { Loop } from '../../loop.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { Script } from '../../redis/script.ts'
 import { bullFields, bullKeys, delayedUnit } from '../bullmq/bull-layout.ts'
 import { isCancelled } from '../bullmq/cancel.ts'
@@ -55,16 +55,16 @@ const sum = (counts: Iterable<number>): number => [...counts].reduce((all, one) 
 
 export class Control {
   readonly #queue: JobQueue
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   readonly #loop: Loop
   readonly #stopListening: () => void
   #draining = false
 
-  constructor(queue: JobQueue, bell: Bell, log: Logger) {
+  constructor(queue: JobQueue, notifier: Notifier, log: Logger) {
     this.#queue = queue
-    this.#bell = bell
+    this.#notifier = notifier
     this.#loop = new Loop(`state of queue ${queue.name}`, 1000, () => this.#refresh(), log)
-    this.#stopListening = bell.on(`queue:${queue.name}`, () => void this.#loop.runAnew())
+    this.#stopListening = notifier.on(`queue:${queue.name}`, () => void this.#loop.runAnew())
   }
 
   async start(): Promise<void> {
@@ -186,7 +186,8 @@ export class Control {
   }
 
   #changed(): void {
-    for (const topic of [`queue:${this.#queue.name}`, `jobs:${this.#queue.name}`, 'backlog']) this.#bell.ring(topic)
+    for (const topic of [`queue:${this.#queue.name}`, `jobs:${this.#queue.name}`, 'backlog'])
+      this.#notifier.notify(topic)
   }
 
   async #refresh(): Promise<void> {

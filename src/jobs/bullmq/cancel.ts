@@ -4,7 +4,7 @@
  */
 import type { Job } from 'bullmq'
 import { Problem } from '../../errors.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import type { RedisClient } from '../../redis/connect/connection.ts'
 import { Script } from '../../redis/script.ts'
 import type { JobData } from '../job-data.ts'
@@ -90,7 +90,7 @@ export async function readCancelled(queue: JobQueue, workId: string): Promise<Ca
  */
 export async function cancelJob(
   queue: JobQueue,
-  bell: Bell,
+  notifier: Notifier,
   workId: string,
   mayCancel: MayCancel,
 ): Promise<CancelledJob> {
@@ -110,7 +110,7 @@ export async function cancelJob(
     if (removal === 'handed out')
       throw new Problem('job_finished', `The job ${workId} has failed, and its failure was handed out.`)
     if (removal === 'moved') continue
-    if (token !== null) bell.ring(`worker:${workerOfToken(token)}`)
+    if (token !== null) notifier.notify(`worker:${workerOfToken(token)}`)
     return record
   }
   throw new Problem('overloaded', `The job ${workId} changes hands too fast to be cancelled now.`)

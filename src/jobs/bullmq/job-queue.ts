@@ -64,7 +64,7 @@ export class JobQueue {
     const options: QueueOptions & { lockDuration: number; maxStalledCount: number; stalledInterval: number } = {
       connection: redis as unknown as QueueOptions['connection'],
       prefix: prefixOf(name),
-      // Nobody reads BullMQ's event stream here: nodes tell each other by the bell.
+      // Nobody reads BullMQ's event stream here: nodes tell each other by the notifier.
       streams: { events: { maxLen: 100 } },
       lockDuration: leaseMs,
       // Lost workers are counted by us (lost-workers.ts) and judged when the job is claimed again, not by BullMQ.

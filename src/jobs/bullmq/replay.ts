@@ -1,6 +1,6 @@
 /** Replaying dead jobs: back to the line with all their attempts before them. */
 import { Problem } from '../../errors.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import type { RedisClient } from '../../redis/connect/connection.ts'
 import { Script } from '../../redis/script.ts'
 import { bullScript } from './bull-batch.ts'
@@ -36,7 +36,7 @@ return 1`,
 }
 
 /** @throws Problem job_not_found, job_not_dead */
-export async function retryJob(queue: JobQueue, bell: Bell, workId: string): Promise<void> {
+export async function retryJob(queue: JobQueue, notifier: Notifier, workId: string): Promise<void> {
   const { uncollectedDead, leased, leases } = queue.keys
   const bullNames = ['events', 'failed', 'wait', 'meta', 'active', 'marker', 'prioritized', 'pc']
   const keys = [queue.jobKey(workId), ...bullNames.map(name => queue.bull.toKey(name)), uncollectedDead, leased, leases]
@@ -46,16 +46,16 @@ export async function retryJob(queue: JobQueue, bell: Bell, workId: string): Pro
     if ((await queue.redis.exists(queue.jobKey(workId))) === 0) throw jobNotFound(workId)
     throw new Problem('job_not_dead', `The job ${workId} is not dead, so there is nothing to retry.`)
   }
-  bell.ring(`jobs:${queue.name}`)
-  bell.ring('backlog')
+  notifier.notify(`jobs:${queue.name}`)
+  notifier.notify('backlog')
 }
 
 /** Replays up to `limit` dead jobs, oldest first. @returns how many */
-export async function retryAllDead(queue: JobQueue, bell: Bell, limit: number): Promise<number> {
+export async function retryAllDead(queue: JobQueue, notifier: Notifier, limit: number): Promise<number> {
   let count = 0
   for (const workId of await queue.redis.zrange(queue.bull.toKey('failed'), '0', `${limit - 1}`)) {
     try {
-      await retryJob(queue, bell, workId)
+      await retryJob(queue, notifier, workId)
       count += 1
     } catch (error) {
       // Somebody else replayed or cancelled it meanwhile.

@@ -8,7 +8,7 @@
  * All of it is kept (redis/writes/durable-writes.ts) before anybody is told. What a pull saw is kept with it: no failover takes
  * back a value that was handed out, nor its lease.
  */
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { connectionEpoch } from '../../redis/connect/connection.ts'
 import { isRedisAway, NotDurableError } from '../../redis/redis-errors.ts'
 import type { JobQueue } from '../bullmq/job-queue.ts'
@@ -47,7 +47,7 @@ export interface PulledResult {
 
 /** Results taken in one script run: some milliseconds, so that others get their turn. */
 const chunk = 500
-/** A ring can get lost; nobody waits longer than this for a look of their own. */
+/** A notification can get lost; nobody waits longer than this for a look of their own. */
 const lookAgainMs = 1000
 /** After an outage or a start nothing is taken back for this long: acks of what was handed out before are on their way. */
 const graceMs = 2000
@@ -59,13 +59,13 @@ const sendingMs = 3_600_000
 
 export class Results {
   readonly #queue: JobQueue
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   #epoch: number | undefined
   #backAt = 0
 
-  constructor(queue: JobQueue, bell: Bell) {
+  constructor(queue: JobQueue, notifier: Notifier) {
     this.#queue = queue
-    this.#bell = bell
+    this.#notifier = notifier
   }
 
   /**
@@ -76,17 +76,17 @@ export class Results {
     const deadline = Date.now() + options.waitMs
     for (;;) {
       // Listening starts before the look, so that what comes between the two is not missed.
-      const rung = this.#ring(Math.min(lookAgainMs, deadline - Date.now()), options.signal)
+      const notification = this.#nextNotification(Math.min(lookAgainMs, deadline - Date.now()), options.signal)
       const results = await this.#take(options).catch(error => {
-        rung.cancel()
+        notification.cancel()
         throw error
       })
       if (results.length === 0) options.room.release()
       if (results.length > 0 || Date.now() >= deadline || options.signal.aborted) {
-        rung.cancel()
+        notification.cancel()
         return results
       }
-      await rung.promise
+      await notification.promise
     }
   }
 
@@ -98,7 +98,7 @@ export class Results {
   /** Hands results back; they are pulled again, in their old place. */
   async release(leaseId: string, workIds: readonly string[]): Promise<string[]> {
     const held = await this.#settle('release', leaseId, workIds, 0)
-    if (held.length > 0) this.#bell.ring(`results:${this.#queue.name}`)
+    if (held.length > 0) this.#notifier.notify(`results:${this.#queue.name}`)
     return held
   }
 
@@ -120,7 +120,7 @@ export class Results {
   async abandon(leaseIds: readonly string[]): Promise<void> {
     const now = Date.now()
     const count = await this.#queue.writes.run(abandon, this.#keys(), [now, now - rememberAbandonedMs, ...leaseIds])
-    if (count > 0) this.#bell.ring(`results:${this.#queue.name}`)
+    if (count > 0) this.#notifier.notify(`results:${this.#queue.name}`)
   }
 
   async #take(options: PullOptions): Promise<PulledResult[]> {
@@ -178,10 +178,10 @@ export class Results {
     return now - this.#backAt < graceMs ? 0 : now
   }
 
-  #ring(ms: number, signal: AbortSignal): { promise: Promise<void>; cancel: () => void } {
+  #nextNotification(ms: number, signal: AbortSignal): { promise: Promise<void>; cancel: () => void } {
     let cancel = (): void => undefined
     const promise = new Promise<void>(resolve => {
-      const off = this.#bell.on(`results:${this.#queue.name}`, () => cancel())
+      const off = this.#notifier.on(`results:${this.#queue.name}`, () => cancel())
       const timer = setTimeout(() => cancel(), Math.max(0, ms))
       cancel = () => {
         off()

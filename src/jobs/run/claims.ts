@@ -5,17 +5,17 @@
  *   claim ──▶ jobs there? ──yes──▶ leased to the worker
  *               │ no, may wait
  *               ▼
- *            in line ──bell, due delayed job, or a look each second──▶ served first come, first served
+ *            in line ──notifier, due delayed job, or a look each second──▶ served first come, first served
  */
 import type { JobJson } from 'bullmq'
 import type { Content, Lease } from '../../contract/worker-protocol.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { type Claimant, maxTaken, takeMany } from '../bullmq/claim-batch.ts'
 import { isStale, type JobQueue } from '../bullmq/job-queue.ts'
 import { type JobData, jsonOf, type StoredContent } from '../job-data.ts'
 import { parseCheckpoint } from './checkpoints.ts'
 import { ClaimActivity } from './claim-activity.ts'
-import { aloneAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
+import { exclusiveAfterCount, type LostWorker, parseLostWorkers } from './lost-workers.ts'
 
 export interface ClaimOptions extends Claimant {
   /** At most this many jobs. */
@@ -33,7 +33,7 @@ interface Waiter extends ClaimOptions {
   readonly fail: (error: unknown) => void
 }
 
-/** A ring can get lost; nobody waits longer than this for a look of their own. */
+/** A notification can get lost; nobody waits longer than this for a look of their own. */
 const lookAgainMs = 1000
 
 export interface ClaimLimits {
@@ -44,26 +44,26 @@ export interface ClaimLimits {
 }
 
 /** Buries a job under which too many workers were lost; resolves when it is dead. */
-export type Bury = (lease: { workId: string; token: string }, lost: readonly LostWorker[]) => Promise<void>
+export type DeadLetter = (lease: { workId: string; token: string }, lost: readonly LostWorker[]) => Promise<void>
 
 export class Claims {
   readonly activity = new ClaimActivity()
   readonly #queue: JobQueue
   readonly #limits: ClaimLimits
-  readonly #bury: Bury
+  readonly #deadLetter: DeadLetter
   readonly #waiters: Waiter[] = []
   readonly #stopListening: () => void
   #serving = false
-  #rungWhileServing = false
+  #notifiedWhileServing = false
   #timer: NodeJS.Timeout | undefined
   #tokenCount = 0
   readonly #tokenSeed = Math.random().toString(36).slice(2, 10)
 
-  constructor(queue: JobQueue, bell: Bell, limits: ClaimLimits, bury: Bury) {
+  constructor(queue: JobQueue, notifier: Notifier, limits: ClaimLimits, deadLetter: DeadLetter) {
     this.#queue = queue
     this.#limits = limits
-    this.#bury = bury
-    this.#stopListening = bell.on(`jobs:${queue.name}`, () => void this.#serve())
+    this.#deadLetter = deadLetter
+    this.#stopListening = notifier.on(`jobs:${queue.name}`, () => void this.#serve())
   }
 
   /** Leases up to `max` jobs; an empty list when none came in time. */
@@ -82,7 +82,7 @@ export class Claims {
     this.activity.claimedCount += 1
     const { lost, checkpoint } = await this.#past(job)
     if (lost.length >= this.#limits.maxLostLeases) {
-      await this.#bury({ workId: job.id, token }, lost)
+      await this.#deadLetter({ workId: job.id, token }, lost)
       return undefined
     }
     const data = JSON.parse(job.data) as JobData
@@ -97,24 +97,24 @@ export class Claims {
       params: data.params ?? {},
       timeoutMs: data.timeoutMs ?? this.#limits.timeoutMs,
       ...(checkpoint !== undefined && { checkpoint: toContent(checkpoint, 'checkpoints', job.id, token) }),
-      ...(lost.length >= aloneAfterCount && { alone: true }),
+      ...(lost.length >= exclusiveAfterCount && { exclusive: true }),
       ...(this.#limits.isolation === 'process' && { isolation: 'process' as const }),
     }
   }
 
   /** Of several leases one that must run alone comes alone: all others go back. */
   async apart(leases: Lease[]): Promise<Lease[]> {
-    const alone = leases.length > 1 ? leases.find(lease => lease.alone) : undefined
-    if (alone === undefined) return leases
-    await this.giveBack(leases.filter(lease => lease !== alone))
-    return [alone]
+    const exclusive = leases.length > 1 ? leases.find(lease => lease.exclusive) : undefined
+    if (exclusive === undefined) return leases
+    await this.requeue(leases.filter(lease => lease !== exclusive))
+    return [exclusive]
   }
 
   /**
    * Puts leased jobs back to the head of the line; no attempt is spent.
    * @returns how many were still leased under the token given
    */
-  async giveBack(leases: readonly { workId: string; token: string }[]): Promise<number> {
+  async requeue(leases: readonly { workId: string; token: string }[]): Promise<number> {
     const outcomes = await Promise.all(
       leases.map(async ({ workId, token }) => {
         try {
@@ -186,7 +186,7 @@ export class Claims {
   /** Hands jobs to those who wait until one of both has run out; one run at a time. */
   async #serve(): Promise<void> {
     if (this.#serving) {
-      this.#rungWhileServing = true
+      this.#notifiedWhileServing = true
       return
     }
     this.#serving = true
@@ -197,15 +197,15 @@ export class Claims {
       const missed = new Set<string>()
       const next = (): Waiter | undefined => this.#waiters.find(({ kind }) => !missed.has(kind))
       for (let waiter = next(); waiter !== undefined; waiter = next()) {
-        this.#rungWhileServing = false
+        this.#notifiedWhileServing = false
         const { leases, nextDelayedAt } = await this.#take(waiter, waiter.max)
         if (leases.length > 0) {
           if (this.#waiters.includes(waiter)) waiter.settle(leases)
-          else await this.giveBack(leases)
+          else await this.requeue(leases)
           continue
         }
         if (nextDelayedAt !== undefined) nextLookMs = Math.min(nextLookMs, Math.max(1, nextDelayedAt - Date.now()))
-        if (this.#rungWhileServing) missed.clear()
+        if (this.#notifiedWhileServing) missed.clear()
         else missed.add(waiter.kind)
       }
     } catch (error) {
@@ -229,7 +229,7 @@ export class Claims {
         if (lease !== undefined) leases.push(lease)
       }
       if (nextDelayedAt !== undefined && leases.length === 0) return { leases, nextDelayedAt }
-      missed = jobs.length < wanted || leases.some(lease => lease.alone)
+      missed = jobs.length < wanted || leases.some(lease => lease.exclusive)
     }
     return { leases: await this.apart(leases) }
   }

@@ -11,7 +11,7 @@
 
 import { UnrecoverableError } from 'bullmq'
 import type { Lease, LeaseRef } from '../../contract/worker-protocol.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { isRedisFull } from '../../redis/redis-errors.ts'
 import { Script } from '../../redis/script.ts'
 import { bullFields, lockSuffix } from '../bullmq/bull-layout.ts'
@@ -79,7 +79,7 @@ export class Completions {
   readonly #queue: JobQueue
   readonly #claims: Claims
   readonly #checkpoints: Checkpoints
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   readonly #backoffMs: number
   readonly #attemptLog: AttemptLog
 
@@ -87,7 +87,7 @@ export class Completions {
     queue: JobQueue,
     claims: Claims,
     checkpoints: Checkpoints,
-    bell: Bell,
+    notifier: Notifier,
     backoffMs: number,
     attemptLog: AttemptLog,
   ) {
@@ -95,7 +95,7 @@ export class Completions {
     this.#queue = queue
     this.#claims = claims
     this.#checkpoints = checkpoints
-    this.#bell = bell
+    this.#notifier = notifier
     this.#backoffMs = backoffMs
   }
 
@@ -133,7 +133,7 @@ export class Completions {
         ),
       ),
     ])
-    this.#bell.ring(`results:${this.#queue.name}`)
+    this.#notifier.notify(`results:${this.#queue.name}`)
     const wanted = claim - leases.length
     // Failures and stale ones fetch nothing; a success that fetched nothing found the queue empty.
     if (wanted > 0 && successes.length < claim) {
@@ -160,7 +160,7 @@ export class Completions {
   async #fail(outcome: Outcome): Promise<FailedEnd> {
     const failure = outcome.error as AttemptFailure
     if (failure.code === typeUnsupported)
-      return (await this.#claims.giveBack([outcome])) === 1 ? { kind: 'requeued' } : stale
+      return (await this.#claims.requeue([outcome])) === 1 ? { kind: 'requeued' } : stale
     const job = await this.#queue.job(outcome.workId)
     if (job === undefined) return stale
     const heldMs = Math.max(0, Date.now() - (job.processedOn ?? 0))
@@ -187,7 +187,7 @@ export class Completions {
       },
       !retry,
     )
-    if (retry) this.#bell.ring(`jobs:${this.#queue.name}`)
+    if (retry) this.#notifier.notify(`jobs:${this.#queue.name}`)
     // Whatever the worker says, it ran for no longer than it was leased.
     return { kind: retry ? 'retrying' : 'dead', ranMs: Math.min(outcome.durationMs, heldMs + 1) }
   }
@@ -196,10 +196,10 @@ export class Completions {
    * Ends a job that lost too many workers, with the evidence; it was just leased under this token. Nobody is told: should
    * a failover forget it, the next claim buries the job again.
    */
-  async bury({ workId, token }: LeaseRef, lost: readonly LostWorker[]): Promise<void> {
+  async deadLetter({ workId, token }: LeaseRef, lost: readonly LostWorker[]): Promise<void> {
     const error = { code: 'workers_lost', message: describeLostWorkers(lost), retryable: false }
     await this.fail({ workId, token, durationMs: 0, error })
-    this.#bell.ring(`results:${this.#queue.name}`)
+    this.#notifier.notify(`results:${this.#queue.name}`)
   }
 
   /** The type of a job that this token holds. */

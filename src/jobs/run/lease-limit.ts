@@ -14,7 +14,7 @@ import { bullFields, lockSuffix } from '../bullmq/bull-layout.ts'
 import type { JobQueue } from '../bullmq/job-queue.ts'
 import type { JobData } from '../job-data.ts'
 import type { Completions } from './completions.ts'
-import { aloneAfterCount, parseLostWorkers } from './lost-workers.ts'
+import { exclusiveAfterCount, parseLostWorkers } from './lost-workers.ts'
 
 /** Leases beyond the limit: for the way to the slot, and for an outcome that is being delivered. */
 const graceLeases = 5
@@ -70,7 +70,7 @@ export class LeaseLimit {
       const [startedAt, data, lost] = replies[index * 2 + 1] as (string | null)[]
       if (replies[index * 2] !== lease.token || !startedAt) continue
       const limitMs = (JSON.parse(data ?? '{}') as Partial<JobData>).timeoutMs ?? this.#defaultMs
-      const othersMs = parseLostWorkers(lost).length >= aloneAfterCount ? this.#defaultMs : 0
+      const othersMs = parseLostWorkers(lost).length >= exclusiveAfterCount ? this.#defaultMs : 0
       const overdueAt = Number(startedAt) + limitMs + othersMs + graceLeases * this.#queue.leaseMs
       this.#overdueAt.set(keyOf(lease), overdueAt)
     }

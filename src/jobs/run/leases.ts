@@ -1,6 +1,6 @@
 /** Leases of running jobs: extended by heartbeats, put back when they ran out or their worker is known to be gone. */
 import type { LeaseRef } from '../../contract/worker-protocol.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { isRedisFull } from '../../redis/redis-errors.ts'
 import { isCancelled } from '../bullmq/cancel.ts'
 import { isStale, type JobQueue, workerOfToken } from '../bullmq/job-queue.ts'
@@ -15,13 +15,13 @@ export interface LostLease extends LeaseRef {
 export class Leases {
   readonly #queue: JobQueue
   readonly #claims: Claims
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   readonly #limit: LeaseLimit
 
-  constructor(queue: JobQueue, claims: Claims, bell: Bell, limit: LeaseLimit) {
+  constructor(queue: JobQueue, claims: Claims, notifier: Notifier, limit: LeaseLimit) {
     this.#queue = queue
     this.#claims = claims
-    this.#bell = bell
+    this.#notifier = notifier
     this.#limit = limit
   }
 
@@ -95,7 +95,7 @@ export class Leases {
     )
     // Before they go back, so that whoever claims them next sees it.
     if (wasLost) await noteWorkerLost(this.#queue, held)
-    return await this.#claims.giveBack(held)
+    return await this.#claims.requeue(held)
   }
 
   /** Puts back what nobody holds any more: its lease ran out without a completion. No attempt is spent. */
@@ -103,7 +103,7 @@ export class Leases {
     // First, while it still says who held it: whoever claims it next is to see it.
     await noteRunOut(this.#queue)
     const recovered = await this.#queue.backend.moveStalledJobsToWait()
-    if (recovered.length > 0) this.#bell.ring(`jobs:${this.#queue.name}`)
+    if (recovered.length > 0) this.#notifier.notify(`jobs:${this.#queue.name}`)
     return recovered
   }
 }

@@ -20,7 +20,7 @@ export interface LostWorker {
 }
 
 /** After this many lost workers a job runs alone. */
-export const aloneAfterCount = 2
+export const exclusiveAfterCount = 2
 /** What a worker lost is remembered for this long, in case it is heard of again. */
 const rememberMs = 24 * 3_600_000
 
@@ -132,6 +132,6 @@ export function describeLostWorkers(lost: readonly LostWorker[]): string {
 }
 
 async function noteAll(queue: JobQueue, reason: LostWorker['reason'], pairs: readonly string[]): Promise<number> {
-  const args = [queue.bullPrefix, queue.keys.lostBy(''), Date.now(), reason, aloneAfterCount, rememberMs, ...pairs]
+  const args = [queue.bullPrefix, queue.keys.lostBy(''), Date.now(), reason, exclusiveAfterCount, rememberMs, ...pairs]
   return await note.run(queue.redis, [queue.bull.toKey('active')], args)
 }

@@ -10,7 +10,7 @@
  * Away for longer than that, Redis is asked by one job at a time, and all others are refused at once.
  */
 import { Problem } from '../../errors.ts'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
 import { Script } from '../../redis/script.ts'
 import type { DurableWrites } from '../../redis/writes/durable-writes.ts'
@@ -40,7 +40,7 @@ export type NewPending = Omit<Pending, 'giveUpAt' | 'mayHaveHappened'>
 
 export class SubmitLine {
   readonly #queue: JobQueue
-  readonly #bell: Bell
+  readonly #notifier: Notifier
   readonly #writes: DurableWrites
   readonly #ackWithinMs: number
   readonly #backlog = new Backlog()
@@ -51,9 +51,9 @@ export class SubmitLine {
   #pause: NodeJS.Timeout | undefined
 
   /** @param ackWithinMs a replicated job is acknowledged within this time, or refused */
-  constructor(queue: JobQueue, bell: Bell, writes: DurableWrites, ackWithinMs: number) {
+  constructor(queue: JobQueue, notifier: Notifier, writes: DurableWrites, ackWithinMs: number) {
     this.#queue = queue
-    this.#bell = bell
+    this.#notifier = notifier
     this.#writes = writes
     this.#ackWithinMs = ackWithinMs
   }
@@ -96,8 +96,8 @@ export class SubmitLine {
     }
     const outcomes = await Promise.all([...parts.values()].map(part => this.#add(part)))
     if (!outcomes.includes(true)) return
-    this.#bell.ring(`jobs:${this.#queue.name}`)
-    this.#bell.ring('backlog')
+    this.#notifier.notify(`jobs:${this.#queue.name}`)
+    this.#notifier.notify('backlog')
   }
 
   /** @returns whether anything was added; all of it has been answered then, or waits for another try */

@@ -1,6 +1,6 @@
 /** Submission: what a request asks for becomes a job on its way into Redis (submit-batcher.ts), at the durability asked for. */
 import type { JobJson } from 'bullmq'
-import type { Bell } from '../../notifier.ts'
+import type { Notifier } from '../../notifier.ts'
 import { type Durability, LocalWrites } from '../../redis/writes/durable-writes.ts'
 import { type BullCall, BullRecorder } from '../bullmq/bull-batch.ts'
 import type { JobQueue } from '../bullmq/job-queue.ts'
@@ -48,14 +48,14 @@ export class Submitter {
   /** Of its own: what is asked for less does not wait for replicas behind others. */
   readonly #local: SubmitLine
 
-  constructor(queue: JobQueue, bell: Bell, options: { ackWithinMs?: number } = {}) {
+  constructor(queue: JobQueue, notifier: Notifier, options: { ackWithinMs?: number } = {}) {
     const withinMs = options.ackWithinMs ?? ackWithinMs
     this.#queue = queue
-    this.#usual = new SubmitLine(queue, bell, queue.writes, withinMs)
+    this.#usual = new SubmitLine(queue, notifier, queue.writes, withinMs)
     this.#local =
       queue.writes.reaches === 'local'
         ? this.#usual
-        : new SubmitLine(queue, bell, new LocalWrites(queue.redis), withinMs)
+        : new SubmitLine(queue, notifier, new LocalWrites(queue.redis), withinMs)
   }
 
   /** What a job has reached when it is answered: what was asked for, but not more than there is. */

@@ -82,7 +82,7 @@ export class Returns {
   async #send(attempts: readonly Attempt[]): Promise<void> {
     const { client, workerId, queue, log } = this.#options
     try {
-      const { returned } = await client.giveBack({ workerId, queue, jobs: attempts.map(attempt => attempt.ref) })
+      const { returned } = await client.requeue({ workerId, queue, jobs: attempts.map(attempt => attempt.ref) })
       log.info({ returned, of: attempts.length }, 'returned jobs that will not run here')
     } catch (error) {
       log.warn({ err: error, count: attempts.length }, 'jobs could not be returned; their leases run out by themselves')

@@ -47,7 +47,7 @@ interface Node {
 /** How long others go before a node that failed. */
 const shunnedMs = 5000
 const readyTimes = 2
-const alone: OpenCall = { close: () => undefined }
+const noCall: OpenCall = { close: () => undefined }
 
 export class NodeChoice {
   readonly #options: NodeChoiceOptions
@@ -89,7 +89,7 @@ export class NodeChoice {
 
   /** A call begins on a node. */
   open(index: number): OpenCall {
-    if (this.#nodes.length === 1) return alone
+    if (this.#nodes.length === 1) return noCall
     const node = this.#nodes[index] as Node
     const controller = new AbortController()
     if (node.calls.size === 0) node.heardAtMs = performance.now()

@@ -106,7 +106,7 @@ export class NodeClient {
   }
 
   /** @throws NodeError */
-  async giveBack(request: ReturnRequest, options: CallOptions = {}): Promise<ReturnReply> {
+  async requeue(request: ReturnRequest, options: CallOptions = {}): Promise<ReturnReply> {
     return await this.#post('/workers/return', JSON.stringify(request), options)
   }
 

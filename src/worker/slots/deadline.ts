@@ -7,7 +7,7 @@ export class Deadline {
   readonly #onPassed: () => void
   #atMs = Number.POSITIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
-  #timerRingsAtMs = Number.POSITIVE_INFINITY
+  #timerFiresAtMs = Number.POSITIVE_INFINITY
 
   constructor(onPassed: () => void) {
     this.#onPassed = onPassed
@@ -16,7 +16,7 @@ export class Deadline {
   /** Calls onPassed once at this moment of performance.now(), unless it is set anew or cleared before. */
   set(atMs: number): void {
     this.#atMs = atMs
-    if (this.#timer === undefined || atMs < this.#timerRingsAtMs) this.#arm()
+    if (this.#timer === undefined || atMs < this.#timerFiresAtMs) this.#arm()
   }
 
   /** The timer may still ring once, and finds nothing to do. */
@@ -29,7 +29,7 @@ export class Deadline {
     this.#timer = undefined
     if (this.#atMs === Number.POSITIVE_INFINITY) return
     const waitMs = Math.min(longestTimerMs, Math.max(1, Math.ceil(this.#atMs - performance.now())))
-    this.#timerRingsAtMs = performance.now() + waitMs
+    this.#timerFiresAtMs = performance.now() + waitMs
     this.#timer = setTimeout(() => {
       this.#timer = undefined
       if (performance.now() < this.#atMs) {

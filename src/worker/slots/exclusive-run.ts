@@ -7,7 +7,7 @@
  */
 import type { Attempt } from '../agent/attempt.ts'
 
-export class AloneTurn {
+export class ExclusiveRun {
   #attempt: Attempt | undefined
   #hasBegun = false
   #wasLast = false
@@ -33,7 +33,7 @@ export class AloneTurn {
   /** Gives the turn to the first of these that needs it, if it is free. @returns those that may not come in while it is taken */
   admit(attempts: readonly Attempt[]): Attempt[] {
     if (this.#attempt === undefined) {
-      this.#attempt = attempts.find(({ lease }) => lease.alone === true)
+      this.#attempt = attempts.find(({ lease }) => lease.exclusive === true)
       this.#hasBegun = false
       this.#wasLast = this.#attempt !== undefined
     }

@@ -14,7 +14,7 @@
 
 import type { Attempt, Outcome, Verdict } from '../agent/attempt.ts'
 import type { FetchOutcome } from '../agent/payload-fetch.ts'
-import { AloneTurn } from './exclusive-run.ts'
+import { ExclusiveRun } from './exclusive-run.ts'
 import { FutileHandOvers } from './futile-starts.ts'
 import { appetite, JobBuffer, longRunMs } from './prefetch-buffer.ts'
 import type { Slot } from './slot.ts'
@@ -34,7 +34,7 @@ export class SlotPool {
   readonly #options: SlotPoolOptions
   readonly #supply: SlotSupply
   readonly #buffer = new JobBuffer(attempt => this.#isIsolated(attempt))
-  readonly #alone = new AloneTurn()
+  readonly #exclusive = new ExclusiveRun()
   readonly #futile = new FutileHandOvers()
   readonly #fetching = new Map<Attempt, AbortController>()
   #lookTimer: NodeJS.Timeout | undefined
@@ -79,7 +79,7 @@ export class SlotPool {
 
   /** How many more jobs should come. */
   get appetite(): number {
-    if (this.#draining || this.#alone.isTaken) return 0
+    if (this.#draining || this.#exclusive.isTaken) return 0
     let openSlots = 0
     let takenPlaces = 0
     let heldCount = this.#buffer.size
@@ -94,7 +94,7 @@ export class SlotPool {
     openSlots = Math.min(openSlots, this.#options.slots - takenPlaces)
     const wanted = appetite({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
     // The next one may have to run alone as well: what came with it would only go back.
-    return this.#alone.wasLast ? Math.min(1, wanted) : wanted
+    return this.#exclusive.wasLast ? Math.min(1, wanted) : wanted
   }
 
   /** A slot has nothing to do, and nothing waits for it. */
@@ -104,7 +104,7 @@ export class SlotPool {
 
   /** Nothing runs, waits or is fetched. */
   get isEmpty(): boolean {
-    return this.#alone.waiting === undefined && this.#buffer.size === 0 && this.#isQuiet
+    return this.#exclusive.waiting === undefined && this.#buffer.size === 0 && this.#isQuiet
   }
 
   get pids(): number[] {
@@ -113,7 +113,7 @@ export class SlotPool {
 
   /** It waits, is fetched or is in a slot here. */
   has(attempt: Attempt): boolean {
-    if (this.#buffer.has(attempt) || this.#fetching.has(attempt) || this.#alone.waiting === attempt) return true
+    if (this.#buffer.has(attempt) || this.#fetching.has(attempt) || this.#exclusive.waiting === attempt) return true
     for (const slot of this.#supply.all) if (slot.has(attempt)) return true
     return false
   }
@@ -125,22 +125,22 @@ export class SlotPool {
       return
     }
     for (const attempt of attempts) this.#futile.resume(attempt)
-    const wasTaken = this.#alone.isTaken
-    const rest = this.#alone.admit(attempts)
-    if (!this.#alone.isTaken) {
+    const wasTaken = this.#exclusive.isTaken
+    const rest = this.#exclusive.admit(attempts)
+    if (!this.#exclusive.isTaken) {
       this.#buffer.append(attempts)
       this.#dispatch()
       return
     }
     this.#give(rest)
     if (!wasTaken) this.#clear()
-    this.#startAlone()
+    this.#startExclusive()
   }
 
   /** Ends an attempt wherever it is. */
   end(attempt: Attempt, verdict: Verdict): void {
     if (attempt.verdict !== undefined) return
-    if (this.#buffer.remove(attempt) || this.#alone.waiting === attempt) {
+    if (this.#buffer.remove(attempt) || this.#exclusive.waiting === attempt) {
       attempt.verdict = verdict
       this.#forget([attempt])
     } else if (this.#fetching.has(attempt)) {
@@ -154,7 +154,7 @@ export class SlotPool {
   /** From now on nothing starts: what waits goes out by onReturn, what runs may finish. */
   drain(): void {
     this.#draining = true
-    if (this.#alone.waiting !== undefined) this.#give([this.#alone.waiting])
+    if (this.#exclusive.waiting !== undefined) this.#give([this.#exclusive.waiting])
     this.#clear()
   }
 
@@ -188,13 +188,13 @@ export class SlotPool {
   }
 
   /** Not before the nodes know that nothing else is here: else this job would not be blamed alone if the worker is lost. */
-  #startAlone(): void {
-    const attempt = this.#alone.waiting
+  #startExclusive(): void {
+    const attempt = this.#exclusive.waiting
     if (attempt === undefined) return
     const isIsolated = this.#isIsolated(attempt)
     const slot = this.#supply.idle.find(({ isFresh }) => isFresh || !isIsolated)
     if (slot !== undefined && this.#isQuiet && this.#options.isOnlyLease(attempt)) {
-      this.#alone.begin()
+      this.#exclusive.begin()
       this.#buffer.append([attempt])
       this.#feed(slot)
     } else {
@@ -210,12 +210,12 @@ export class SlotPool {
     }
     this.#supply.worked()
     this.#buffer.observe(attempt, outcome.durationMs, performance.now())
-    this.#alone.left([attempt])
+    this.#exclusive.left([attempt])
     this.#options.events.onOutcome(attempt, outcome)
   }
 
   #onChange(slot: Slot): void {
-    this.#startAlone()
+    this.#startExclusive()
     if (slot.size === 0) this.#freshen()
     if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
     this.#supply.endRetired(slot)
@@ -228,7 +228,7 @@ export class SlotPool {
       if (attempt.verdict === 'timeout') this.#onOutcome(attempt, timedOut(attempt, attempt.lease.timeoutMs))
     this.#forget(attempts.filter(({ verdict }) => verdict !== undefined && verdict !== 'timeout'))
     const rest = attempts.filter(attempt => attempt.verdict === undefined)
-    if (this.#draining || this.#alone.isTaken) {
+    if (this.#draining || this.#exclusive.isTaken) {
       this.#give(rest)
       return
     }
@@ -241,12 +241,12 @@ export class SlotPool {
 
   #give(attempts: Attempt[]): void {
     for (const attempt of attempts) this.#futile.remember(attempt)
-    this.#alone.left(attempts)
+    this.#exclusive.left(attempts)
     if (attempts.length > 0) this.#options.events.onReturn(attempts)
   }
 
   #forget(attempts: Attempt[]): void {
-    this.#alone.left(attempts)
+    this.#exclusive.left(attempts)
     if (attempts.length > 0) this.#options.events.onForgotten(attempts)
   }
 
@@ -312,7 +312,7 @@ export class SlotPool {
     const outcome = await this.#fetched(attempt, slot, controller.signal)
     this.#fetching.delete(attempt)
     slot.isReserved = false
-    const mustGo = this.#draining || (this.#alone.isTaken && !this.#alone.isTurnOf(attempt))
+    const mustGo = this.#draining || (this.#exclusive.isTaken && !this.#exclusive.isTurnOf(attempt))
     if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !slot.isRetired && !mustGo) {
       slot.takesMore = false
       this.#supply.hand(slot, [attempt], this.#isIsolated(attempt))
@@ -350,7 +350,7 @@ export class SlotPool {
 
   #look(): void {
     this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
-    this.#startAlone()
+    this.#startExclusive()
     let isWaiting = this.#buffer.size > 0
     for (const slot of this.#supply.all) {
       if (slot.size <= 1) continue

@@ -195,7 +195,7 @@ export class Slot {
       this.#recallsOverdue = this.#recallCount
       const overdue = [...this.#held.values()].filter(attempt => attempt !== this.#current)
       for (const { id } of overdue) this.#disowned.add(id)
-      this.#giveBack(overdue)
+      this.#requeue(overdue)
     }, recallWithinMs)
   }
 
@@ -256,7 +256,7 @@ export class Slot {
       case 'recalled':
         for (const id of message.ids) this.#disowned.delete(id)
         if (message.seq > this.#recallsOverdue)
-          this.#giveBack(message.ids.flatMap(id => (id === this.#current?.id ? undefined : this.#held.get(id)) ?? []))
+          this.#requeue(message.ids.flatMap(id => (id === this.#current?.id ? undefined : this.#held.get(id)) ?? []))
         break
       case 'fault':
         this.#fault = message
@@ -356,7 +356,7 @@ export class Slot {
     this.#events.onChange(this)
   }
 
-  #giveBack(attempts: Attempt[]): void {
+  #requeue(attempts: Attempt[]): void {
     clearTimeout(this.#recallTimer)
     this.#recallTimer = undefined
     for (const attempt of attempts) this.#held.delete(attempt.id)

@@ -95,7 +95,7 @@ async function whileFull(
   stage: Stage,
   text: string,
   work: () => Promise<void>,
-  giveBack: () => Promise<void>,
+  requeue: () => Promise<void>,
 ): Promise<void> {
   const { model, http } = stage
   const tell = (line: string): void => {
@@ -107,7 +107,7 @@ async function whileFull(
   try {
     await work()
   } finally {
-    await giveBack()
+    await requeue()
     tell(`there is room again; ${(http.refusals.overloaded ?? 0) - refusedBefore} submissions were refused meanwhile`)
   }
   await stage.deployment?.untilReady()

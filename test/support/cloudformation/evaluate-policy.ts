@@ -26,8 +26,8 @@ const fits = (pattern: string, text: string): boolean =>
       .replaceAll('?', '.')}$`,
   ).test(text)
 
-const operators: Readonly<Record<string, (wanted: string, has: string) => boolean>> = {
-  StringEquals: (wanted, has) => wanted === has,
+const operators: Readonly<Record<string, (desired: string, has: string) => boolean>> = {
+  StringEquals: (desired, has) => desired === has,
   StringLike: fits,
   ArnLike: fits,
   ArnEquals: fits,
@@ -40,16 +40,16 @@ export function isAllowed(statements: readonly PolicyStatement[], asked: AskedFo
       all(Action).some(pattern => fits(pattern, asked.action)) &&
       all(Resource).some(pattern => fits(pattern, asked.resource)) &&
       Object.entries(Condition).every(([operator, keys]) =>
-        Object.entries(keys).every(([key, wanted]) => holds(operator, all(wanted), asked.context[key])),
+        Object.entries(keys).every(([key, desired]) => holds(operator, all(desired), asked.context[key])),
       ),
   )
 }
 
-function holds(operator: string, wanted: readonly string[], has: string | undefined): boolean {
-  if (operator === 'Null') return wanted.includes(String(has === undefined))
+function holds(operator: string, desired: readonly string[], has: string | undefined): boolean {
+  if (operator === 'Null') return desired.includes(String(has === undefined))
   const isOptional = operator.endsWith('IfExists')
   const compare = operators[operator.replace(/IfExists$/, '')]
   if (compare === undefined) throw new Error(`an operator that is not known here: ${operator}`)
   if (has === undefined) return isOptional
-  return wanted.some(one => compare(one, has))
+  return desired.some(one => compare(one, has))
 }

@@ -36,8 +36,8 @@ const texts = (pattern: RegExp, except: RegExp = /^\b$/): Rule => {
 export const rules: Readonly<Record<string, Rule>> = {
   'sections are in their order': ({ sections }) => {
     const found = Object.keys(sections)
-    const wanted = sectionOrder.filter(name => name in sections)
-    return found.join() === wanted.join() ? [] : [found.join()]
+    const desired = sectionOrder.filter(name => name in sections)
+    return found.join() === desired.join() ? [] : [found.join()]
   },
   'parameters are camelCase with a leading p': names('Parameters', /^p[A-Z][A-Za-z0-9]*$/),
   'parameters say what they are': ({ sections }) =>
@@ -116,9 +116,9 @@ export const rules: Readonly<Record<string, Rule>> = {
     ),
 }
 
-const missing = (wanted: readonly string[], found: readonly string[]): string[] => [
-  ...wanted.filter(name => found.filter(other => other === name).length !== 1),
-  ...found.filter(name => !wanted.includes(name)),
+const missing = (desired: readonly string[], found: readonly string[]): string[] => [
+  ...desired.filter(name => found.filter(other => other === name).length !== 1),
+  ...found.filter(name => !desired.includes(name)),
 ]
 
 const interfaceOf = ({ sections }: Template): Mapping =>

@@ -172,7 +172,7 @@ export interface LaunchPlan {
   readonly usable: Readonly<Record<Market, readonly Place[]>>
 }
 
-/** @returns the calls to make in this order; none when nothing is wanted */
+/** @returns the calls to make in this order; none when nothing is desired */
 export function planLaunch({ count, spotPercent, present, places, usable }: LaunchPlan): Ask[] {
   const noSpotAnywhere = usable.spot.length === 0 && usable['on-demand'].length > 0
   const spot = noSpotAnywhere ? 0 : spotShare(count, spotPercent, present)
@@ -198,8 +198,8 @@ export const fallback = (missing: number, places: readonly Place[], usable: read
 
 /** How many of `count` new ones go to Spot so that the whole pool comes closest to its share. */
 function spotShare(count: number, percent: number, present: Readonly<Record<Market, number>>): number {
-  const wanted = Math.round(((present.spot + present['on-demand'] + count) * percent) / 100)
-  return Math.max(0, Math.min(count, wanted - present.spot))
+  const desired = Math.round(((present.spot + present['on-demand'] + count) * percent) / 100)
+  return Math.max(0, Math.min(count, desired - present.spot))
 }
 
 const orAll = (some: readonly Place[], all: readonly Place[]): readonly Place[] => (some.length > 0 ? some : all)

@@ -104,7 +104,7 @@ export class Launcher {
     const { pool, count, decisionId } = request
     if (launched.length === 0) throw new LaunchError(`No instance could be launched for queue ${pool}`, failures)
     if (launched.length < count)
-      log.warn({ queue: pool, decisionId, count, launched: launched.length, failures }, 'launched fewer than wanted')
+      log.warn({ queue: pool, decisionId, count, launched: launched.length, failures }, 'launched fewer than desired')
     return launched
   }
 

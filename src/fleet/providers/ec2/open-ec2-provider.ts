@@ -18,7 +18,7 @@ const longestListCacheMs = 1000
 
 /**
  * @throws StartupError when AWS refuses: no such launch template, no permission, no credentials. When it cannot be reached the
- * node starts all the same: launches are tried when they are wanted.
+ * node starts all the same: launches are tried when they are desired.
  */
 export async function openEc2Provider(settings: Settings, log: FastifyBaseLogger): Promise<Provider> {
   const access = { region: settings.awsRegion, endpoint: settings.awsEndpointUrl }

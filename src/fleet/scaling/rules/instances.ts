@@ -12,7 +12,7 @@ const graceMs = 60_000
 
 export const interrupted: InstanceRule = ({ instances }, plan, now) =>
   instances
-    .filter(({ id, state, outside }) => state !== 'terminating' && !outside && !plan.ending.has(id))
+    .filter(({ id, state, unmanaged }) => state !== 'terminating' && !unmanaged && !plan.ending.has(id))
     .filter(({ interrupted }) => interrupted?.kind === 'interruption' && now - interrupted.at > graceMs)
     .map(({ id }) => ({ kind: 'terminate', instanceId: id, force: true, reason: 'interrupted' }))
 
@@ -32,7 +32,7 @@ export const unhealthy: InstanceRule = ({ instances, load, hearingSince }, plan,
   const ready = instances.filter(({ state }) => state === 'ready')
   if (!ready.some(({ leases }) => leases > 0)) return []
   return ready
-    .filter(({ leases, outside }) => leases === 0 && !outside)
+    .filter(({ leases, unmanaged }) => leases === 0 && !unmanaged)
     .filter(
       ({ idleSince }) =>
         idleSince !== undefined && now - Math.max(idleSince, waitingSince, hearingSince) > stuckAfterMs,
@@ -48,7 +48,7 @@ export const unhealthy: InstanceRule = ({ instances, load, hearingSince }, plan,
  */
 export const lostWorker: InstanceRule = ({ instances, silentAfterMs, hearingSince }, _plan, now) =>
   instances
-    .filter(({ state, outside }) => (state === 'ready' || state === 'draining') && !outside)
+    .filter(({ state, unmanaged }) => (state === 'ready' || state === 'draining') && !unmanaged)
     .filter(({ lastSeenAt }) => lastSeenAt !== undefined && now - Math.max(lastSeenAt, hearingSince) > silentAfterMs)
     .map(({ id }) => ({ kind: 'terminate', instanceId: id, force: true, reason: 'lost-worker' }))
 
@@ -62,7 +62,7 @@ const settleMs = 1000
 export const drained: InstanceRule = ({ instances }, plan, now) =>
   instances
     .filter(
-      ({ id, state, leases, outside }) => state === 'draining' && leases === 0 && !outside && !plan.ending.has(id),
+      ({ id, state, leases, unmanaged }) => state === 'draining' && leases === 0 && !unmanaged && !plan.ending.has(id),
     )
     .filter(({ drainingSince }) => drainingSince !== undefined && now - drainingSince >= settleMs)
     .map(({ id }) => ({ kind: 'terminate', instanceId: id, force: false, reason: 'drained' }))
@@ -71,14 +71,14 @@ export const drained: InstanceRule = ({ instances }, plan, now) =>
  * idle: the only way in which a pool shrinks, and its hysteresis. A ready worker that holds no job, and has held none
  * for idleTimeoutMs, is drained as long as enough ready workers stay. Booting instances do not count as staying: they
  * may never come up.
- * The dearest goes first; where a price is missing, Spot before On-Demand, since it may be taken away anyway; then the
+ * The most expensive goes first; where a price is missing, Spot before On-Demand, since it may be taken away anyway; then the
  * one that has been idle for longest.
  */
 export const idle: InstanceRule = ({ instances, settings }, plan, now) => {
   const ready = instances.filter(({ id, state }) => state === 'ready' && !plan.ending.has(id))
-  const surplus = Math.max(0, ready.length - plan.wanted)
+  const surplus = Math.max(0, ready.length - plan.desired)
   const candidates = ready
-    .filter(({ leases, outside }) => leases === 0 && !outside)
+    .filter(({ leases, unmanaged }) => leases === 0 && !unmanaged)
     .filter(({ idleSince }) => idleSince !== undefined && now - idleSince >= settings.idleTimeoutMs)
   return inOrder(candidates)
     .slice(0, surplus)

@@ -33,7 +33,7 @@ export const launchable = ({ count }: LaunchFailures, missing: number): number =
 /** paused: nothing is handed out from a paused queue, so its backlog needs nobody. Busy workers finish; the floor stays. */
 export const paused: SizeRule = ({ load }) =>
   load.paused
-    ? { workers: 0, reason: 'paused', sentence: 'the queue is paused, so its backlog needs no workers' }
+    ? { workers: 0, reason: 'paused', explanation: 'the queue is paused, so its backlog needs no workers' }
     : undefined
 
 /**
@@ -43,7 +43,7 @@ export const paused: SizeRule = ({ load }) =>
  *   finished = Σ over slots of floor( time until then ÷ serviceMs )
  *
  * of the jobs that are there and of those that will have come at the recent rate. What is left then can use a slot a job
- * and no more, so no more workers are wanted than have slots for it, unless they are there already.
+ * and no more, so no more workers are desired than have slots for it, unless they are there already.
  * A booting worker that takes longer than bootMs is expected as late as a new one: it counts, once, and finishes nothing
  * before. One whose time to boot is over will be ended, and finishes nothing either.
  */
@@ -58,10 +58,10 @@ export const bootTime: SizeRule = (snapshot, soFar, now) => {
   const left = jobs + coming - finished
   const workers = Math.max(serving.length, Math.ceil(left / settings.slots))
   if (workers >= soFar.workers) return undefined
-  const sentence =
-    `${soFar.sentence}; but a new one would be ready in ${bootMs} ms, by when the ${serving.length} there will have ` +
+  const explanation =
+    `${soFar.explanation}; but a new one would be ready in ${bootMs} ms, by when the ${serving.length} there will have ` +
     `finished ${finished} of ${plural(jobs, 'job')} and ${coming} that come meanwhile, so ${plural(workers, 'worker')} will do`
-  return { workers, reason: 'boot-time', sentence }
+  return { workers, reason: 'boot-time', explanation }
 }
 
 function finishedWithin(

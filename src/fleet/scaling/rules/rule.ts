@@ -9,7 +9,7 @@ import type { Action, PoolSnapshot } from '../snapshot.ts'
 export interface Size {
   readonly workers: number
   readonly reason: ReasonName
-  readonly sentence: string
+  readonly explanation: string
 }
 
 /** Looks at the size that the rules before it arrived at; undefined leaves it as it is. */
@@ -17,7 +17,7 @@ export type SizeRule = (snapshot: PoolSnapshot, soFar: Size, now: number) => Siz
 
 /** What is settled when instances are looked at: the size, and the instances that an earlier rule already ends. */
 export interface Plan {
-  readonly wanted: number
+  readonly desired: number
   readonly ending: ReadonlySet<string>
 }
 

@@ -8,7 +8,7 @@ export const floor: SizeRule = ({ settings }, soFar) =>
     ? {
         workers: settings.minWorkers,
         reason: 'floor',
-        sentence: `${soFar.sentence}; the floor is ${settings.minWorkers}`,
+        explanation: `${soFar.explanation}; the floor is ${settings.minWorkers}`,
       }
     : undefined
 
@@ -18,7 +18,7 @@ export const ceiling: SizeRule = ({ settings }, soFar) =>
     ? {
         workers: settings.maxWorkers,
         reason: 'ceiling',
-        sentence: `${soFar.sentence}; the ceiling is ${settings.maxWorkers}`,
+        explanation: `${soFar.explanation}; the ceiling is ${settings.maxWorkers}`,
       }
     : undefined
 
@@ -28,7 +28,7 @@ export const fixed: SizeRule = ({ settings }) =>
     ? {
         workers: settings.fixedWorkers,
         reason: 'fixed',
-        sentence: `the pool is fixed at ${plural(settings.fixedWorkers, 'worker')}`,
+        explanation: `the pool is fixed at ${plural(settings.fixedWorkers, 'worker')}`,
       }
     : undefined
 
@@ -52,10 +52,10 @@ export const targetWait: SizeRule = snapshot => {
   const workMs = jobs * Math.min(serviceMs, settings.targetWaitMs)
   const workers = Math.max(1, Math.ceil(workMs / (settings.slots * settings.targetWaitMs)))
   const measured = load.serviceMs === undefined ? 'not measured yet, taken as' : 'at'
-  const sentence =
+  const explanation =
     `${plural(jobs, 'job')} (${load.waiting} waiting, ${load.dueDelayed} due, ${load.running} running) ${measured} ` +
     `${roundMs(serviceMs)} ms each, to finish within ${settings.targetWaitMs} ms on ${plural(settings.slots, 'slot')} a worker, need ${plural(workers, 'worker')}`
-  return { workers, reason: 'target-wait', sentence }
+  return { workers, reason: 'target-wait', explanation }
 }
 
 const roundMs = (ms: number): number => (ms < 10 ? Math.round(ms * 100) / 100 : Math.round(ms))
@@ -70,6 +70,6 @@ export const jobsPerWorker: SizeRule = snapshot => {
   const jobs = backlogOf(snapshot)
   if (jobs === 0) return undefined
   const workers = Math.ceil(jobs / settings.jobsPerWorker)
-  const sentence = `${plural(jobs, 'job')} at ${settings.jobsPerWorker} jobs a worker need ${plural(workers, 'worker')}`
-  return { workers, reason: 'jobs-per-worker', sentence }
+  const explanation = `${plural(jobs, 'job')} at ${settings.jobsPerWorker} jobs a worker need ${plural(workers, 'worker')}`
+  return { workers, reason: 'jobs-per-worker', explanation }
 }

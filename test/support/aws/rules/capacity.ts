@@ -55,7 +55,7 @@ export class Capacity {
   }
 
   /** For a launch that failed after all. */
-  giveBack(pool: Pool, count: number): void {
+  requeue(pool: Pool, count: number): void {
     const limit = this.#limitOf(pool)
     if (limit !== undefined) limit.left += count
   }

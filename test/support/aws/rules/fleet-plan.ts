@@ -64,7 +64,7 @@ export function planFleet<Offer extends Candidate>(
         launches.push(...planned.launches)
         break
       }
-      for (const { offer, count } of planned.launches) capacity.giveBack(offer.pool, count)
+      for (const { offer, count } of planned.launches) capacity.requeue(offer.pool, count)
     }
   }
   return { launches, failures }
@@ -77,10 +77,10 @@ function fill<Offer extends Candidate>(group: readonly Offer[], units: number, c
   let filled = 0
   for (const offer of group) {
     if (filled >= units) break
-    const wanted = Math.ceil((units - filled) / offer.weight)
-    const count = capacity.take(offer.pool, wanted)
+    const desired = Math.ceil((units - filled) / offer.weight)
+    const count = capacity.take(offer.pool, desired)
     if (count > 0) launches.push({ offer, count })
-    if (count < wanted) failures.push({ offer, market: offer.pool.market, ...capacity.refusal(offer.pool) })
+    if (count < desired) failures.push({ offer, market: offer.pool.market, ...capacity.refusal(offer.pool) })
     filled += count * offer.weight
   }
   return { launches, failures, units: filled }

@@ -70,13 +70,13 @@ export async function launchTaken(
   { ec2, capacity, newInstances }: LaunchRules,
 ): Promise<XmlNode> {
   await checkArchitecture(request, caller, ec2).catch(error => {
-    capacity.giveBack(pool, count)
+    capacity.requeue(pool, count)
     throw error
   })
   // moto's word for how many is MinCount.
   const reply = await ec2.asCaller(caller, { ...request, MinCount: String(count), MaxCount: String(count) })
   if (reply.outcome !== 'ok') {
-    capacity.giveBack(pool, count)
+    capacity.requeue(pool, count)
     throw refusalOf(reply)
   }
   const launched = parsed(reply)

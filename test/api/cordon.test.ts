@@ -1,10 +1,10 @@
-/** What keeps jobs and workers apart: the fence in front of a claim, and evidence of workers that were lost. */
+/** What keeps jobs and workers apart: the cordon in front of a claim, and evidence of workers that were lost. */
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { WorkerRegistry } from '../../src/fleet/workers/registry.ts'
 import { noteRunOut } from '../../src/jobs/run/lost-workers.ts'
-import { Bell } from '../../src/notifier.ts'
+import { Notifier } from '../../src/notifier.ts'
 import { startTestApi, type TestWorker } from '../support/api.ts'
 import { one, put, runOut, view } from '../support/job-calls.ts'
 import { until } from '../support/until.ts'
@@ -64,12 +64,12 @@ class LookGate {
   }
 }
 
-t.test('the fence', async t => {
+t.test('the cordon', async t => {
   const api = await startTestApi(t, { MUSTER_LEASE_MS: '30000' })
   const gate = new LookGate(t)
   // The terminator stands on another node: it shares Redis with this one, and nothing else.
   const log = pino({ level: 'silent' }) as never
-  const registry = new WorkerRegistry({ redis: api.redis, bell: new Bell(), log, aliveMs: 60_000 })
+  const registry = new WorkerRegistry({ redis: api.redis, notifier: new Notifier(), log, aliveMs: 60_000 })
   const leasesOf = async (workerId: string): Promise<number> =>
     (await api.jobs.leasesByWorker('default')).get(workerId) ?? 0
   let count = 0
@@ -262,7 +262,7 @@ t.test('lost workers', async t => {
     const other = await enter('other')
     const worker = await enter('brings')
     const given = await worker.claim(2)
-    await worker.giveBack(given)
+    await worker.requeue(given)
     const mine = await one(other)
     const brought = (await other.complete(mine, value, 1)).jobs[0]
     t.ok(brought)
@@ -285,7 +285,7 @@ t.test('lost workers', async t => {
     const leases = await asks.claim(4)
     t.match(leases, [{ workId, alone: true, attempt: 1 }], 'it comes alone, whatever was asked for')
     t.equal(leases.length, 1)
-    await asks.giveBack(leases)
+    await asks.requeue(leases)
     t.equal((await view(api, workId)).lostLeases, 2, 'a return is no loss')
 
     // In a worker that holds something else it is not blamed; the other one is.
@@ -294,7 +294,7 @@ t.test('lost workers', async t => {
     const company = await enter('company')
     const beside = await one(company)
     t.ok(others.includes(beside.workId))
-    await asks.giveBack(held)
+    await asks.requeue(held)
     t.match(await company.claim(1), [{ workId, alone: true }])
     await lose('company')
     t.match(await view(api, workId), { state: 'waiting', lostLeases: 2 })

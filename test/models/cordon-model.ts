@@ -1,5 +1,5 @@
 /**
- * The fence as a model: claims, completions, returns, lost leases and terminations, cut into the steps that are atomic in
+ * The cordon as a model: claims, completions, returns, lost leases and terminations, cut into the steps that are atomic in
  * Redis (or on the wire), and run in any order. Pure: the order is a list of numbers, each of which picks one of the steps
  * that are possible then. What is modelled: src/fleet/workers/cordon.ts, src/api/routes/workers.ts, src/jobs/run/claims.ts, and whoever
  * terminates (set the flag → read active jobs → read their locks → none: terminate).
@@ -17,7 +17,7 @@ export interface ModelRun {
   /** In words, when a job that counts was under a worker that was terminated without force. */
   readonly violation: string | undefined
   readonly delivered: number
-  readonly fenced: number
+  readonly cordoned: number
   readonly terminated: number
   readonly lost: number
   readonly steps: readonly string[]
@@ -46,11 +46,11 @@ const workerCount = 2
 const jobCount = 3
 const mostProcesses = 4
 
-export function runFenceModel(order: Iterable<number>, options: ModelOptions): ModelRun {
-  return new FenceModel(options).run(order)
+export function runCordonModel(order: Iterable<number>, options: ModelOptions): ModelRun {
+  return new CordonModel(options).run(order)
 }
 
-class FenceModel {
+class CordonModel {
   readonly #options: ModelOptions
   readonly #jobs: Job[] = Array.from({ length: jobCount }, () => ({ place: 'waiting', lock: undefined }))
   readonly #workers: Worker[] = Array.from({ length: workerCount }, () => ({
@@ -62,7 +62,7 @@ class FenceModel {
   readonly #steps: string[] = []
   #tokens = 0
   #violation: string | undefined
-  readonly #counts = { delivered: 0, fenced: 0, terminated: 0, lost: 0 }
+  readonly #counts = { delivered: 0, cordoned: 0, terminated: 0, lost: 0 }
 
   constructor(options: ModelOptions) {
     this.#options = options
@@ -182,7 +182,7 @@ class FenceModel {
         return true
       }
       if (step === 'give back') {
-        this.#counts.fenced += 1
+        this.#counts.cordoned += 1
         this.#note(name, `gives j${job} back`)
         this.#putBack(job, token)
         return false

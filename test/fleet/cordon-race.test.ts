@@ -1,5 +1,5 @@
 /**
- * Races of fence, claim, complete, registration and termination, on a model of the atomic steps that they take. Each actor is
+ * Races of cordon, claim, complete, registration and termination, on a model of the atomic steps that they take. Each actor is
  * a list of steps; a run is one order of them all. What decides is the real `decide`. A killed job is one that a worker
  * was running when its instance was terminated.
  */
@@ -13,7 +13,7 @@ interface Model {
   registered: boolean
   /** On the worker: it may not claim. On the instance: nor may one that registers later. */
   drain: boolean
-  instanceFence: boolean
+  instanceCordon: boolean
   /** Taken in Redis; and of those, handed to the worker, which runs them. */
   leases: number
   running: number
@@ -27,17 +27,17 @@ type Actor = Generator<void, void, void>
 /** What may be left out, to see that the model notices. */
 interface Protocol {
   readonly looksAgain: boolean
-  readonly fences: boolean
+  readonly cordons: boolean
 }
 
-const sound: Protocol = { looksAgain: true, fences: true }
+const sound: Protocol = { looksAgain: true, cordons: true }
 
 function* register(model: Model): Actor {
   yield
-  // One script: the heartbeat and the look at the fence of the instance.
+  // One script: the heartbeat and the look at the cordon of the instance.
   if (model.terminated) return
   model.registered = true
-  if (model.instanceFence) model.drain = true
+  if (model.instanceCordon) model.drain = true
 }
 
 function* claim(model: Model, { looksAgain }: Protocol): Actor {
@@ -102,19 +102,19 @@ function* scaleIn(model: Model, protocol: Protocol): Actor {
   }
 }
 
-/** No worker was seen in time: fence, look again, terminate. */
-function* endUnbooted(model: Model, { fences }: Protocol): Actor {
+/** No worker was seen in time: cordon, look again, terminate. */
+function* endUnbooted(model: Model, { cordons }: Protocol): Actor {
   const { actions } = decide(
     pool({ instances: [{ id: 'i', state: 'booting', launchedAt: t0 - 500_000, slots: 2, leases: 0 }] }),
     t0,
   )
   if (actions[0]?.reason !== 'boot-timeout') throw new Error('the model is out of date')
   yield
-  if (fences) {
-    model.instanceFence = true
+  if (cordons) {
+    model.instanceCordon = true
     yield
     if (model.registered) {
-      model.instanceFence = false
+      model.instanceCordon = false
       return
     }
     yield
@@ -127,7 +127,7 @@ function run(order: readonly number[], protocol: Protocol, boots: boolean): Mode
   const model: Model = {
     registered: !boots,
     drain: false,
-    instanceFence: false,
+    instanceCordon: false,
     leases: 0,
     running: 0,
     waiting: 3,
@@ -177,5 +177,5 @@ t.test('100,000 orders of their steps, and no job is killed', async t => {
 
 t.test('a step left out is found', async t => {
   t.ok(findKilled({ ...sound, looksAgain: false }, 20_000).failed, 'claims that do not look again')
-  t.ok(findKilled({ ...sound, fences: false }, 20_000).failed, 'instances that are ended unfenced')
+  t.ok(findKilled({ ...sound, cordons: false }, 20_000).failed, 'instances that are ended without a cordon')
 })
