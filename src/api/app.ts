@@ -85,20 +85,20 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
     },
   }).withTypeProvider<TypeBoxTypeProvider>() as unknown as App
 
-  addQueuedReplies(app as never)
-  addReplyHeaders(app as never, tls !== undefined)
-  addProblems(app as never, {
+  addQueuedReplies(app)
+  addReplyHeaders(app, tls !== undefined)
+  addProblems(app, {
     explainOutage: () => api.jobs.room.diskFault(),
     loginGuard: new LoginGuard(api.settings.maxFailedLogins, log),
     refusals: api.refusals,
   })
-  addStrictHttp(app as never)
-  addAccess(app as never, api)
-  addAdmission(app as never, api.settings)
-  addValidation(app as never)
+  addStrictHttp(app)
+  addAccess(app, api)
+  addAdmission(app, api.settings)
+  addValidation(app)
   addBodies(app)
   addFarewell(app, api.stopping)
-  await addOpenapi(app as never)
+  await addOpenapi(app)
 
   await app.register((scope, _options, done) => {
     // PUT /enqueue reads its body itself, as a stream, in four forms.

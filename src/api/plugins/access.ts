@@ -2,12 +2,12 @@
  * The door: says for every request who calls, and lets in who has one of the roles of the route (access/roles.ts) and
  * the queue that it is about. What operators do goes to the log and to the audit log before the reply leaves.
  */
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { anyone, type Caller, mayUseQueue, type QueueOf, type RouteRule, ruleOf } from '../../access/roles.ts'
 import { Problem } from '../../errors.ts'
 import { queueOfWorkId } from '../../jobs/work-id.ts'
 import { isLoopback } from '../../settings/validate.ts'
-import type { Api } from '../api.ts'
+import type { Api, App } from '../api.ts'
 import { problems } from '../schemas.ts'
 
 /** What a route adds to the entry of an action in the audit log; never a secret. */
@@ -27,7 +27,7 @@ declare module 'fastify' {
 }
 
 /** To be added before the routes. */
-export function addAccess(app: FastifyInstance, api: Api): void {
+export function addAccess(app: App, api: Api): void {
   app.decorateRequest('caller')
   app.decorateRequest('audited')
 

@@ -2,9 +2,10 @@
 
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { Problem } from '../../errors.ts'
 import type { Settings } from '../../settings/settings.ts'
+import type { App } from '../api.ts'
 import { Pace } from './pace.ts'
 
 declare module 'fastify' {
@@ -22,7 +23,7 @@ const countedReplyBytes = 64 * 1024
 const probes = new Set(['/health/live', '/health/ready', '/livez', '/healthz', '/readyz'])
 
 /** To be added after access, whose callers it counts. */
-export function addAdmission(app: FastifyInstance, settings: Settings): void {
+export function addAdmission(app: App, settings: Settings): void {
   const admission = new Admission({ maxRequests: settings.maxRequestsPerCaller, maxBytes: settings.maxPendingBytes })
   const pace = new Pace()
   app.decorateRequest('stay')

@@ -1,7 +1,8 @@
 /** The OpenAPI document, made from the schemas of the routes; its page is routes/docs.ts. */
+
 import swagger from '@fastify/swagger'
-import type { FastifyInstance } from 'fastify'
 import { version } from '../../version.ts'
+import type { App } from '../api.ts'
 import { documentOperations } from '../docs/operation-docs.ts'
 import { enqueueRequestBody } from '../routes/enqueue.ts'
 import { ProblemBody } from '../schemas.ts'
@@ -23,7 +24,7 @@ interface Documented {
   readonly paths?: Readonly<Record<string, { put?: { requestBody?: unknown } }>>
 }
 
-export async function addOpenapi(app: FastifyInstance): Promise<void> {
+export async function addOpenapi(app: App): Promise<void> {
   app.addSchema(ProblemBody)
   await app.register(swagger, {
     // Components keep the names that they have here.

@@ -1,8 +1,10 @@
 /** Every error leaves as RFC 9457 problem+json with a stable code; what is not a Problem yet is made one here. */
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import { isRedisAway, isRedisFull, NotDurableError } from '../../redis/redis-errors.ts'
 import type { Refusals } from '../../refusal-counts.ts'
+import type { App } from '../api.ts'
 import { lingerAfter } from '../client-connection.ts'
 import type { LoginGuard } from './login-guard.ts'
 
@@ -29,7 +31,7 @@ export interface ProblemsOptions {
   readonly refusals: Refusals
 }
 
-export function addProblems(app: FastifyInstance, { explainOutage, loginGuard, refusals }: ProblemsOptions): void {
+export function addProblems(app: App, { explainOutage, loginGuard, refusals }: ProblemsOptions): void {
   const routes: { method: string; path: RegExp }[] = []
   app.addHook('onRoute', route => {
     const path = new RegExp(`^${route.url.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/:[A-Za-z]+/g, '[^/]+')}/?$`)

@@ -2,12 +2,13 @@
  * Replies behind others on the same connection (HTTP/1.1 pipelining). Node.js tells only the one whose turn it is that its
  * client went away; the others would wait for ever, with the results, jobs and room that they hold. Here each is told.
  */
+
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import type { App } from '../api.ts'
 
 /** To be added before all that waits for the end of a reply. */
-export function addQueuedReplies(app: FastifyInstance): void {
+export function addQueuedReplies(app: App): void {
   const queued = new WeakMap<Socket, Set<ServerResponse>>()
 
   app.addHook('onRequest', ({ raw: { socket } }, { raw: response }, done) => {

@@ -2,12 +2,12 @@
 
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import type { FastifyInstance } from 'fastify'
+import type { App } from '../api.ts'
 
 const year = 31_536_000
 
 /** To be added first. @param hasTls the node is reached by TLS alone */
-export function addReplyHeaders(app: FastifyInstance, hasTls: boolean): void {
+export function addReplyHeaders(app: App, hasTls: boolean): void {
   const headers = {
     // Results and keys are for who asked; what is the same for all says so itself (asset.ts).
     'cache-control': 'no-store',

@@ -1,11 +1,13 @@
 /** What a request may not leave open or ask for: one host and one type, bodies as they are, no expectation but 100-continue. */
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+
+import type { FastifyRequest } from 'fastify'
 import { Problem } from '../../errors.ts'
+import type { App } from '../api.ts'
 
 /** A name or an address, and perhaps a port. */
 const hostPattern = /^(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::\d{1,5})?$/i
 
-export function addStrictHttp(app: FastifyInstance): void {
+export function addStrictHttp(app: App): void {
   app.addHook('onRequest', (request, _reply, done) => done(faultOf(request)))
   app.server.on('checkExpectation', (request, response) => {
     const problem = new Problem(

@@ -2,15 +2,16 @@
  * Validation: a body must be of its type to the letter; a query is text, so its numbers are converted, but only plain
  * decimal ones. Unknown and doubled parameters are refused, so that a slip of the pen never passes for a default.
  */
+
 import { Ajv } from 'ajv'
-import type { FastifyInstance } from 'fastify'
 import { Problem } from '../../errors.ts'
+import type { App } from '../api.ts'
 
 interface QuerySchema {
   readonly properties?: Readonly<Record<string, { readonly type?: string }>>
 }
 
-export function addValidation(app: FastifyInstance): void {
+export function addValidation(app: App): void {
   const options = { removeAdditional: false, useDefaults: true, allErrors: false, strict: false } as const
   const exact = new Ajv({ ...options, coerceTypes: false })
   const converting = new Ajv({ ...options, coerceTypes: true })
