@@ -54,9 +54,9 @@ t.test('docs/errors.md is what the catalogue says; if not, run "npm run openapi"
   for (const code of Object.keys(catalogue)) t.match(errorsPage(), `<a id="${code}"></a>`)
 })
 
-t.test('/docs shows the API without the internet', async t => {
+t.test('/docs/api shows the API without the internet', async t => {
   const api = await startTestApi(t)
-  const page = await api.call('GET', '/docs/')
+  const page = await api.call('GET', '/docs/api')
   t.equal(page.status, 200)
   const html = page.body.toString()
   const outside = [...html.matchAll(/(?:src|href)="(https?:\/\/[^"]+)"/g)].map(match => match[1])

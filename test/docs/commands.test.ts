@@ -180,10 +180,10 @@ t.test('what is built and written', async t => {
   await writeFile(join(copy, 'package.json'), manifest)
 })
 
-t.test('what the README asks of a node with curl', async t => {
-  const readme = await readFile(join(root, 'README.md'), 'utf8')
-  const [, handlers, name] = /```\w+\n(\/\/ (my-handlers\.\w+)\b[\s\S]*?)```/.exec(readme) ?? []
-  if (handlers === undefined || name === undefined) throw new Error('the README has no handlers of its own')
+t.test('what the documents ask of a node with curl', async t => {
+  const page = await readFile(join(root, 'docs/handlers.md'), 'utf8')
+  const [, handlers, name] = /```\w+\n(\/\/ (my-handlers\.\w+)\b[\s\S]*?)```/.exec(page) ?? []
+  if (handlers === undefined || name === undefined) throw new Error('docs/handlers.md has no handlers')
   const file = join(copy, name)
   await writeFile(file, handlers)
   const node = await startNodeProcess(t, { MUSTER_MAX_WORKERS: '1' }, ['--handlers', file])
