@@ -59,6 +59,7 @@ t.test('/docs/api shows the API without the internet', async t => {
   const page = await api.call('GET', '/docs/api')
   t.equal(page.status, 200)
   const html = page.body.toString()
+  t.match(html, 'scalar.js', 'it is the reference, not a document of that name')
   const outside = [...html.matchAll(/(?:src|href)="(https?:\/\/[^"]+)"/g)].map(match => match[1])
   t.strictSame(outside, [], 'nothing is loaded from elsewhere')
   const json = await api.call('GET', '/docs/openapi.json')
