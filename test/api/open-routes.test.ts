@@ -10,6 +10,7 @@ import { until } from '../support/until.ts'
 
 const below = [
   '/docs/',
+  '/docs/api',
   '/docs/js/scalar.js',
   '/docs/openapi.json',
   '/docs/openapi.yaml',
@@ -120,6 +121,6 @@ t.test('replies are for who asked, and browsers only show them', async t => {
   const other = await api.call('GET', '/nothing', { headers: { 'request-id': 'no good' } })
   t.match(other.headers.get('request-id'), /^[0-9a-f]{12}-[0-9a-z]+$/)
   t.equal(other.body.instance, other.headers.get('request-id'))
-  const csp = (await api.call('GET', '/docs/')).headers.get('content-security-policy')
+  const csp = (await api.call('GET', '/docs/api')).headers.get('content-security-policy')
   t.match(csp, /script-src 'self' 'sha256-[^']+'; style-src/)
 })

@@ -54,11 +54,12 @@ t.test('docs/errors.md is what the catalogue says; if not, run "npm run openapi"
   for (const code of Object.keys(catalogue)) t.match(errorsPage(), `<a id="${code}"></a>`)
 })
 
-t.test('/docs shows the API without the internet', async t => {
+t.test('/docs/api shows the API without the internet', async t => {
   const api = await startTestApi(t)
-  const page = await api.call('GET', '/docs/')
+  const page = await api.call('GET', '/docs/api')
   t.equal(page.status, 200)
   const html = page.body.toString()
+  t.match(html, 'scalar.js', 'it is the reference, not a document of that name')
   const outside = [...html.matchAll(/(?:src|href)="(https?:\/\/[^"]+)"/g)].map(match => match[1])
   t.strictSame(outside, [], 'nothing is loaded from elsewhere')
   const json = await api.call('GET', '/docs/openapi.json')

@@ -47,12 +47,13 @@ const rules: readonly Rule[] = [
   { command: /^npm (pack|install --save-dev)$/, because: 'named in passing, without what it takes' },
   { command: /^npm exec$/, because: 'the sentence advises against it' },
   { command: /^npx tap /, because: 'it runs one file of these tests' },
+  { command: /^muster$/, because: 'it names the program, without what it takes' },
   { command: /^muster node$/, by: ['test/support/node-process.ts', "[entry, 'node', ...args]"] },
   { command: /^muster worker$/, by: ['test/e2e/node-versions.test.ts', "[cli, 'worker']"] },
   { command: /^muster settings$/, by: ['test/access/secrets.test.ts', "run(['settings'])"] },
   { command: /^muster fleet explain$/, by: ['test/access/node.test.ts', "muster(['fleet', 'explain']"] },
   { command: /^muster doctor( |$)/, by: ['test/doctor/doctor.test.ts', "[cli, 'doctor', ...args]"] },
-  { command: /^muster keys create /, by: ['test/access/node.test.ts', "['keys', 'create', '--name', 'ci'"] },
+  { command: /^muster keys create( |$)/, by: ['test/access/node.test.ts', "['keys', 'create', '--name', 'ci'"] },
   { command: /^muster keys list$/, by: ['test/access/node.test.ts', "muster(['keys', 'list']"] },
   {
     command: /^muster keys rotate /,
@@ -180,10 +181,10 @@ t.test('what is built and written', async t => {
   await writeFile(join(copy, 'package.json'), manifest)
 })
 
-t.test('what the README asks of a node with curl', async t => {
-  const readme = await readFile(join(root, 'README.md'), 'utf8')
-  const [, handlers, name] = /```\w+\n(\/\/ (my-handlers\.\w+)\b[\s\S]*?)```/.exec(readme) ?? []
-  if (handlers === undefined || name === undefined) throw new Error('the README has no handlers of its own')
+t.test('what the documents ask of a node with curl', async t => {
+  const page = await readFile(join(root, 'docs/handlers.md'), 'utf8')
+  const [, handlers, name] = /```\w+\n(\/\/ (my-handlers\.\w+)\b[\s\S]*?)```/.exec(page) ?? []
+  if (handlers === undefined || name === undefined) throw new Error('docs/handlers.md has no handlers')
   const file = join(copy, name)
   await writeFile(file, handlers)
   const node = await startNodeProcess(t, { MUSTER_MAX_WORKERS: '1' }, ['--handlers', file])

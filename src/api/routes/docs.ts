@@ -1,45 +1,47 @@
-/** /docs: the page of the API, its document, and our own documents as pages. Nothing here is of this node alone. */
-import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+/** /docs: the documents as a site, the API reference, and the OpenAPI document. They are the same on every node of a version. */
 import { Type } from 'typebox'
 import { stringify } from 'yaml'
-import { Problem } from '../../errors.ts'
+import { errorsPage, Problem } from '../../errors.ts'
+import { settingsPage } from '../../settings/settings-page.ts'
 import { version } from '../../version.ts'
 import type { App } from '../api.ts'
+import { apiPage, apiScript } from '../docs/api-reference.ts'
 import { Asset } from '../docs/asset.ts'
-import { apiPage, apiScript, documentPage, errorsHtml } from '../docs/docs-page.ts'
+import { pathOf, readSite } from '../docs/site.ts'
+import { sitePage } from '../docs/site-page.ts'
 
 const hidden = { schema: { hide: true } as object }
+
+/** Pages that the code makes: they are right for this version even where docs/ is older. */
+const generated: Readonly<Record<string, () => string>> = { 'errors.md': errorsPage, 'settings.md': settingsPage }
 
 /** Call it after all other routes: the document is made of them. */
 export function addDocs(app: App): void {
   const document = (): object => (app as unknown as { swagger(): object }).swagger()
+  const pages = ['index.md', ...readSite().map(({ file }) => file)].map(
+    file => [pathOf(file), new Asset(() => sitePage(file, generated[file]?.()))] as const,
+  )
   const assets: Readonly<Record<string, Asset>> = {
     '/docs/js/scalar.js': new Asset(apiScript),
     '/docs/openapi.json': new Asset(() => ({ type: 'application/json', body: JSON.stringify(document()) })),
     '/docs/openapi.yaml': new Asset(() => ({ type: 'application/yaml', body: stringify(document()) })),
-    '/docs/errors': new Asset(errorsHtml),
+    '/docs/api': new Asset(apiPage),
+    ...Object.fromEntries(pages),
   }
   for (const [path, asset] of Object.entries(assets))
-    app.get(path, hidden, async (request, reply) => (await asset.send(request as never, reply as never)) as never)
+    app.get(path, hidden, async (request, reply) => {
+      // The reference names its script relative to itself.
+      if (new URL(request.url, 'http://node').pathname === '/docs/api/')
+        return reply.redirect('/docs/api', 301) as never
+      return (await asset.send(request as never, reply as never)) as never
+    })
 
-  const page = new Asset(apiPage)
-  app.get('/docs', hidden, async (request, reply) => {
-    // The page names its script relative to itself.
-    if (!new URL(request.url, 'http://node').pathname.endsWith('/')) return reply.redirect('docs/', 301) as never
-    return (await page.send(request as never, reply as never)) as never
-  })
-
-  const documents = new Map<string, Asset>()
-  app.get('/docs/:page', hidden, async (request, reply) => {
-    const { page: name } = request.params as { page: string }
-    const isOurs = /^[a-z-]{1,40}$/.test(name)
-    const file = fileURLToPath(new URL(`../../../docs/${name}.md`, import.meta.url))
-    if (!isOurs || !existsSync(file))
-      throw new Problem('route_not_found', `There is no document "${name.slice(0, 40)}".`)
-    const asset = documents.get(name) ?? new Asset(() => documentPage(name, file))
-    documents.set(name, asset)
-    return (await asset.send(request as never, reply as never)) as never
+  app.get('/docs/*', hidden, async (request, reply) => {
+    const { '*': name } = request.params as { '*': string }
+    const path = pathOf(name)
+    // A link out of a copy of the files: /docs/access.md.
+    if (name.endsWith('.md') && path in assets) return reply.redirect(path, 301) as never
+    throw new Problem('route_not_found', `There is no document "${name.slice(0, 40)}".`)
   })
 }
 
