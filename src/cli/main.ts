@@ -100,7 +100,7 @@ program
 
 program
   .command('doctor')
-  .description('look over a deployment: what is wrong with its nodes, Redis, clocks, disks or AWS, and how to mend it')
+  .description('look over a deployment: what is wrong with its nodes, Redis, clocks, disks or AWS, and how to fix it')
   .option('--json', 'as one JSON object')
   .option('--url <urls>', 'the nodes to ask, separated by commas (MUSTER_NODE_URLS)')
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : usageExitCode))
