@@ -18,7 +18,7 @@ const worksOnly = {
   name: 'works-only',
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /^\./ }, ({ path, kind, importer }) =>
-      kind === 'dynamic-import' && importer.endsWith('/dist/cli.js') && path !== './worker/agent/run-worker.js'
+      kind === 'dynamic-import' && importer.endsWith('/dist/cli/main.js') && path !== '../worker/agent/run-worker.js'
         ? { path, namespace: 'absent' }
         : undefined,
     )

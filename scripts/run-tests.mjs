@@ -101,7 +101,7 @@ if (totals === undefined) complaints.push('tap did not say how many tests there 
 else if (pass + fail === 0) complaints.push('no test ran')
 if (finished < planned) complaints.push(`${planned - finished} of ${planned} files were not run`)
 if (process.env.CHECKS_FAILED === '1') complaints.push('types or style did not pass, see above')
-if (complaints.length > 0) print(`\nNot good: ${complaints.join('; ')}.`)
+if (complaints.length > 0) print(`\nTest run failed: ${complaints.join('; ')}.`)
 // A run that fails says so in its counts too, even when what failed is no test.
 const failed = complaints.length > 0 ? Math.max(fail, 1) : fail
 print(`${pass} passed, ${failed} failed${skip > 0 ? `, ${skip} skipped` : ''}`)

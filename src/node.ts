@@ -233,7 +233,9 @@ async function requireSoundRedis(redis: RedisClient, log: Logger): Promise<void>
   for (const { level, message } of findings) if (level === 'warn') log.warn(message)
   const faults = findings.filter(({ level }) => level === 'error')
   if (faults.length > 0)
-    throw new StartupError(`This Redis will not do:\n${faults.map(({ message }) => `  - ${message}`).join('\n')}`)
+    throw new StartupError(
+      `Unsupported Redis configuration:\n${faults.map(({ message }) => `  - ${message}`).join('\n')}`,
+    )
 }
 
 async function connectNotifier(

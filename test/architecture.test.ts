@@ -18,6 +18,7 @@ const ground: Record<string, readonly string[]> = {
   'refusal-counts': [],
   'process-identity': [],
   'marked-processes': ['process-identity'],
+  'write-file-atomic': [],
   settings: ['errors'],
 }
 

@@ -12,7 +12,7 @@ type Queues = Pick<Settings, 'pools' | 'placements'>
 export interface LiveSettingsOptions {
   /** Those of the node. The records in them are replaced in place: whoever holds them sees the new ones. */
   readonly settings: Queues & Pick<Settings, 'fleetSettingsFile'>
-  /** All settings as a node that started now would have them. @throws StartupError when they need mending */
+  /** All settings as a node that started now would have them. @throws StartupError when they are invalid */
   readonly reread: () => Queues
   readonly log: Pick<Logger, 'info' | 'error'>
   /** Between two looks at the file (default 2,000). */

@@ -26,7 +26,7 @@ export function childEnvironment(environment: Environment, passed: readonly stri
 }
 
 /** @param secrets variables of settings that are secret @returns sentences that say what to mend */
-export function faultsOfPassEnv(passed: readonly string[], secrets: readonly string[]): string[] {
+export function validatePassEnv(passed: readonly string[], secrets: readonly string[]): string[] {
   const malformed = passed.filter(name => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
   const secret = passed.filter(name => secrets.includes(name))
   return [

@@ -64,7 +64,7 @@ export const defaultMaxBodyBytes = (payloadStore: unknown): number =>
   payloadStore === 'redis' ? maxBytesInRedis : 1024 * mebibyte
 
 /** @returns sentences that say what to mend */
-export function faultsOfPayloads({ payloadStore, maxBodyBytes, awsRegion }: PayloadSettings): string[] {
+export function validatePayloads({ payloadStore, maxBodyBytes, awsRegion }: PayloadSettings): string[] {
   const { kind } = parsePayloadPlace(payloadStore)
   const faults: string[] = []
   if (kind === 'redis' && maxBodyBytes > maxBytesInRedis)

@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { StartupError } from '../errors.ts'
-import { faultsOfPassEnv } from './child-environment.ts'
+import { validatePassEnv } from './child-environment.ts'
 import {
   addresses,
   autoOr,
@@ -25,10 +25,10 @@ import {
 } from './field.ts'
 import { livePlacementFields, livePoolFields, readFleetSettings } from './fleet-settings-file.ts'
 import { nearest } from './nearest.ts'
-import { defaultMaxBodyBytes, defaultPayloadStore, faultsOfPayloads, payloadStore } from './payload-place.ts'
+import { defaultMaxBodyBytes, defaultPayloadStore, payloadStore, validatePayloads } from './payload-place.ts'
 import { noQueues, placementFields, poolFields, type QueueSettings, readQueues, runFields } from './queues.ts'
 import { maskUrls } from './redis-url.ts'
-import { cloudwatchNamespace, faultsOfAccess, faultsOfEc2, faultsOfMetrics, faultsOfRedis } from './validate.ts'
+import { cloudwatchNamespace, validateAccess, validateEc2, validateMetrics, validateRedis } from './validate.ts'
 
 export type { PlacementSettings, PoolSettings, RunSettings } from './queues.ts'
 export { queueNamePattern } from './queues-file.ts'
@@ -309,16 +309,16 @@ export function readSettings(variables: Environment): Settings {
       )
     }
   }
-  if (faults.length === 0) faults.push(...faultsOfRedis(values as unknown as Settings))
-  if (faults.length === 0) faults.push(...faultsOfAccess(values as unknown as Settings))
-  if (faults.length === 0) faults.push(...faultsOfPassEnv((values as unknown as Settings).passEnv, secretVariables))
-  if (faults.length === 0) faults.push(...faultsOfEc2(values as unknown as Settings))
-  if (faults.length === 0) faults.push(...faultsOfPayloads(values as unknown as Settings))
-  if (faults.length === 0) faults.push(...faultsOfMetrics(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...validateRedis(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...validateAccess(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...validatePassEnv((values as unknown as Settings).passEnv, secretVariables))
+  if (faults.length === 0) faults.push(...validateEc2(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...validatePayloads(values as unknown as Settings))
+  if (faults.length === 0) faults.push(...validateMetrics(values as unknown as Settings))
   const queues =
     faults.length > 0 ? noQueues : readQueues({ values, sources: queueFields, parse: parseQueueField, faults })
   if (faults.length > 0)
-    throw new StartupError(`These settings need mending:\n${faults.map(fault => `  - ${maskUrls(fault)}`).join('\n')}`)
+    throw new StartupError(`Invalid settings:\n${faults.map(fault => `  - ${maskUrls(fault)}`).join('\n')}`)
   values.dataDir = resolve(values.dataDir as string)
   if (values.handlers !== '') values.handlers = resolve(values.handlers as string)
   return { ...values, ...queues } as unknown as Settings

@@ -13,7 +13,7 @@ interface AccessSettings {
 }
 
 /** @returns sentences that say what to mend */
-export function faultsOfAccess(settings: AccessSettings): string[] {
+export function validateAccess(settings: AccessSettings): string[] {
   const faults: string[] = []
   if (settings.operatorKey !== '' && settings.operatorKeyFile !== '')
     faults.push('MUSTER_OPERATOR_KEY and MUSTER_OPERATOR_KEY_FILE are both set: one of them is enough')
@@ -47,7 +47,7 @@ interface Ec2Settings {
 const loopback = /^https?:\/\/(?:localhost|127\.|\[?::1\]?|0\.0\.0\.0)/i
 
 /** @returns sentences that say what to mend; none when there is no such fleet */
-export function faultsOfEc2(settings: Ec2Settings): string[] {
+export function validateEc2(settings: Ec2Settings): string[] {
   const { fleet, awsRegion, awsEndpointUrl, ec2LaunchTemplate, nodeUrls } = settings
   if (fleet !== 'ec2') return []
   const faults: string[] = []
@@ -88,7 +88,7 @@ interface RedisSettings {
   readonly durability: 'replicated' | 'local'
 }
 
-export const faultsOfRedis = (settings: RedisSettings): string[] => [
+export const validateRedis = (settings: RedisSettings): string[] => [
   ...faultsOfTls(settings),
   ...faultsOfCopies(settings),
 ]
@@ -122,7 +122,7 @@ export function cloudwatchNamespace(text: string): string {
 }
 
 /** @returns sentences that say what to mend */
-export function faultsOfMetrics({ cloudwatchNamespace, awsRegion }: MetricsSettings): string[] {
+export function validateMetrics({ cloudwatchNamespace, awsRegion }: MetricsSettings): string[] {
   return cloudwatchNamespace !== '' && awsRegion === ''
     ? ['AWS_REGION must be set with MUSTER_CLOUDWATCH_NAMESPACE: where the metrics go']
     : []

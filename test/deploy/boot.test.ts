@@ -162,7 +162,10 @@ t.test('the settings of the fleet come from the stack, and follow it', async t =
   )
 
   await writeFile(parameter, 'MUSTER_MAX_WORKERS=bad\n')
-  t.match(await node.run('refresh-fleet.sh'), { code: 1, output: /stay as they are: .* is refused: .*need mending/ })
+  t.match(await node.run('refresh-fleet.sh'), {
+    code: 1,
+    output: /stay as they are: .* is refused: .*Invalid settings/,
+  })
   await writeFile(join(node.state, 'ssm-fails'), '')
   t.match(await node.run('refresh-fleet.sh'), { code: 1, output: /CFN-fleetSettings-1 cannot be read/ })
   t.equal(node.calls().filter(call => call.startsWith('aws ssm')).length, 3, 'the next try comes in a minute')
@@ -273,7 +276,7 @@ t.test('what fails is told to the stack, once, with its reason', async t => {
       'settings of the fleet that no node would take',
       {},
       machine => writeFile(join(machine.state, 'parameters/CFN-fleetSettings-1'), 'bad'),
-      /the parameter CFN-fleetSettings-1 is refused: muster: These settings need mending/,
+      /the parameter CFN-fleetSettings-1 is refused: muster: Invalid settings/,
     ],
     [
       'settings of the fleet that cannot be read',

@@ -1,8 +1,9 @@
 /** What the servers of a host are started with, and where they keep what they write. */
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, stat } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
+import { writeFileAtomic } from '../../write-file-atomic.ts'
 import { directives, mergeSentinelConf, ownFiles, type RunFiles, runConf } from './config-files.ts'
 import { type Copy, copyFiles, type Host, placeFolder } from './replicas.ts'
 
@@ -48,7 +49,7 @@ export async function writeRedisConf(
     ...{ dataDir, maxMemoryBytes, isBarred: start.isBarred },
     ...(start.of && { replicaOf: { address: start.of.address, port: copy.port } }),
   })
-  await put(redis.config, text)
+  await writeFileAtomic(redis.config, text)
 }
 
 /** Writes sentinel.conf: the template, and what Sentinel knew when it last ran here. */
@@ -59,7 +60,7 @@ export async function writeSentinelConf(copy: Copy, folder: string, { dataDir, s
     throw new StartupError(`What Sentinel knew cannot be read: ${error.message}`, { cause: error })
   })
   const text = mergeSentinelConf(template, state, copy)
-  await put(sentinel.config, text + directives({ dir: `"${dataDir}"`, ...ownFiles(sentinel) }))
+  await writeFileAtomic(sentinel.config, text + directives({ dir: `"${dataDir}"`, ...ownFiles(sentinel) }))
 }
 
 /**
@@ -79,11 +80,4 @@ export async function holdsNoData(dataDir: string): Promise<boolean> {
     ),
   )
   return sizes.reduce((sum, bytes) => sum + bytes, 0) <= emptyBytes
-}
-
-/** A power loss leaves the old file or the new one, since Sentinel's own memory is at stake. */
-async function put(file: string, text: string): Promise<void> {
-  const beside = `${file}.new`
-  await writeFile(beside, text, { mode: 0o600, flush: true })
-  await rename(beside, file)
 }

@@ -3,8 +3,9 @@
  * readable by its owner alone; its authority's key belongs on no host.
  */
 import { randomBytes } from 'node:crypto'
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { StartupError } from '../../errors.ts'
+import { writeFileAtomic } from '../../write-file-atomic.ts'
 import { makeAuthority, makeServerCertificate, namesOf } from './certificates.ts'
 
 export const userNames = ['muster', 'operator', 'replica', 'sentinel', 'peer'] as const
@@ -86,9 +87,7 @@ export async function writeSecrets(file: string, secrets: Secrets): Promise<void
 
 /** Puts renewed secrets in the place of a file, at once. */
 export async function replaceSecrets(file: string, secrets: Secrets): Promise<void> {
-  const beside = `${file}.${process.pid}.new`
-  await writeFile(beside, text(secrets), { mode: 0o600, flag: 'wx' })
-  await rename(beside, file)
+  await writeFileAtomic(file, text(secrets))
 }
 
 const text = (secrets: Secrets): string => `${JSON.stringify(secrets, null, 2)}\n`

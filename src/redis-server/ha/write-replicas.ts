@@ -1,7 +1,8 @@
 /** Writes the configuration of every host, and what a node needs to find them. May be run again: it updates. */
-import { chmod, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
+import { writeFileAtomic } from '../../write-file-atomic.ts'
 import { redisConf, redisUsers, sentinelConf, sentinelStateOf, sentinelUsers } from './config-files.ts'
 import { type Copies, type Copy, copyFiles, defaultDataDir, type Host } from './replicas.ts'
 import { makeSecrets, readSecrets, type Secrets, writeSecrets } from './secrets.ts'
@@ -42,8 +43,8 @@ export async function writeCopies(options: WriteOptions): Promise<string[]> {
       const kept = await keptState(join(out, host.name), copies)
       if (kept !== undefined) lines.push(kept)
     }
-    await put(join(out, 'ca.crt'), secrets.caCertificate)
-    await put(join(out, 'node.env'), nodeEnvironment(copies, secrets, join(out, 'ca.crt')))
+    await writeFileAtomic(join(out, 'ca.crt'), secrets.caCertificate)
+    await writeFileAtomic(join(out, 'node.env'), nodeEnvironment(copies, secrets, join(out, 'ca.crt')))
   } catch (error) {
     if (error instanceof StartupError) throw error
     throw new StartupError(`${out} cannot be written: ${(error as Error).message}`, { cause: error })
@@ -82,17 +83,17 @@ async function writeHost(folder: string, copies: Copies, host: Host, primary: Ho
   const files = copyFiles(folder)
   const copy: Copy = { version: 1, ...copies, host: host.name, password: secrets.passwords.operator }
   await makeFolder(folder)
-  await put(files.users, redisUsers(secrets.passwords))
-  await put(files.sentinelUsers, sentinelUsers(secrets.passwords))
+  await writeFileAtomic(files.users, redisUsers(secrets.passwords))
+  await writeFileAtomic(files.sentinelUsers, sentinelUsers(secrets.passwords))
   if (copies.tls) {
     await makeFolder(join(folder, 'tls'))
-    await put(files.authority, secrets.caCertificate)
-    await put(files.certificate, secrets.serverCertificate)
-    await put(files.key, secrets.serverKey)
+    await writeFileAtomic(files.authority, secrets.caCertificate)
+    await writeFileAtomic(files.certificate, secrets.serverCertificate)
+    await writeFileAtomic(files.key, secrets.serverKey)
   }
-  await put(files.redisConf, redisConf(copies, host, secrets))
-  await put(files.sentinelConf, sentinelConf(copies, host, primary, secrets))
-  await put(files.copy, `${JSON.stringify(copy, null, 2)}\n`)
+  await writeFileAtomic(files.redisConf, redisConf(copies, host, secrets))
+  await writeFileAtomic(files.sentinelConf, sentinelConf(copies, host, primary, secrets))
+  await writeFileAtomic(files.copy, `${JSON.stringify(copy, null, 2)}\n`)
 }
 
 /** What Sentinel has learnt lies beside its data; nothing here touches it. */
@@ -107,13 +108,6 @@ async function keptState(folder: string, copies: Copies): Promise<string | undef
 async function makeFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   await chmod(folder, 0o700)
-}
-
-/** Whole or not at all: a server may start at this moment. */
-async function put(file: string, text: string): Promise<void> {
-  const beside = `${file}.${process.pid}.new`
-  await writeFile(beside, text, { mode: 0o600 })
-  await rename(beside, file)
 }
 
 const whatToDo = (out: string, copies: Copies, chosen: readonly Host[], secretsFile: string): string[] => [

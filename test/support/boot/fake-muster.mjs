@@ -22,7 +22,7 @@ if (args[1] === 'init') {
   )
 } else if (args[0] === 'settings') {
   if (readFileSync(process.env.MUSTER_FLEET_SETTINGS_FILE, 'utf8').includes('bad')) {
-    process.stderr.write('muster: These settings need mending\n')
+    process.stderr.write('muster: Invalid settings\n')
     process.exitCode = 1
   }
 } else if (args[1] === 'status') {

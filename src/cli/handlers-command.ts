@@ -1,4 +1,5 @@
-/** `muster handlers deploy`: bundles a file, sees that it can be loaded, and hands it to the first node that answers. */
+/** `muster handlers`: bundles a file of handlers, checks that it loads, and writes it or deploys it to a node. */
+import { writeFile } from 'node:fs/promises'
 import { makeNodeFetch } from '../client/node-fetch.ts'
 import { StartupError } from '../errors.ts'
 import { bundleHandlers } from '../handlers/bundle-handlers.ts'
@@ -7,6 +8,14 @@ import { describeBundle } from '../worker/slots/load-bundle.ts'
 
 /** The node loads them in a process of its own, one after another. */
 const answerWithinMs = 120_000
+
+/** @returns the digest and the types of the module that is now in `out` @throws StartupError when it cannot be loaded */
+export async function bundleTo(out: string, file: string): Promise<string> {
+  const bundle = await bundleHandlers(file)
+  const types = await describeBundle(bundle, file)
+  await writeFile(out, bundle.code)
+  return `${bundle.digest} ${types.map(({ type }) => type).join(' ')}`
+}
 
 /**
  * @returns the digest and the types that are in force now
