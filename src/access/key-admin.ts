@@ -101,7 +101,7 @@ async function openRedisAdmin(settings: Settings, log: Logger, mayCreateDataDir:
   try {
     const { target, where, release } = await findRedis(settings, log, mayCreateDataDir)
     stops.push(release)
-    const redis = await connectRedis({ ...target, role: 'commands', log })
+    const redis = await connectRedis({ ...target, purpose: 'commands', log })
     stops.push(() => closeRedis(redis))
     const { writes, close: closeWrites } = await openWrites(settings.durability, target, redis, log)
     stops.push(closeWrites)

@@ -24,7 +24,7 @@ interface Context {
   readonly settings: Settings
   readonly log: Log
   readonly print: (line: string) => void
-  /** The folder of a host with a copy; unset: MUSTER_REDIS_URL, else the Redis of the node in MUSTER_DATA_DIR. */
+  /** The folder of a host with a server; unset: MUSTER_REDIS_URL, else the Redis of the node in MUSTER_DATA_DIR. */
   readonly dir: string | undefined
 }
 
@@ -141,7 +141,7 @@ async function confirmed(target: RedisClient): Promise<void> {
   if (!/^connected_slaves:[1-9]/m.test(info)) return
   for (let tries = 0; tries < confirmTries; tries += 1) if ((await target.wait(1, confirmMs)) >= 1) return
   throw new StartupError(
-    'No second copy has confirmed what was restored: see "muster redis status", and restore again.',
+    'No second server has confirmed what was restored: see "muster redis status", and restore again.',
   )
 }
 
@@ -160,7 +160,7 @@ async function withTarget({ settings, dir, log }: Context, use: (target: RedisCl
 }
 
 async function connected<T>(target: RedisTarget, log: Log, use: (client: RedisClient) => Promise<T>): Promise<T> {
-  const client = await connectRedis({ ...target, role: 'commands', log, readyWithinMs })
+  const client = await connectRedis({ ...target, purpose: 'commands', log, readyWithinMs })
   try {
     return await use(client)
   } finally {

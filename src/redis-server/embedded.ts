@@ -87,7 +87,7 @@ export class EmbeddedRedis {
     return { socketPath: files.socket }
   }
 
-  /** Stops Redis (20 s at most) and lets the data directory go. May be called at any time, and again. */
+  /** Stops Redis (20 s at most) and releases the data directory. May be called at any time, and again. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
     return this.#stopping
@@ -112,7 +112,7 @@ export class EmbeddedRedis {
     let hasAnswered = false
     child.once('exit', (code, signal) => {
       if (this.#child === child) this.#child = undefined
-      // The first start reports its own failure; from then on Redis is brought back whatever happens.
+      // The first start reports its own failure; from then on Redis is restarted each time it ends.
       if (hasAnswered) this.#runAgain(Date.now() - startedMs, { code, signal })
     })
     this.#starting = untilAnswers(child, this.#files, this.#log).then(() => {

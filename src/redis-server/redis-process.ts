@@ -60,7 +60,7 @@ export async function untilAnswers(
 /** Ends a Redis of ours: SHUTDOWN, then SIGTERM, then SIGKILL, each with its time; returns when it is gone. */
 export async function endRedis(child: ChildProcess, files: EmbeddedFiles): Promise<void> {
   const heard = await askRedis(files.socket, 'SHUTDOWN NOSAVE', shutdownWithinMs)
-  // Not heard: it does not listen yet, or hangs.
+  // No reply: it does not listen yet, or hangs.
   if (heard !== undefined && (await within(termWithinMs, () => hasEnded(child)))) return
   child.kill('SIGTERM')
   if (await within(termWithinMs, () => hasEnded(child))) return
@@ -69,8 +69,8 @@ export async function endRedis(child: ChildProcess, files: EmbeddedFiles): Promi
 }
 
 /**
- * Ends a Redis that a node left behind when it was killed. It is not adopted: nobody is told when a process that is not
- * a child dies, and it may run with an older configuration.
+ * Ends a Redis that a node left behind when it was killed. It is not adopted: the system reports the end of children only, and
+ * it may run with an older configuration.
  * @throws StartupError when it cannot be ended
  */
 export async function endLeftover(files: EmbeddedFiles): Promise<void> {
@@ -135,7 +135,7 @@ async function startFailure(what: string, files: EmbeddedFiles): Promise<Startup
  */
 
 /**
- * Sends `command` (no spaces inside arguments) and returns the start of the raw reply; '' when the server hung up
+ * Sends `command` (no spaces inside arguments) and returns the start of the raw reply; '' when the server closed the connection
  * without one, undefined when nothing answered within `timeoutMs`.
  */
 export function askRedis(socketPath: string, command: string, timeoutMs: number): Promise<string | undefined> {

@@ -266,7 +266,7 @@ t.test('what a node refuses is counted, once', async t => {
 t.test('a real replica is counted', async t => {
   const primary = await startTestRedis(t, { tcp: true })
   const replica = await startTestRedis(t)
-  const redis = await connectRedis({ socketPath: primary.socketPath, role: 'commands', log: quiet })
+  const redis = await connectRedis({ socketPath: primary.socketPath, purpose: 'commands', log: quiet })
   t.teardown(() => closeRedis(redis))
   const { replication } = sourcesOf({
     redis,

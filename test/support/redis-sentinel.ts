@@ -1,5 +1,5 @@
 /**
- * Three copies of Redis and three Sentinels on loopback, as real processes: one primary, two replicas, a quorum of two.
+ * Three Redis servers and three Sentinels on loopback, as real processes: one primary, two replicas, a quorum of two.
  * Gone at teardown, and gone with the test process however that ends.
  */
 import type { ChildProcess } from 'node:child_process'

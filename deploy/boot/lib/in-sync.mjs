@@ -1,5 +1,5 @@
 /**
- * Reads `muster redis status --json` on standard input; in-sync.mjs HOST ends with 0 when that host's copy counts: it is the
+ * Reads `muster redis status --json` on standard input; in-sync.mjs HOST ends with 0 when that host's server counts: it is the
  * primary or follows it, its Sentinel answers, and a failover could happen now.
  */
 import { readFileSync } from 'node:fs'

@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { type Copy, copyFiles, type Host, sidesOf, tlsName } from './replicas.ts'
+import { type Host, type ServerConfig, serverFiles, sidesOf, tlsName } from './replication-group.ts'
 import type { RedisAnswer, SentinelAnswer } from './start-role.ts'
 
 export interface Target {
@@ -19,7 +19,7 @@ export interface Target {
 }
 
 /**
- * Connects, lets `use` speak, and hangs up.
+ * Connects, runs `use`, and disconnects.
  * @throws when there is no connection, `use` fails, or all of it takes longer than `withinMs`
  */
 export async function ask<T>(target: Target, withinMs: number, use: (client: Redis) => Promise<T>): Promise<T> {
@@ -45,7 +45,7 @@ export async function ask<T>(target: Target, withinMs: number, use: (client: Red
   const late = new AbortController()
   try {
     const spoken = client.connect().then(() => use(client))
-    spoken.catch(() => undefined) // it may lose the race, and fail later when we hang up
+    spoken.catch(() => undefined) // it may lose the race, and fail later when we disconnect
     return await Promise.race([
       spoken,
       delay(withinMs, undefined, { signal: late.signal }).then(() => {
@@ -180,18 +180,18 @@ export interface Targets {
 }
 
 /** As the user `operator`, with the certificate authority in the folder of this host. */
-export async function openTargets(folder: string, copy: Copy): Promise<Targets> {
+export async function openTargets(folder: string, config: ServerConfig): Promise<Targets> {
   const access = {
-    ...{ username: 'operator', password: copy.password },
-    ...(copy.tls && { tls: { ca: await readFile(copyFiles(folder).authority, 'utf8'), name: tlsName } }),
+    ...{ username: 'operator', password: config.password },
+    ...(config.tls && { tls: { ca: await readFile(serverFiles(folder).authority, 'utf8'), name: tlsName } }),
   }
   return {
-    redis: ({ address }) => ({ address, port: copy.port, ...access }),
-    sentinel: ({ address }) => ({ address, port: copy.sentinelPort, ...access }),
+    redis: ({ address }) => ({ address, port: config.port, ...access }),
+    sentinel: ({ address }) => ({ address, port: config.sentinelPort, ...access }),
   }
 }
 
-/** Asks everyone who could know as what this host's Redis may start. */
+/** Asks all servers and Sentinels that can know the start role of this host's Redis. */
 
 /** For each answer, and all are asked at once. */
 const answerMs = 500
@@ -199,32 +199,32 @@ const answerMs = 500
 export interface Survey {
   readonly sentinels: readonly SentinelAnswer[]
   /** Of the other hosts. */
-  readonly copies: readonly RedisAnswer[]
+  readonly servers: readonly RedisAnswer[]
   /** Who did not answer, and why. */
   readonly silent: readonly string[]
 }
 
 /** Takes 500 ms at most; never throws. */
-export async function surveyCopies(copy: Copy, targets: Targets): Promise<Survey> {
+export async function surveyGroup(config: ServerConfig, targets: Targets): Promise<Survey> {
   const silent: string[] = []
-  const [sentinels, copies] = await Promise.all([
+  const [sentinels, servers] = await Promise.all([
     Promise.all(
-      copy.hosts.map(async host => {
-        const asked = askSentinelInfo(targets.sentinel(host), copy.name, answerMs)
+      config.hosts.map(async host => {
+        const asked = askSentinelInfo(targets.sentinel(host), config.name, answerMs)
         const answers = await heard(`Sentinel of ${host.name}`, asked, silent)
         return answers.map(({ primary, configEpoch, isFailingOver }) => ({
           ...{ host: host.name, primary, configEpoch, isFailingOver },
         }))
       }),
     ),
-    askOthers(copy, targets, silent),
+    askOthers(config, targets, silent),
   ])
-  return { sentinels: sentinels.flat(), copies, silent }
+  return { sentinels: sentinels.flat(), servers, silent }
 }
 
 /** Asks the Redis of each other host. Takes 500 ms at most; never throws. */
-export async function askOthers(copy: Copy, targets: Targets, silent: string[] = []): Promise<RedisAnswer[]> {
-  const answers = sidesOf(copy).others.map(async host => {
+export async function askOthers(config: ServerConfig, targets: Targets, silent: string[] = []): Promise<RedisAnswer[]> {
+  const answers = sidesOf(config).others.map(async host => {
     const infos = await heard(`Redis of ${host.name}`, askRedisInfo(targets.redis(host), answerMs), silent)
     return infos.map(({ role, keyCount, isLoading, offset }) => ({
       ...{ host: host.name, role, hasData: isLoading || keyCount > 0, offset: role === 'replica' ? offset : 0 },

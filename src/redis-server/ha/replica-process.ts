@@ -1,4 +1,4 @@
-/** One run of a Redis or Sentinel of a copy: launched, watched, ended; and the end of one that an earlier run left. */
+/** One run of a Redis or Sentinel of a server: launched, watched, ended; and the end of one that an earlier run left. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFile, rename, stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -11,7 +11,7 @@ const termWithinMs = 20_000
 const killWithinMs = 5000
 const maxLogBytes = 20 * 1024 * 1024
 
-export interface CopyProcess {
+export interface ServerProcess {
   readonly pid: number | undefined
   /** Resolves with how it ended. */
   readonly ended: Promise<{ code: number | null; signal: string | null }>
@@ -21,7 +21,7 @@ export interface CopyProcess {
 }
 
 /** Starts a server in a process group of its own, so that Ctrl-C does not end it before its supervisor is ready to. */
-export function launchCopy(binary: RedisBinary, args: readonly string[]): CopyProcess {
+export function launchServer(binary: RedisBinary, args: readonly string[]): ServerProcess {
   const [program, ...before] = binary.command
   const child = spawn(program, [...before, ...args], { stdio: 'ignore', detached: true })
   const ended = new Promise<{ code: number | null; signal: string | null }>(resolve => {
@@ -50,7 +50,7 @@ async function endChild(child: ChildProcess, hasEnded: () => boolean, ended: Pro
  * It is known by the configuration that stands in its title.
  * @throws StartupError when it cannot be ended
  */
-export async function endLeftoverCopy(pidFile: string, config: string): Promise<void> {
+export async function endLeftoverServer(pidFile: string, config: string): Promise<void> {
   const pid = Number(await readFile(pidFile, 'latin1').catch(() => ''))
   if (!Number.isSafeInteger(pid) || pid <= 1 || !(await processCommand(pid)).includes(config)) return
   for (const [signal, withinMs] of [

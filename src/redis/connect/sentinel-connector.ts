@@ -3,7 +3,7 @@
  * which asks one Sentinel after the other (a second for each host that is gone), believes the first that answers (after
  * a switch that may be an old answer), and can end a client for good when the switch comes while it resolves.
  *
- *   disconnected ──connect()──▶ asking ──▶ dialling(primary) ──▶ connected(primary)
+ *   disconnected ──connect()──▶ asking ──▶ connecting(primary) ─▶ connected(primary)
  *                                 ▲  none can tell: again │              │ a switch to another, close
  *                                 └───────────────────────┴──────────────┘ ioredis connects again
  */
@@ -41,7 +41,7 @@ export function sentinelConnector(
       })
     }
 
-    /** ioredis asks this of each connection before it uses it; false: hang up and dial again. */
+    /** ioredis asks this of each connection before it uses it; false: disconnect and connect again. */
     override check({ role }: { role?: string }): boolean {
       return role === undefined || role === 'master'
     }

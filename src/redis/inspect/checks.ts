@@ -102,7 +102,7 @@ const checkMinReplicas: Check = ({ topology, config }) => {
   if (topology !== 'sentinel' || config.get('min-replicas-to-write') !== '0') return undefined
   return warn(
     'min-replicas-to-write is 0: a primary that is cut off from the others goes on taking jobs that are lost later. ' +
-      'Run "redis-cli CONFIG SET min-replicas-to-write 1" on every copy, and set it in redis.conf too.',
+      'Run "redis-cli CONFIG SET min-replicas-to-write 1" on every server, and set it in redis.conf too.',
   )
 }
 
@@ -122,7 +122,7 @@ const checkPersistence: Check = ({ topology, info, config }) => {
   if (keepsFile !== 'yes') {
     return warn(
       'Redis keeps no append-only file: when it restarts, every job and result since the last snapshot is lost' +
-        (topology === 'sentinel' ? ', on all copies when the primary is back before a failover. ' : '. ') +
+        (topology === 'sentinel' ? ', on all servers when the primary is back before a failover. ' : '. ') +
         'Run "redis-cli CONFIG SET appendonly yes" and set it in redis.conf too.',
     )
   }

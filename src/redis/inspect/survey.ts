@@ -1,6 +1,6 @@
 /**
  * Looks at every Redis and every Sentinel of a deployment, each over a connection of its own, once: what they are, what
- * they say of themselves and of each other. Nothing is judged here, and nothing is changed.
+ * they say of themselves and of each other. It evaluates nothing and changes nothing.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
@@ -17,7 +17,7 @@ import {
   tlsOptionsOf,
 } from '../connect/address.ts'
 
-export interface CopySurvey {
+export interface ServerSurvey {
   /** host:port, or the path of a socket. */
   readonly where: string
   /** Why it could not be asked; the rest is empty then. */
@@ -47,7 +47,7 @@ export interface SentinelSurvey {
 
 export interface RedisSurvey {
   readonly kind: RedisAddress['kind']
-  readonly copies: readonly CopySurvey[]
+  readonly servers: readonly ServerSurvey[]
   readonly sentinels: readonly SentinelSurvey[]
 }
 
@@ -75,25 +75,25 @@ export async function surveyRedis(target: RedisTarget): Promise<RedisSurvey> {
   const address = addressOf(target)
   const tls = await tlsOptionsOf(target)
   if (address.kind === 'socket') {
-    const copy = await surveyCopy(address.path, { path: address.path })
-    return { kind: 'socket', copies: [copy], sentinels: [] }
+    const server = await surveyServer(address.path, { path: address.path })
+    return { kind: 'socket', servers: [server], sentinels: [] }
   }
   const { username, password } = address
   const credentials = { ...(username !== undefined && { username }), ...(password !== undefined && { password }) }
   const access = { credentials, tls }
-  const copiesAt = async (places: readonly HostAndPort[]): Promise<CopySurvey[]> =>
-    await Promise.all(places.map(place => surveyCopy(describeHost(place), optionsFor(place, access))))
-  if (address.kind === 'single') return { kind: 'single', copies: await copiesAt([address]), sentinels: [] }
+  const serversAt = async (places: readonly HostAndPort[]): Promise<ServerSurvey[]> =>
+    await Promise.all(places.map(place => surveyServer(describeHost(place), optionsFor(place, access))))
+  if (address.kind === 'single') return { kind: 'single', servers: await serversAt([address]), sentinels: [] }
   if (address.kind === 'cluster') {
     const places = await clusterPlaces(address.servers, access)
-    return { kind: 'cluster', copies: await copiesAt(places), sentinels: [] }
+    return { kind: 'cluster', servers: await serversAt(places), sentinels: [] }
   }
   const watching = { credentials: address.sentinelCredentials, tls }
   const sentinels = await Promise.all(
     address.sentinels.map(place => surveySentinel(describeHost(place), optionsFor(place, watching), address.name)),
   )
   const known = sentinels.flatMap(({ primary, replicas }) => [...(primary === undefined ? [] : [primary]), ...replicas])
-  return { kind: 'sentinel', copies: await copiesAt([...new Set(known)].sort().map(toPlace)), sentinels }
+  return { kind: 'sentinel', servers: await serversAt([...new Set(known)].sort().map(toPlace)), sentinels }
 }
 
 const optionsFor = ({ host, port }: HostAndPort, { credentials, tls }: Access): ClientOptions => ({
@@ -103,7 +103,7 @@ const optionsFor = ({ host, port }: HostAndPort, { credentials, tls }: Access): 
   ...(tls && { tls }),
 })
 
-async function surveyCopy(where: string, options: ClientOptions): Promise<CopySurvey> {
+async function surveyServer(where: string, options: ClientOptions): Promise<ServerSurvey> {
   try {
     return await ask(options, async client => {
       const startedMs = performance.now()
@@ -171,7 +171,7 @@ async function clusterPlaces(servers: readonly HostAndPort[], access: Access): P
   return servers
 }
 
-/** Connects, asks and hangs up, within a time limit. */
+/** Connects, asks and disconnects, within a time limit. */
 async function ask<T>(options: ClientOptions, question: (client: Redis) => Promise<T>): Promise<T> {
   const client = new Redis({
     ...options,
@@ -190,7 +190,7 @@ async function ask<T>(options: ClientOptions, question: (client: Redis) => Promi
   const late = new AbortController()
   try {
     const answer = client.connect().then(() => question(client))
-    answer.catch(() => undefined) // it may lose the race, and fail when we hang up
+    answer.catch(() => undefined) // it may lose the race, and fail when we disconnect
     return await Promise.race([
       answer,
       delay(answerWithinMs, undefined, { signal: late.signal }).then(() => {

@@ -41,7 +41,7 @@ async function start(
   const redis = new EmbeddedRedis({ dataDir, log })
   t.teardown(() => redis.stop())
   const { socketPath } = await redis.start()
-  const client = await connectRedis({ socketPath, role: 'commands', log })
+  const client = await connectRedis({ socketPath, purpose: 'commands', log })
   t.teardown(() => closeRedis(client))
   return { redis, client, socketPath }
 }
@@ -229,7 +229,7 @@ t.test(
     const dataDir = await makeDataDir(t)
     const { child, said } = await spawnNode(t, dataDir)
     const { socketPath, pid } = JSON.parse(said) as { socketPath: string; pid: number }
-    const client = await connectRedis({ socketPath, role: 'commands', log })
+    const client = await connectRedis({ socketPath, purpose: 'commands', log })
     await client.set('kept', 'yes')
     await closeRedis(client)
     child.kill('SIGKILL')
@@ -249,7 +249,7 @@ t.test('a Redis that was left behind is ended before the next one starts, even w
     const { child, said } = await spawnNode(t, dataDir, programs) // no setpriv on this PATH
     const { socketPath, pid } = JSON.parse(said) as { socketPath: string; pid: number }
     t.teardown(() => lives(pid).then(is => is && process.kill(pid, 'SIGKILL')))
-    const client = await connectRedis({ socketPath, role: 'commands', log })
+    const client = await connectRedis({ socketPath, purpose: 'commands', log })
     await client.incr('kept')
     await closeRedis(client)
     child.kill('SIGKILL')

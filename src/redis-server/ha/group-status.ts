@@ -2,7 +2,7 @@
 import { StartupError } from '../../errors.ts'
 import { parseRedisUrl } from '../../settings/redis-url.ts'
 import { askRedisInfo, askSentinelInfo, openTargets, type RedisInfo, type SentinelInfo, type Target } from './probe.ts'
-import { majorityOf, readCopy } from './replicas.ts'
+import { majorityOf, readServerConfig } from './replication-group.ts'
 
 const answerMs = 1500
 /** As `min-replicas-max-lag`. */
@@ -10,7 +10,7 @@ const maxLagMs = 2000
 
 /** Where to ask. */
 export interface StatusSource {
-  /** What Sentinel calls the whole. */
+  /** The name of the group in Sentinel. */
   readonly name: string
   readonly sentinels: readonly Named[]
   /** Unset: those that the Sentinels know. */
@@ -38,7 +38,7 @@ export interface HostStatus {
   readonly sentinelNames: string | undefined
 }
 
-export interface CopiesStatus {
+export interface GroupStatus {
   readonly primary: string | undefined
   readonly canFailOver: boolean
   /** What stands against a failover, or is not as it should be. */
@@ -48,13 +48,13 @@ export interface CopiesStatus {
 
 /** The hosts of a folder that `muster redis init` wrote. @throws StartupError when it is none */
 export async function sourceOfFolder(folder: string): Promise<StatusSource> {
-  const copy = await readCopy(folder)
-  const targets = await openTargets(folder, copy)
-  const { address: _address, port: _port, ...redisAccess } = targets.redis(copy.hosts[0] ?? { name: '', address: '' })
+  const config = await readServerConfig(folder)
+  const targets = await openTargets(folder, config)
+  const { address: _address, port: _port, ...redisAccess } = targets.redis(config.hosts[0] ?? { name: '', address: '' })
   return {
-    name: copy.name,
-    sentinels: copy.hosts.map(host => ({ host: host.name, target: targets.sentinel(host) })),
-    redises: copy.hosts.map(host => ({ host: host.name, target: targets.redis(host) })),
+    name: config.name,
+    sentinels: config.hosts.map(host => ({ host: host.name, target: targets.sentinel(host) })),
+    redises: config.hosts.map(host => ({ host: host.name, target: targets.redis(host) })),
     redisAccess,
   }
 }
@@ -86,7 +86,7 @@ export function sourceOfUrl(url: string, tls: { readonly ca?: string; readonly n
 }
 
 /** Asks all at once; takes some 3 s at most and never throws. */
-export async function readStatus(source: StatusSource): Promise<CopiesStatus> {
+export async function readStatus(source: StatusSource): Promise<GroupStatus> {
   const sentinels = await Promise.all(
     source.sentinels.map(async ({ host, target }) => ({
       host,
@@ -102,7 +102,7 @@ export async function readStatus(source: StatusSource): Promise<CopiesStatus> {
       info: await askRedisInfo(target, answerMs).catch(() => undefined),
     })),
   )
-  return judge(sentinels, redises)
+  return evaluate(sentinels, redises)
 }
 
 interface Heard<T> {
@@ -122,7 +122,7 @@ function knownRedises(sentinels: readonly Heard<SentinelInfo>[], access: StatusS
 }
 
 /** Pure: what the answers mean. */
-export function judge(sentinels: readonly Heard<SentinelInfo>[], redises: readonly Heard<RedisInfo>[]): CopiesStatus {
+export function evaluate(sentinels: readonly Heard<SentinelInfo>[], redises: readonly Heard<RedisInfo>[]): GroupStatus {
   const faults: string[] = []
   const nameOf = (address: string): string =>
     [...redises, ...sentinels].find(other => other.address === address)?.host ?? address
@@ -176,7 +176,7 @@ export function judge(sentinels: readonly Heard<SentinelInfo>[], redises: readon
 }
 
 /** A small table for people. */
-export function statusTable({ hosts, faults, canFailOver, primary }: CopiesStatus): string[] {
+export function statusTable({ hosts, faults, canFailOver, primary }: GroupStatus): string[] {
   const rows = [
     ['host', 'redis', 'behind', 'heard', 'keys', 'version', 'its Sentinel names'],
     ...hosts.map(host => [
