@@ -8,7 +8,7 @@ import { link, open, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { StartupError } from '../errors.ts'
-import { processSpace, processStart } from './process-identity.ts'
+import { processIdentity, processSpace } from '../process-identity.ts'
 
 interface Holder {
   readonly pid: number
@@ -40,7 +40,7 @@ const deadAfterMs = 60_000
 export async function lockDataDir(dataDir: string): Promise<DataDirLock> {
   const file = join(dataDir, 'node.lock')
   const space = await processSpace()
-  const holder: Holder = { pid: process.pid, start: await processStart(process.pid), space, token: randomUUID() }
+  const holder: Holder = { pid: process.pid, start: processIdentity(process.pid), space, token: randomUUID() }
   const text = JSON.stringify(holder)
   const mine = `${file}.${holder.token}`
   await writeFile(mine, text, { mode: 0o600 })
@@ -84,7 +84,9 @@ async function confirm(file: string, mine: string, dataDir: string, contended: b
 async function isAlive(held: Look, file: string, space: string): Promise<boolean> {
   const holder = parse(held.text)
   if (holder === undefined) return false
-  if (holder.space === space) return holder.start !== undefined && (await processStart(holder.pid)) === holder.start
+  // Muster 0.1 wrote the time of the start without the boot before it.
+  if (holder.space === space)
+    return holder.start !== undefined && processIdentity(holder.pid)?.endsWith(holder.start) === true
   if (Date.now() - held.renewedMs > deadAfterMs) return false
   await delay(watchForMs)
   const again = await look(file)

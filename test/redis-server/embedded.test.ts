@@ -19,10 +19,10 @@ import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
+import { processIdentity } from '../../src/process-identity.ts'
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connect/connection.ts'
 import { lockDataDir } from '../../src/redis-server/data-dir-lock.ts'
 import { EmbeddedRedis } from '../../src/redis-server/embedded.ts'
-import { processStart } from '../../src/redis-server/process-identity.ts'
 import { until } from '../support/until.ts'
 
 const log = { info: () => undefined, warn: () => undefined, error: () => undefined } as never
@@ -51,7 +51,7 @@ async function stop({ redis, client }: { redis: EmbeddedRedis; client: RedisClie
   await redis.stop()
 }
 
-const lives = async (pid: number): Promise<boolean> => (await processStart(pid)) !== undefined
+const lives = async (pid: number): Promise<boolean> => processIdentity(pid) !== undefined
 
 const node = `
   const { EmbeddedRedis } = await import(process.argv[1])

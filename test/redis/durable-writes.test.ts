@@ -201,7 +201,7 @@ t.test('on a Redis Cluster each queue waits for the replica of its own master', 
     await until(async () => {
       const error = await writes.run(push, [list], ['c']).catch((error: unknown) => error)
       if (!isRedisAway(error)) throw new Error(`acknowledged, or worse: ${String(error)}`)
-      return error instanceof NotDurableError && error.mayHaveHappened && /second server/.test(error.message)
+      return error instanceof NotDurableError && error.mayHaveHappened && /second Redis server/.test(error.message)
     })
     t.match(await commands.lrange(list, 0, 1), ['a', 'b'])
   })

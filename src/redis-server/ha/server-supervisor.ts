@@ -13,8 +13,16 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { type DataDirLock, lockDataDir } from '../data-dir-lock.ts'
 import { findRedisBinary, type RedisBinary } from '../redis-binary.ts'
+import {
+  endLeftover,
+  keepRunning,
+  launchServer,
+  notedPid,
+  rotateLog,
+  type ServerProcess,
+  tailOf,
+} from '../server-process.ts'
 import { ask, askOthers, askRedisInfo, openTargets, surveyGroup, type Target, type Targets } from './probe.ts'
-import { endLeftoverServer, launchServer, rotateLog, type ServerProcess, tailOf } from './replica-process.ts'
 import { defaultDataDir, type Host, readServerConfig, type ServerConfig, sidesOf } from './replication-group.ts'
 import { type DataFiles, dataFiles, holdsNoData, makeDataDir, writeRedisConf, writeSentinelConf } from './run-files.ts'
 import { type SentinelBelief, watchForStaleSentinel } from './stale-sentinel.ts'
@@ -25,9 +33,6 @@ const askAgainMs = 250
 const askFailoverEveryMs = 5000
 const sayAgainMs = 30_000
 const rotateEveryMs = 600_000
-/** A run that lasted this long counts as healthy. */
-const healthyAfterMs = 30_000
-const maxDelayMs = 5000
 
 export interface ServerSupervisorOptions {
   /** The folder of this host, as `muster redis init` wrote it. */
@@ -82,7 +87,10 @@ export class ServerSupervisor {
     await makeDataDir(this.#files.dataDir)
     const lock = await lockDataDir(this.#files.dataDir)
     try {
-      for (const { pid, config } of [this.#files.redis, this.#files.sentinel]) await endLeftoverServer(pid, config)
+      for (const { pid, config: file } of [this.#files.redis, this.#files.sentinel]) {
+        const leftover = await notedPid(pid, [file])
+        if (leftover !== undefined) await endLeftover(leftover, file)
+      }
       await writeSentinelConf(config, this.#folder, this.#files)
     } catch (error) {
       await lock.release()
@@ -176,28 +184,11 @@ export class ServerSupervisor {
     })
   }
 
-  /** Launches again and again, with growing pauses while it does not hold, until stop(). */
   async #keep(what: string, logFile: string, launch: () => Promise<ServerProcess | undefined>): Promise<void> {
-    let quickEnds = 0
-    while (!this.#stopping.signal.aborted) {
-      let startedMs = Date.now()
-      let how: Record<string, unknown>
-      try {
-        const child = await launch()
-        if (child === undefined) return
-        startedMs = Date.now()
-        how = await child.ended
-        if (this.#renewed.has(child)) continue
-      } catch (error) {
-        how = { err: error }
-      }
-      if (this.#stopping.signal.aborted) return
-      const ranMs = Date.now() - startedMs
-      quickEnds = ranMs >= healthyAfterMs ? 0 : quickEnds + 1
-      const delayMs = quickEnds <= 1 ? 0 : Math.min(100 * 2 ** (quickEnds - 1), maxDelayMs)
-      this.#log.error({ ...how, ranMs, delayMs, lastWords: await tailOf(logFile) }, `${what} ended by itself`)
-      await this.#pause(delayMs)
-    }
+    await keepRunning({
+      ...{ launch, signal: this.#stopping.signal, isPlanned: server => this.#renewed.has(server) },
+      onEnd: async how => this.#log.error({ ...how, lastWords: await tailOf(logFile) }, `${what} ended by itself`),
+    })
   }
 
   /** Asks until there is an answer; undefined: stopped meanwhile. */
@@ -286,7 +277,7 @@ export class ServerSupervisor {
 
   async #rotate(): Promise<void> {
     for (const { log } of [this.#files.redis, this.#files.sentinel]) {
-      await rotateLog(log).catch((error: unknown) => this.#log.warn({ err: error }, 'a log cannot be put aside'))
+      await rotateLog(log).catch((error: unknown) => this.#log.warn({ err: error }, 'a log cannot be renamed'))
     }
   }
 
