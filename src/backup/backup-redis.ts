@@ -28,7 +28,7 @@ export function placeOf({ dir, redisUrl, redisCaFile, redisTlsName, dataDir }: P
 }
 
 /**
- * The one server to take a snapshot of. Of three servers a replica that is in step, that of this host before another, since
+ * The one server to take a snapshot of. Of three servers a replica that is in sync, that of this host before another, since
  * a snapshot costs a server memory; the primary when there is no such.
  * @throws StartupError
  */
@@ -43,8 +43,8 @@ export async function serverToAsk(place: Place): Promise<RedisTarget> {
   }
   const config = await readServerConfig(place.dir)
   const { primary, hosts } = await readStatus(await sourceOfFolder(place.dir))
-  const inStep = hosts.filter(({ redis, isLinked }) => redis === 'replica' && isLinked).map(({ host }) => host)
-  const name = inStep.find(host => host === config.host) ?? inStep[0] ?? primary
+  const inSync = hosts.filter(({ isInSync }) => isInSync).map(({ host }) => host)
+  const name = inSync.find(host => host === config.host) ?? inSync[0] ?? primary
   const host = config.hosts.find(one => one.name === name)
   if (host === undefined) throw new StartupError('No Redis server can be asked: see "muster redis status".')
   return await asOperator(place.dir, ({ address }) => `${address}:${config.port}`, [host], '')

@@ -1,4 +1,5 @@
 /** The findings about the Redis servers, from what they report. Pure. */
+import { isInSync, maxLagMs } from '../redis/inspect/info.ts'
 import type { RedisSurvey, ServerSurvey } from '../redis/inspect/survey.ts'
 import { type Fault, type Finding, fail, ok, skipped, sum, warn } from './finding.ts'
 
@@ -34,9 +35,9 @@ function checkReached({ kind, servers }: RedisSurvey): Finding {
 
 const checkPrimary: Check = ({ kind, servers }) => {
   const name = 'redis-primary'
-  const primaries = servers.filter(({ role }) => role === 'primary').map(({ where }) => where)
+  const primaries = servers.filter(({ info }) => info.role === 'primary').map(({ where }) => where)
   if (kind === 'cluster') {
-    const broken = servers.filter(({ info }) => info.get('cluster_enabled') !== '1').map(({ where }) => where)
+    const broken = servers.filter(({ info }) => !info.isCluster).map(({ where }) => where)
     return broken.length > 0
       ? fail(name, `${broken.join(', ')} is no part of a Cluster`, 'Point MUSTER_REDIS_URL at servers of one Cluster.')
       : ok(name, `${primaries.length} masters: ${primaries.join(', ')}`)
@@ -57,11 +58,9 @@ const checkPrimary: Check = ({ kind, servers }) => {
   )
 }
 
-const lagWarnSeconds = 3
-
 const checkReplicas: Check = ({ kind, servers }) => {
   const name = 'redis-replicas'
-  const replicas = servers.filter(({ role }) => role === 'replica')
+  const replicas = servers.filter(({ info }) => info.role === 'replica')
   if (kind === 'socket') return skipped(name, 'one server: the Redis of this node')
   if (replicas.length === 0)
     return kind === 'single'
@@ -69,20 +68,15 @@ const checkReplicas: Check = ({ kind, servers }) => {
       : fail(name, 'no replica answers', 'Start the other servers: if the primary is lost now, so are its jobs.')
   const faults: Fault[] = []
   for (const { where, info } of replicas) {
-    if (info.get('master_link_status') !== 'up')
-      faults.push({ isGrave: true, text: `${where} is not connected to its primary` })
-    else if (info.get('master_sync_in_progress') === '1')
-      faults.push({ isGrave: false, text: `${where} is being filled` })
-    const silentSeconds = Number(info.get('master_last_io_seconds_ago') ?? 0)
-    if (silentSeconds > lagWarnSeconds)
-      faults.push({ isGrave: false, text: `${where} heard nothing of its primary for ${silentSeconds} s` })
+    if (!info.isLinked) faults.push({ isGrave: true, text: `${where} is not connected to its primary` })
+    else if (info.isSyncing) faults.push({ isGrave: false, text: `${where} is being filled` })
+    if (info.silentMs > maxLagMs)
+      faults.push({ isGrave: false, text: `${where} heard nothing of its primary for ${info.silentMs / 1000} s` })
   }
-  for (const { where, info } of servers.filter(({ role }) => role === 'primary'))
-    for (const [key, value] of info) {
-      const lagSeconds = Number(/(?:^|,)lag=(\d+)/.exec(value)?.[1])
-      if (/^slave\d+$/.test(key) && lagSeconds > lagWarnSeconds)
-        faults.push({ isGrave: false, text: `a replica of ${where} is ${lagSeconds} s behind` })
-    }
+  for (const { where, info } of servers.filter(({ info }) => info.role === 'primary'))
+    for (const replica of info.replicas)
+      if (!isInSync(replica))
+        faults.push({ isGrave: false, text: `the replica ${replica.address} of ${where} is not in sync` })
   return sum(
     name,
     faults,
@@ -111,7 +105,7 @@ const checkEviction: Check = ({ servers }) =>
     'redis-eviction',
     servers,
     ({ config, info }) => {
-      const policy = config.get('maxmemory-policy') ?? info.get('maxmemory_policy')
+      const policy = config.get('maxmemory-policy') ?? info.evictionPolicy
       if (policy === 'noeviction') return undefined
       return policy === undefined
         ? { isGrave: false, text: 'cannot be seen' }
@@ -127,7 +121,7 @@ const checkAppendOnly: Check = ({ kind, servers }) => {
     'redis-append-only',
     servers,
     ({ config, info }) => {
-      const keeps = config.get('appendonly') ?? (info.get('aof_enabled') === '1' ? 'yes' : 'no')
+      const keeps = config.get('appendonly') ?? (info.keepsAppendOnlyFile ? 'yes' : 'no')
       if (keeps !== 'yes')
         return {
           isGrave: true,
@@ -166,8 +160,8 @@ const checkMemory: Check = ({ servers }) =>
     'redis-memory',
     servers,
     ({ info }) => {
-      const used = Number(info.get('used_memory') ?? 0)
-      const most = Number(info.get('maxmemory') ?? 0) || Number(info.get('total_system_memory') ?? 0)
+      const { used, limit, system } = info.memory
+      const most = limit || system
       const share = most === 0 ? 0 : used / most
       const percent = Math.round(share * 100)
       return share > 0.8 ? { isGrave: share > 0.95, text: `${percent} % of its memory are used` } : undefined
@@ -177,7 +171,7 @@ const checkMemory: Check = ({ servers }) =>
   )
 
 const checkVersion: Check = ({ servers }) => {
-  const versions = servers.map(({ where, info }) => ({ where, version: info.get('redis_version') ?? 'unknown' }))
+  const versions = servers.map(({ where, info }) => ({ where, version: info.version }))
   const list = versions.map(({ where, version }) => `${where} ${version}`).join(', ')
   const isOld = ({ version }: { version: string }): boolean => {
     const [major = 0, minor = 0] = version.split('.').map(Number)
@@ -194,11 +188,8 @@ const checkFile: Check = ({ servers }) =>
     'redis-file',
     servers,
     ({ info }) => {
-      const broken = ['aof_last_write_status', 'aof_last_bgrewrite_status', 'rdb_last_bgsave_status'].filter(
-        key => (info.get(key) ?? 'ok') !== 'ok',
-      )
-      if (broken.length > 0) return { isGrave: true, text: broken.map(key => `${key} is ${info.get(key)}`).join(', ') }
-      return info.get('loading') === '1' ? { isGrave: false, text: 'it is loading its data' } : undefined
+      if (info.fileFaults.length > 0) return { isGrave: true, text: info.fileFaults.join(', ') }
+      return info.isLoading ? { isGrave: false, text: 'it is loading its data' } : undefined
     },
     'See its log, and whether its disk is full or broken: Redis takes nothing while it cannot write.',
     'written without error',

@@ -59,7 +59,7 @@ function checkAgreement(reached: RedisSurvey['sentinels'], servers: RedisSurvey[
     )
   const [primary] = named
   const server = servers.find(({ where }) => where === primary)
-  if (server?.error === undefined && server?.role === 'replica')
+  if (server?.error === undefined && server?.info.role === 'replica')
     return fail(
       'sentinel-agreement',
       `all name ${primary}, which is a replica`,

@@ -73,7 +73,10 @@ export class EmbeddedRedis {
       await chmod(files.log, 0o600)
       await writeFile(files.config, embeddedConfig(files, this.#binary.majorVersion), { mode: 0o600 })
       const first = this.#launch()
-      this.#running = first.then(server => this.#keepRunning(server))
+      this.#running = first.then(
+        server => this.#keepRunning(server),
+        () => undefined,
+      )
       await first
     } catch (error) {
       await this.stop()
@@ -92,7 +95,7 @@ export class EmbeddedRedis {
   async #stop(): Promise<void> {
     this.#stopping.abort()
     await this.#server?.end()
-    await this.#running.catch(() => undefined)
+    await this.#running
     await rm(this.#files.socket, { force: true })
     if (this.#files.socketFolder !== this.#files.folder)
       await rm(this.#files.socketFolder, { recursive: true, force: true })

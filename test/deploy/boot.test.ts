@@ -58,7 +58,7 @@ const makeNode = (t: Test, more: Record<string, string> = {}): Promise<Machine> 
 const makeWitness = (t: Test, more: Record<string, string> = {}): Promise<Machine> =>
   makeMachine(t, { settings: { ...witnessSettings, ...more }, bundle, secrets })
 
-const inSync = (host: string) => ({ host, redis: 'replica', isLinked: true, sentinelNames: 'a' })
+const inSync = (host: string) => ({ host, redis: 'replica', isInSync: true, sentinelNames: 'a' })
 const status = (machine: Machine, value: object): Promise<void> =>
   writeFile(join(machine.state, 'status.json'), JSON.stringify(value))
 const modeOf = (machine: Machine, path: string): string => (statSync(join(machine.root, path)).mode & 0o777).toString(8)
@@ -206,9 +206,9 @@ t.test('nobody signals before the own server counts', async t => {
   const server = createServer().listen(26_379, '127.0.61.2')
   t.teardown(() => server.close())
   for (const hosts of [
-    [{ host: 'c', redis: 'replica', isLinked: false, sentinelNames: 'a' }],
-    [{ host: 'c', redis: 'down', isLinked: false, sentinelNames: 'a' }],
-    [inSync('b'), { host: 'c', redis: 'replica', isLinked: true }],
+    [{ host: 'c', redis: 'replica', isInSync: false, sentinelNames: 'a' }],
+    [{ host: 'c', redis: 'down', isInSync: false, sentinelNames: 'a' }],
+    [inSync('b'), { host: 'c', redis: 'replica', isInSync: true }],
   ]) {
     const witness = await makeWitness(t)
     await status(witness, { canFailOver: true, hosts })

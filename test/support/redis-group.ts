@@ -242,7 +242,7 @@ export class Writer {
   }
 }
 
-/** Waits until all three are in step again, and looks for what was acknowledged. */
+/** Waits until all three are in sync again, and looks for what was acknowledged. */
 export async function holdsAll(t: Test, group: RedisGroup, acknowledged: readonly string[], what: string) {
   const kept = await group.keysOf(await group.untilWhole())
   const lost = acknowledged.filter(key => !kept.has(key))

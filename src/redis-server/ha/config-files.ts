@@ -1,6 +1,7 @@
 /** The redis.conf of one server. It says nothing of primary and replica: that is decided at each start. */
 
 import { createHash } from 'node:crypto'
+import { maxLagMs } from '../../redis/inspect/info.ts'
 import { failoverTimeoutMs, folderMark, type Host, majorityOf, type ReplicationGroup } from './replication-group.ts'
 import type { Secrets, UserName } from './secrets.ts'
 
@@ -23,7 +24,7 @@ export function redisConf(group: ReplicationGroup, host: Host, secrets: Secrets)
     'hash-max-ziplist-value': '1024',
     // A primary without a replica takes no writes: no replica could acknowledge them.
     'min-replicas-to-write': '1',
-    'min-replicas-max-lag': '2',
+    'min-replicas-max-lag': String(maxLagMs / 1000),
     'replica-announce-ip': host.address,
     'replica-announce-port': String(group.port),
     'repl-timeout': '5',

@@ -1,12 +1,11 @@
 /** Who is primary, who follows how closely, and whether a failover could happen now. */
 import { StartupError } from '../../errors.ts'
+import { isInSync, type RedisInfo } from '../../redis/inspect/info.ts'
 import { parseRedisUrl } from '../../settings/redis-url.ts'
-import { askRedisInfo, askSentinelInfo, openTargets, type RedisInfo, type SentinelInfo, type Target } from './probe.ts'
+import { askRedisInfo, askSentinelInfo, openTargets, type SentinelInfo, type Target } from './probe.ts'
 import { majorityOf, readServerConfig } from './replication-group.ts'
 
 const answerMs = 1500
-/** As `min-replicas-max-lag`. */
-const maxLagMs = 2000
 
 /** Where to ask. */
 export interface StatusSource {
@@ -32,6 +31,8 @@ export interface HostStatus {
   /** Since a replica was last heard of by the primary. */
   readonly lagMs: number | undefined
   readonly isLinked: boolean
+  /** A replica that is linked and that its primary heard of within `min-replicas-max-lag`. */
+  readonly isInSync: boolean
   readonly keyCount: number | undefined
   readonly version: string | undefined
   /** Undefined: it does not answer. */
@@ -151,22 +152,24 @@ export function evaluate(sentinels: readonly Heard<SentinelInfo>[], redises: rea
       behindBytes: seen && primary?.info ? Math.max(0, primary.info.offset - seen.offset) : undefined,
       lagMs: seen?.lagMs,
       isLinked: seen?.isOnline === true && redis?.info?.isLinked === true,
+      isInSync: seen !== undefined && isInSync(seen) && redis?.info?.isLinked === true,
       keyCount: redis?.info?.keyCount,
       version: redis?.info?.version,
       sentinelNames: heard && nameOf(heard.info.primary),
     } satisfies HostStatus
   })
-  const isFit = ({ redis, isLinked, lagMs = Number.POSITIVE_INFINITY, host }: HostStatus): boolean => {
+  const isFit = ({ redis, isInSync, host }: HostStatus): boolean => {
     const own = redises.find(other => other.host === host)?.address
     const fitFor = answers.filter(({ info }) => info.replicas.some(other => other.address === own && other.isFit))
     // The one that leads a failover picks among those that it knows, and any one may be lost with the primary.
     const isKnown = fitFor.length >= majorityOf(sentinels.length)
-    return redis === 'replica' && isLinked && lagMs <= maxLagMs && isKnown
+    return redis === 'replica' && isInSync && isKnown
   }
   for (const host of hosts) {
     if (host.redis !== 'replica' || isFit(host)) continue
-    const isInStep = host.isLinked && (host.lagMs ?? Number.POSITIVE_INFINITY) <= maxLagMs
-    const why = isInStep ? 'most Sentinels have not seen it in step yet (they look every 10 s)' : 'it is not in step'
+    const why = host.isInSync
+      ? 'most Sentinels have not seen it in sync yet (they look every 10 s)'
+      : 'it is not in sync'
     faults.push(`${host.host} could not take over: ${why}`)
   }
   const quorate = answers.filter(({ info }) => info.quorumFault === undefined)

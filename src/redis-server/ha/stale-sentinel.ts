@@ -10,7 +10,8 @@
  * A Sentinel that reaches no majority can do nothing else. A restarted one knows nothing of such reports, and waits.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { ask, type Target, toMap } from './probe.ts'
+import { toMap } from '../../redis/connect/ask-once.ts'
+import { ask, type Target } from './probe.ts'
 import { majorityOf } from './replication-group.ts'
 
 export interface SentinelBelief {

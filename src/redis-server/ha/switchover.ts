@@ -6,7 +6,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
-import { ask, askSentinelInfo, readRedisInfo, type SentinelInfo, type Target } from './probe.ts'
+import { readInfo } from '../../redis/inspect/info.ts'
+import { ask, askSentinelInfo, type SentinelInfo, type Target } from './probe.ts'
 import { majorityOf } from './replication-group.ts'
 
 export interface SwitchoverOptions {
@@ -43,9 +44,9 @@ export async function switchover({
   const deadlineMs = Date.now() + withinMs
   try {
     return await ask(redis, withinMs + quietWithinMs + 4 * callMs, async client => {
-      const state = readRedisInfo(await client.info())
+      const state = readInfo(await client.info())
       if (state.role === 'replica') return { outcome: 'replica' }
-      if (!state.replicas.some(({ isOnline }) => isOnline)) return failed('no replica is in step')
+      if (!state.replicas.some(({ isOnline }) => isOnline)) return failed('no replica is in sync')
       log.info('switchover: another host becomes primary')
       const asBefore = await readMinReplicas(client)
       await client.config('SET', 'min-replicas-to-write', noWrites)
@@ -79,10 +80,10 @@ async function readMinReplicas(client: Redis): Promise<string> {
 
 /** All replicas that are online have all that was written; after 3 s it is enough if one has. */
 async function caughtUp(client: Redis): Promise<boolean> {
-  const lastWrite = readRedisInfo(await client.info('replication')).offset
+  const lastWrite = readInfo(await client.info('replication')).offset
   const deadlineMs = Date.now() + catchUpMs
   for (;;) {
-    const replicas = readRedisInfo(await client.info('replication')).replicas.filter(({ isOnline }) => isOnline)
+    const replicas = readInfo(await client.info('replication')).replicas.filter(({ isOnline }) => isOnline)
     const inStep = replicas.filter(({ offset }) => offset >= lastWrite)
     if (inStep.length > 0 && inStep.length === replicas.length) return true
     if (Date.now() > deadlineMs) return inStep.length > 0

@@ -7,6 +7,7 @@
 import type { RedisTarget } from '../connect/address.ts'
 import { closeRedis, connectionEpoch, connectRedis, isCluster, type RedisClient } from '../connect/connection.ts'
 import type { RedisLog } from '../connect/supervise.ts'
+import { readInfo } from '../inspect/info.ts'
 import { hashTagOf } from '../keys.ts'
 import type { Script, ScriptArgument } from '../script.ts'
 import { type Durability, type DurableWrites, LocalWrites } from './durable-writes.ts'
@@ -93,7 +94,7 @@ export async function openWrites(
     await close()
     throw error
   }
-  if (!isCluster(commands) && /^connected_slaves:0/m.test(await commands.info('replication')))
+  if (!isCluster(commands) && readInfo(await commands.info('replication')).replicas.length === 0)
     log.warn(
       'no replica follows Redis now: nothing will be acknowledged until one does (MUSTER_DURABILITY is replicated)',
     )

@@ -4,6 +4,7 @@ import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
+import { type RedisInfo, readInfo } from '../../../src/redis/inspect/info.ts'
 import {
   authorityDays,
   expiresAtMs,
@@ -13,7 +14,7 @@ import {
 } from '../../../src/redis-server/ha/certificates.ts'
 import { mergeSentinelConf } from '../../../src/redis-server/ha/config-files.ts'
 import { evaluate } from '../../../src/redis-server/ha/group-status.ts'
-import { type RedisInfo, readRedisInfo, type SentinelInfo } from '../../../src/redis-server/ha/probe.ts'
+import type { SentinelInfo } from '../../../src/redis-server/ha/probe.ts'
 import { runRedisInit, runRedisSecrets } from '../../../src/redis-server/ha/redis-command.ts'
 import { type Host, parseHosts, readServerConfig } from '../../../src/redis-server/ha/replication-group.ts'
 import { holdsNoData } from '../../../src/redis-server/ha/run-files.ts'
@@ -355,15 +356,13 @@ t.test('the status', async t => {
       ...{ quorumFault: undefined, ...change },
     },
   })
-  const primary = readRedisInfo(
+  const primary = readInfo(
     'redis_version:7.0.15\r\nrole:master\r\nmaster_repl_offset:110\r\nloading:0\r\nslave0:ip=10.0.2.10,port=6379,state=online,offset=100,lag=0\r\n' +
       'slave1:ip=10.0.3.10,port=6379,state=online,offset=110,lag=1\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n',
   )
-  const started = readRedisInfo('role:slave\r\nslave_repl_offset:1\r\nmaster_repl_offset:900\r\n')
+  const started = readInfo('role:slave\r\nslave_repl_offset:1\r\nmaster_repl_offset:900\r\n')
   t.equal(started.offset, 0, 'what Redis 8 reads from its append-only file is no place in the stream')
-  const replica = readRedisInfo(
-    'role:slave\r\nmaster_host:10.0.1.10\r\nmaster_link_status:up\r\nslave_repl_offset:100\r\n',
-  )
+  const replica = readInfo('role:slave\r\nmaster_host:10.0.1.10\r\nmaster_link_status:up\r\nslave_repl_offset:100\r\n')
   const redis = (host: Host, info: RedisInfo | undefined) => ({ host: host.name, address: host.address, info })
   const redises = [redis(a, primary), redis(b, replica), redis(c, replica)]
   const sentinels = [sentinel(a), sentinel(b), sentinel(c)]
@@ -390,13 +389,13 @@ t.test('the status', async t => {
   )
   evaluated(t, [sentinels, [redis(a, undefined), ...redises.slice(1)]], false, /a is named, but does not serve/)
   const cut = [b, c].map(host => redis(host, { ...replica, isLinked: false }))
-  evaluated(t, [sentinels, [redis(a, primary), ...cut]], false, /b could not take over: it is not in step/)
+  evaluated(t, [sentinels, [redis(a, primary), ...cut]], false, /b could not take over: it is not in sync/)
   const noQuorum = hosts.map(host => sentinel(host, { quorumFault: 'NOQUORUM' }))
   evaluated(t, [noQuorum, redises], false, /Sentinel of b: NOQUORUM/)
   const split = [sentinel(a), sentinel(b, { primary: b.address }), sentinel(c, { primary: c.address })]
   evaluated(t, [split, redises], false, /no majority of the Sentinels agrees/)
   const unseen = [sentinel(a), sentinel(b, { replicas: [] }), sentinel(c, { replicas: [] })]
-  evaluated(t, [unseen, redises], false, /b could not take over: most Sentinels have not seen it in step yet/)
+  evaluated(t, [unseen, redises], false, /b could not take over: most Sentinels have not seen it in sync yet/)
   const fewUnseen = [sentinel(a), sentinel(b), sentinel(c, { replicas: [] })]
   t.match(evaluate(fewUnseen, redises), { canFailOver: true, faults: [] }, 'one that is late does no harm')
 })
