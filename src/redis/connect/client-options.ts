@@ -7,8 +7,7 @@
  */
 import { Cluster, Redis } from 'ioredis'
 import type { ClientOptions, ClusterAddress, RedisAddress, TlsOptions } from './address.ts'
-import { sentinelConnector } from './sentinel-connector.ts'
-import type { Sentinels } from './sentinels.ts'
+import { type Following, sentinelConnector } from './sentinel-connector.ts'
 
 export type RedisPurpose = 'commands' | 'writes' | 'subscriber'
 
@@ -40,12 +39,12 @@ const byPurpose = {
   subscriber: { maxRetriesPerRequest: null, autoResubscribe: true, autoResendUnfulfilledCommands: true },
 } satisfies Record<RedisPurpose, ClientOptions>
 
-/** A client that is not connected yet. `sentinels` belongs to a Sentinel address. */
+/** A client that is not connected yet. `following` belongs to a Sentinel address. */
 export function createClient(
   address: RedisAddress,
   purpose: RedisPurpose,
   tls: TlsOptions | undefined,
-  sentinels: Sentinels | undefined,
+  following: Following | undefined,
 ): Redis | Cluster {
   const options: ClientOptions = { ...shared, ...byPurpose[purpose] }
   if (address.kind === 'socket') return new Redis({ ...options, path: address.path })
@@ -59,7 +58,7 @@ export function createClient(
     connectTimeout: 1000,
     // Short, since a switch is over in an instant once it is published, and the Sentinels are asked each time.
     retryStrategy: times => Math.min(25 * times, 100) + Math.random() * 25,
-    Connector: sentinelConnector(sentinels as Sentinels, tls),
+    Connector: sentinelConnector(following as Following, tls),
   })
 }
 

@@ -27,6 +27,8 @@ export type ConnectOptions = RedisTarget & {
 interface Attended {
   readonly supervision: Supervision
   readonly sentinels: Sentinels | undefined
+  /** Ends its use of the Sentinels. */
+  readonly closing: AbortController
   readonly forgetSubscriptions: (() => void) | undefined
 }
 
@@ -41,8 +43,10 @@ const attended = new WeakMap<RedisClient, Attended>()
 export async function connectRedis(options: ConnectOptions): Promise<RedisClient> {
   const address = addressOf(options)
   const tls = await tlsOptionsOf(options)
-  const sentinels = address.kind === 'sentinel' ? new Sentinels(address, tls) : undefined
-  const client = createClient(address, options.purpose, tls, sentinels)
+  const closing = new AbortController()
+  const user = closing.signal
+  const sentinels = address.kind === 'sentinel' ? Sentinels.share(address, tls, user) : undefined
+  const client = createClient(address, options.purpose, tls, sentinels && { sentinels, user })
   const where = describeAddress(address)
   const forgetSubscriptions = options.purpose === 'subscriber' ? keepSubscribed(client) : undefined
   const supervision = supervise(client, {
@@ -50,7 +54,7 @@ export async function connectRedis(options: ConnectOptions): Promise<RedisClient
     where,
     isRedundant: sentinels !== undefined || isCluster(client),
   })
-  attended.set(client, { supervision, sentinels, forgetSubscriptions })
+  attended.set(client, { supervision, sentinels, closing, forgetSubscriptions })
   try {
     await firstReady(client, where, options.readyWithinMs ?? 30_000)
   } catch (error) {
@@ -62,11 +66,11 @@ export async function connectRedis(options: ConnectOptions): Promise<RedisClient
 
 /** Closes a client of connectRedis() for good; takes 2 s at most and never throws. */
 export async function closeRedis(client: RedisClient): Promise<void> {
-  const { supervision, sentinels, forgetSubscriptions } = attended.get(client) ?? {}
+  const { supervision, closing, forgetSubscriptions } = attended.get(client) ?? {}
   attended.delete(client)
   supervision?.end()
   forgetSubscriptions?.()
-  sentinels?.close()
+  closing?.abort()
   if (client.status === 'ready') {
     await Promise.race([client.quit().catch(() => undefined), delay(quitWithinMs, undefined, { ref: false })])
   }

@@ -14,6 +14,12 @@ import { AbstractConnector, type Redis, type RedisOptions } from 'ioredis'
 import { describeHost, type HostAndPort, type TlsOptions } from './address.ts'
 import type { Sentinels } from './sentinels.ts'
 
+/** The Sentinels of a client, and the signal that is aborted when it is closed. */
+export interface Following {
+  readonly sentinels: Sentinels
+  readonly user: AbortSignal
+}
+
 /** A primary that is stopped does not answer the end of a connection either. */
 const disconnectTimeoutMs = 100
 
@@ -26,7 +32,7 @@ export const primaryBehind = ({ stream }: Redis): HostAndPort | undefined =>
 
 /** The class of connectors for one client, which asks these Sentinels and listens to them. */
 export function sentinelConnector(
-  sentinels: Sentinels,
+  { sentinels, user }: Following,
   tls: TlsOptions | undefined,
 ): NonNullable<RedisOptions['Connector']> {
   return class SentinelConnector extends AbstractConnector {
@@ -34,7 +40,7 @@ export function sentinelConnector(
 
     constructor() {
       super(disconnectTimeoutMs)
-      sentinels.onSwitch(primary => {
+      sentinels.onSwitch(user, primary => {
         if (this.#primary === undefined || describeHost(this.#primary) === describeHost(primary)) return
         this.#primary = undefined
         this.stream?.destroy()

@@ -35,6 +35,9 @@ export interface SentinelFacts {
   readonly answeredCount: number
 }
 
+/** Those that are in use, by address and credentials. */
+const shared = new Map<string, Sentinels>()
+
 export class Sentinels {
   readonly name: string
   readonly #addresses: readonly HostAndPort[]
@@ -43,9 +46,29 @@ export class Sentinels {
   readonly #listening: Redis[] = []
   #pings: NodeJS.Timeout | undefined
   #quorum: SentinelQuorum | undefined
+  #userCount = 0
 
-  constructor({ name, sentinels, sentinelCredentials }: SentinelAddress, tls: TlsOptions | undefined) {
+  /**
+   * One object, and so one set of connections, for all users of the same Sentinels: a node has many clients of Redis.
+   * @param user aborted when this user needs them no more; the last one closes them
+   */
+  static share(address: SentinelAddress, tls: TlsOptions | undefined, user: AbortSignal): Sentinels {
+    const key = JSON.stringify([address.name, address.sentinels, address.sentinelCredentials, tls])
+    const sentinels = shared.get(key) ?? new Sentinels(address, tls)
+    shared.set(key, sentinels)
+    sentinels.#userCount += 1
+    user.addEventListener('abort', () => {
+      sentinels.#userCount -= 1
+      if (sentinels.#userCount > 0) return
+      shared.delete(key)
+      sentinels.#close()
+    })
+    return sentinels
+  }
+
+  private constructor({ name, sentinels, sentinelCredentials }: SentinelAddress, tls: TlsOptions | undefined) {
     this.name = name
+    this.#emitter.setMaxListeners(0)
     this.#addresses = sentinels
     this.#options = {
       ...sentinelCredentials,
@@ -92,16 +115,19 @@ export class Sentinels {
     this.#openQuorum()
   }
 
-  /** Calls `listener` with the new primary each time one of them says that there was a switch: more than once for each. */
-  onSwitch(listener: (primary: HostAndPort) => void): void {
+  /**
+   * Calls `listener` with the new primary each time one of them says that there was a switch: more than once for each.
+   * @param user as in share(): aborted, it hears no more
+   */
+  onSwitch(user: AbortSignal, listener: (primary: HostAndPort) => void): void {
     this.#emitter.on('switch', listener)
+    user.addEventListener('abort', () => this.#emitter.off('switch', listener))
     if (this.#listening.length === 0) this.#listen()
   }
 
   /** Stops listening. A question under way still gets its answer. */
-  close(): void {
+  #close(): void {
     clearInterval(this.#pings)
-    this.#emitter.removeAllListeners()
     for (const client of this.#listening) client.disconnect()
     this.#quorum?.close()
   }
