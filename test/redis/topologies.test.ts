@@ -207,7 +207,7 @@ t.test('Sentinel: the same clients go on after every kind of switch', async t =>
     }).catch(() => undefined)
     t.equal(one, undefined, 'its only Sentinel is dead')
     await finds(commands, [
-      { level: 'warn', message: /no append-only file.*on all redis/ },
+      { level: 'warn', message: /no append-only file.*on all servers/ },
       { level: 'warn', message: /min-replicas-to-write is 0/ },
       { level: 'warn', message: /1 of the Sentinels/ },
     ])
