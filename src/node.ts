@@ -34,7 +34,7 @@ import { Notifier } from './notifier.ts'
 import { openPayloadStore } from './payloads/open-payload-store.ts'
 import type { PayloadStore } from './payloads/payload-store.ts'
 import { type RedisTarget, targetOf } from './redis/connect/address.ts'
-import { closeRedis, connectRedis, type RedisClient, recycle } from './redis/connect/connection.ts'
+import { closeRedis, connectRedis, type RedisClient, reconnect } from './redis/connect/connection.ts'
 import { checkRedis } from './redis/inspect/checks.ts'
 import { globalKey } from './redis/keys.ts'
 import type { DurableWrites } from './redis/writes/durable-writes.ts'
@@ -103,7 +103,7 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
   const own = settings.handlers === '' ? undefined : await bundleHandlers(settings.handlers)
   const declared = own === undefined ? [] : await describeBundle(own, settings.handlers, user)
   const address = await findRedis(settings, log, stops)
-  const redis = await connectRedis({ ...address, role: 'commands', log })
+  const redis = await connectRedis({ ...address, purpose: 'commands', log })
   stops.push(() => closeRedis(redis))
   if (settings.redisUrl !== '') await requireSoundRedis(redis, log)
   const { writes, close: closeWrites } = await openWrites(settings.durability, address, redis, log)
@@ -219,7 +219,7 @@ interface StoreParts {
 
 async function openStore({ settings, address, writes, log, stops }: StoreParts): Promise<PayloadStore> {
   const connect = async (): Promise<RedisClient> => {
-    const own = await connectRedis({ ...address, role: 'commands', log })
+    const own = await connectRedis({ ...address, purpose: 'commands', log })
     stops.push(() => closeRedis(own))
     return own
   }
@@ -246,7 +246,7 @@ async function connectNotifier(
 ): Promise<Notifier> {
   const notifier = new Notifier()
   const channel = globalKey('notifier')
-  const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
+  const subscriber = await connectRedis({ ...address, purpose: 'subscriber', log })
   stops.push(() => closeRedis(subscriber))
   subscriber.on('message', (_channel: string, message: string) => notifier.receive(message))
   await subscriber.subscribe(channel)
@@ -267,14 +267,14 @@ interface WatchdogParts {
 async function startWatchdog({ settings, address, jobs, redis, log, stops }: WatchdogParts): Promise<void> {
   // That Redis is away is told by the connections that others use.
   const quiet = { info: log.debug.bind(log), warn: log.debug.bind(log) }
-  const own = await connectRedis({ ...address, role: 'commands', log: quiet })
+  const own = await connectRedis({ ...address, purpose: 'commands', log: quiet })
   stops.push(() => closeRedis(own))
   const watchdog = new Watchdog({
     queues: jobs.queues.names().map(name => jobs.of(name)),
     redis: own,
     windowMs: settings.watchdogMs,
     log,
-    recycle: () => recycle(redis),
+    recycle: () => reconnect(redis),
     end: () => process.exit(watchdogExitCode),
   })
   stops.push(() => watchdog.stop())

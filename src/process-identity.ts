@@ -2,8 +2,11 @@
  * Tells one process from a later one that was given the same pid: by the time it started. Linux: from /proc, together
  * with the boot it belongs to. Elsewhere: from ps. A zombie counts as gone.
  */
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { readFile, readlink } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { promisify } from 'node:util'
 
 const psTimeoutMs = 2000
 
@@ -40,7 +43,7 @@ function fromPs(pid: number): string | undefined {
     }).trim()
     return line === '' || line.startsWith('Z') ? undefined : line.replace(/^\S+\s+/, '')
   } catch (error) {
-    // ps ends with status 1 when it finds nobody.
+    // ps ends with status 1 when it finds none.
     if ((error as { status?: number }).status === 1) return undefined
     throw error
   }
@@ -50,7 +53,7 @@ const isGone = (error: unknown): boolean => ['ENOENT', 'ESRCH'].includes((error 
 
 /**
  * Sends a signal to a process, or with a negative pid to its whole group.
- * @returns false when nobody is there
+ * @returns false when it is gone
  */
 export function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
   try {
@@ -62,9 +65,10 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Whether a process stands still because of a signal (SIGSTOP, Ctrl-Z). Known on Linux alone. */
-
-/** False also when nobody can tell, there is no such process, or a debugger holds it. Never throws. */
+/**
+ * Whether a signal stopped a process (SIGSTOP, Ctrl-Z). False where this is unknown (other systems than Linux), for no
+ * such process, and when a debugger holds it. Never throws.
+ */
 export function isStopped(pid: number): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -72,4 +76,24 @@ export function isStopped(pid: number): boolean {
   } catch {
     return false
   }
+}
+
+/** The command line or title of a process; '' when it is gone. */
+export async function processCommand(pid: number): Promise<string> {
+  if (process.platform === 'linux') {
+    const text = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+    return text.replaceAll('\0', ' ').trim()
+  }
+  const { stdout } = await promisify(execFile)('ps', ['-o', 'args=', '-p', String(pid)], {
+    timeout: psTimeoutMs,
+  }).catch(() => ({ stdout: '' }))
+  return stdout.trim()
+}
+
+/** Names the space in which a pid means something: this boot of this machine, and the container. */
+export async function processSpace(): Promise<string> {
+  if (process.platform !== 'linux') return hostname()
+  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'latin1').catch(() => hostname())
+  const namespace = await readlink('/proc/self/ns/pid').catch(() => '')
+  return `${boot.trim()} ${namespace}`
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes this machine a node: the API and the autoscaler, and (unless ElastiCache holds the queue) a copy of Redis and its
+# Makes this machine a node: the API and the autoscaler, and (unless ElastiCache holds the queue) a Redis server and its
 # Sentinel. Run by the user data at the first boot; run again, it brings the machine to what its secrets and its bundle are now.
 set -Eeuo pipefail
 umask 022
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=deploy/boot/lib/machine.sh
 . "$here/lib/machine.sh"
-# shellcheck source=deploy/boot/lib/redis-copy.sh
-. "$here/lib/redis-copy.sh"
+# shellcheck source=deploy/boot/lib/redis-server.sh
+. "$here/lib/redis-server.sh"
 # shellcheck source=deploy/boot/lib/certificate.sh
 . "$here/lib/certificate.sh"
 # shellcheck source=deploy/boot/lib/fleet-settings.sh
@@ -27,7 +27,7 @@ write_node_environment() {
     local name=${JOIN_SECRET##*:secret:}
     printf 'MUSTER_WORKER_JOIN_PARAMETER=/aws/reference/secretsmanager/%s\n' "${name%-*}"
     if [ "$REDIS" = nodes ]; then
-      cat "$copies/node.env"
+      cat "$redis_files/node.env"
     else
       printf 'MUSTER_REDIS_URL=rediss://:%s@%s:6379\n' "$(cat "$secrets/cache-token")" "$REDIS_ADDRESS"
     fi
@@ -76,16 +76,16 @@ chown -R muster:muster "$state/fleet"
 chmod 700 "$state/fleet"
 issue_certificate "$secrets/redis.json"
 if [ "$REDIS" = nodes ]; then
-  write_copy
+  write_redis
 else
   fetch_secret "$CACHE_SECRET" "$secrets/cache-token"
 fi
 write_node_environment
 forget_redis_secrets
-if [ "$REDIS" = nodes ]; then start_copy; fi
+if [ "$REDIS" = nodes ]; then start_redis; fi
 start_unit muster-node "$etc/node.env" "$etc/operator-key" "$etc/join-secret"
 await_node
-if [ "$REDIS" = nodes ]; then await_copy; fi
+if [ "$REDIS" = nodes ]; then await_redis; fi
 start_timer muster-fleet
 if [ -n "${BACKUP_TO:-}" ]; then schedule_backups; fi
 tell_stack true 'the node is ready'

@@ -11,7 +11,7 @@ import type { DurableWrites } from '../redis/writes/durable-writes.ts'
 import { openWrites } from '../redis/writes/replicated-writes.ts'
 import { EmbeddedRedis } from '../redis-server/embedded.ts'
 import { embeddedFiles } from '../redis-server/embedded-config.ts'
-import { askRedis } from '../redis-server/redis-process.ts'
+import { askRedis } from '../redis-server/until-answers.ts'
 import type { Settings } from '../settings/settings.ts'
 import type { KeyView } from './api-key.ts'
 import { AuditLog } from './audit-log.ts'
@@ -101,7 +101,7 @@ async function openRedisAdmin(settings: Settings, log: Logger, mayCreateDataDir:
   try {
     const { target, where, release } = await findRedis(settings, log, mayCreateDataDir)
     stops.push(release)
-    const redis = await connectRedis({ ...target, role: 'commands', log })
+    const redis = await connectRedis({ ...target, purpose: 'commands', log })
     stops.push(() => closeRedis(redis))
     const { writes, close: closeWrites } = await openWrites(settings.durability, target, redis, log)
     stops.push(closeWrites)

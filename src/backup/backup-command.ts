@@ -10,6 +10,7 @@ import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
 import type { RedisTarget } from '../redis/connect/address.ts'
 import { closeRedis, connectRedis, isCluster, type RedisClient, serversOf } from '../redis/connect/connection.ts'
+import { readInfo } from '../redis/inspect/info.ts'
 import { EmbeddedRedis } from '../redis-server/embedded.ts'
 import type { Settings } from '../settings/settings.ts'
 import { version } from '../version.ts'
@@ -24,7 +25,7 @@ interface Context {
   readonly settings: Settings
   readonly log: Log
   readonly print: (line: string) => void
-  /** The folder of a host with a copy; unset: MUSTER_REDIS_URL, else the Redis of the node in MUSTER_DATA_DIR. */
+  /** The folder of a host with a server; unset: MUSTER_REDIS_URL, else the Redis of the node in MUSTER_DATA_DIR. */
   readonly dir: string | undefined
 }
 
@@ -137,11 +138,10 @@ async function fill(source: Redis, target: RedisClient, backup: Backup, print: C
 /** Where there are replicas, one of them has it all before this says that it is done. */
 async function confirmed(target: RedisClient): Promise<void> {
   if (isCluster(target)) return
-  const info = await target.info('replication')
-  if (!/^connected_slaves:[1-9]/m.test(info)) return
+  if (readInfo(await target.info('replication')).replicas.length === 0) return
   for (let tries = 0; tries < confirmTries; tries += 1) if ((await target.wait(1, confirmMs)) >= 1) return
   throw new StartupError(
-    'No second copy has confirmed what was restored: see "muster redis status", and restore again.',
+    'No second server has confirmed what was restored: see "muster redis status", and restore again.',
   )
 }
 
@@ -160,7 +160,7 @@ async function withTarget({ settings, dir, log }: Context, use: (target: RedisCl
 }
 
 async function connected<T>(target: RedisTarget, log: Log, use: (client: RedisClient) => Promise<T>): Promise<T> {
-  const client = await connectRedis({ ...target, role: 'commands', log, readyWithinMs })
+  const client = await connectRedis({ ...target, purpose: 'commands', log, readyWithinMs })
   try {
     return await use(client)
   } finally {
@@ -170,8 +170,8 @@ async function connected<T>(target: RedisTarget, log: Log, use: (client: RedisCl
 
 const describe = (target: RedisTarget, log: Log): Promise<{ keyCount: number; redisVersion: string }> =>
   connected(target, log, async client => {
-    const info = isCluster(client) ? '' : await client.info('server')
-    return { keyCount: await countKeys(client), redisVersion: /^redis_version:(\S+)/m.exec(info)?.[1] ?? '?' }
+    const { version } = readInfo(isCluster(client) ? '' : await client.info('server'))
+    return { keyCount: await countKeys(client), redisVersion: version }
   })
 
 async function writeSnapshot(target: RedisTarget, file: string): Promise<{ bytes: number; sha256: string }> {

@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os'
 import { StartupError } from '../errors.ts'
 import { parseRedisUrl, type RedisTarget } from '../redis/connect/address.ts'
 import { embeddedFiles } from '../redis-server/embedded-config.ts'
-import { readStatus, sourceOfFolder } from '../redis-server/ha/replica-status.ts'
-import { copyFiles, type Host, readCopy, tlsName } from '../redis-server/ha/replicas.ts'
+import { readStatus, sourceOfFolder } from '../redis-server/ha/group-status.ts'
+import { type Host, readServerConfig, serverFiles, tlsName } from '../redis-server/ha/replication-group.ts'
 
 export type Place =
-  /** The three copies, by the folder of one host. */
-  | { readonly kind: 'copies'; readonly dir: string }
+  /** The three servers, by the folder of one host. */
+  | { readonly kind: 'group'; readonly dir: string }
   | { readonly kind: 'url'; readonly target: RedisTarget & { readonly url: string } }
   /** The Redis that a node starts for itself. */
   | { readonly kind: 'embedded'; readonly dataDir: string }
@@ -22,13 +22,13 @@ export interface PlaceOptions {
 }
 
 export function placeOf({ dir, redisUrl, redisCaFile, redisTlsName, dataDir }: PlaceOptions): Place {
-  if (dir !== undefined) return { kind: 'copies', dir }
+  if (dir !== undefined) return { kind: 'group', dir }
   if (redisUrl === '') return { kind: 'embedded', dataDir }
   return { kind: 'url', target: { url: redisUrl, caFile: redisCaFile, tlsName: redisTlsName } }
 }
 
 /**
- * The one server to take a snapshot of. Of three copies a replica that is in step, that of this host before another, since
+ * The one server to take a snapshot of. Of three servers a replica that is in sync, that of this host before another, since
  * a snapshot costs a server memory; the primary when there is no such.
  * @throws StartupError
  */
@@ -36,27 +36,34 @@ export async function serverToAsk(place: Place): Promise<RedisTarget> {
   if (place.kind === 'embedded') return { socketPath: embeddedFiles(place.dataDir, tmpdir()).socket }
   if (place.kind === 'url') {
     if (parseRedisUrl(place.target.url).kind !== 'single')
-      throw new StartupError('A snapshot is that of one server: on a host with a copy, name its folder (--dir).')
+      throw new StartupError(
+        'A snapshot is that of one server: on a host of the replication group, name its folder (--dir).',
+      )
     return place.target
   }
-  const copy = await readCopy(place.dir)
+  const config = await readServerConfig(place.dir)
   const { primary, hosts } = await readStatus(await sourceOfFolder(place.dir))
-  const inStep = hosts.filter(({ redis, isLinked }) => redis === 'replica' && isLinked).map(({ host }) => host)
-  const name = inStep.find(host => host === copy.host) ?? inStep[0] ?? primary
-  const host = copy.hosts.find(one => one.name === name)
-  if (host === undefined) throw new StartupError('No copy of Redis can be asked: see "muster redis status".')
-  return await asOperator(place.dir, ({ address }) => `${address}:${copy.port}`, [host], '')
+  const inSync = hosts.filter(({ isInSync }) => isInSync).map(({ host }) => host)
+  const name = inSync.find(host => host === config.host) ?? inSync[0] ?? primary
+  const host = config.hosts.find(one => one.name === name)
+  if (host === undefined) throw new StartupError('No Redis server can be asked: see "muster redis status".')
+  return await asOperator(place.dir, ({ address }) => `${address}:${config.port}`, [host], '')
 }
 
-/** What to write to: of three copies, whichever is primary, and only while a second copy takes part. @throws StartupError */
+/** What to write to: of three servers, whichever is primary, and only while a second server takes part. @throws StartupError */
 export async function placeToFill(place: Place): Promise<RedisTarget> {
   if (place.kind === 'url') return place.target
   if (place.kind === 'embedded') return { socketPath: embeddedFiles(place.dataDir, tmpdir()).socket }
-  const copy = await readCopy(place.dir)
+  const config = await readServerConfig(place.dir)
   const { canFailOver } = await readStatus(await sourceOfFolder(place.dir))
   if (!canFailOver)
-    throw new StartupError('The copies of Redis are not well: start all of them, and wait for "muster redis status".')
-  return await asOperator(place.dir, ({ address }) => `${address}:${copy.sentinelPort}`, copy.hosts, `/${copy.name}`)
+    throw new StartupError('The Redis servers are not well: start all of them, and wait for "muster redis status".')
+  return await asOperator(
+    place.dir,
+    ({ address }) => `${address}:${config.sentinelPort}`,
+    config.hosts,
+    `/${config.name}`,
+  )
 }
 
 async function asOperator(
@@ -65,8 +72,8 @@ async function asOperator(
   hosts: readonly Host[],
   path: string,
 ): Promise<RedisTarget> {
-  const { tls, password } = await readCopy(dir)
+  const { tls, password } = await readServerConfig(dir)
   const scheme = `redis${tls ? 's' : ''}${path === '' ? '' : '+sentinel'}`
   const url = `${scheme}://operator:${encodeURIComponent(password)}@${hosts.map(spell).join(',')}${path}`
-  return { url, ...(tls && { caFile: copyFiles(dir).authority, tlsName }) }
+  return { url, ...(tls && { caFile: serverFiles(dir).authority, tlsName }) }
 }

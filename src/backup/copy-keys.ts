@@ -12,7 +12,8 @@ import { StartupError } from '../errors.ts'
 import { isCluster, type RedisClient, serversOf } from '../redis/connect/connection.ts'
 import { embeddedFiles } from '../redis-server/embedded-config.ts'
 import { findRedisBinary } from '../redis-server/redis-binary.ts'
-import { endRedis, launchRedis, untilAnswers } from '../redis-server/redis-process.ts'
+import { launchServer } from '../redis-server/server-process.ts'
+import { untilAnswers } from '../redis-server/until-answers.ts'
 
 const keysAtOnce = 200
 
@@ -89,12 +90,12 @@ export async function loadSnapshot(file: string, folder: string, log: Pick<Logge
   }
   const lines = Object.entries(settings).map(([name, value]) => `${name} ${value}\n`)
   await writeFile(files.config, lines.join(''), { mode: 0o600 })
-  const child = launchRedis(binary, files)
+  const server = launchServer(binary, [files.config])
   try {
-    await untilAnswers(child, files, log)
+    await untilAnswers(server, files, log)
   } catch (error) {
-    await endRedis(child, files)
+    await server.end()
     throw error
   }
-  return { socketPath: files.socket, close: () => endRedis(child, files) }
+  return { socketPath: files.socket, close: server.end }
 }

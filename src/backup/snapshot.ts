@@ -46,14 +46,14 @@ export async function* readSnapshot(target: RedisTarget): AsyncGenerator<Buffer>
 
 const refusal = (said: string): string =>
   /NOPERM|unknown command/i.test(said)
-    ? `This Redis hands no snapshot out (${said.slice(0, 120)}). With the three copies use --dir; a managed Redis has snapshots of its own.`
+    ? `This Redis hands no snapshot out (${said.slice(0, 120)}). With the three servers use --dir; a managed Redis has snapshots of its own.`
     : `Redis refuses to hand a snapshot out: ${said.slice(0, 120)}`
 
 async function dial(target: RedisTarget): Promise<{ socket: Socket; login: string[] | undefined }> {
   const address = addressOf(target)
   if (address.kind === 'sentinel' || address.kind === 'cluster')
     throw new StartupError(
-      'A snapshot is that of one server: name the folder of a copy (--dir), or the URL of one Redis.',
+      'A snapshot is that of one server: name the folder of a server (--dir), or the URL of one Redis.',
     )
   const tls = await tlsOptionsOf(target)
   const place = address.kind === 'socket' ? { path: address.path } : { host: address.host, port: address.port }

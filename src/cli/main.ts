@@ -112,10 +112,10 @@ program
     process.exitCode = await runDoctor({ settings, json, print })
   })
 
-const redis = program.command('redis').description('the three copies of Redis: configure, run and look at them')
+const redis = program.command('redis').description('the three Redis servers: configure, run and look at them')
 redis
   .command('secrets')
-  .description('make the secrets of the copies: passwords, an authority and a certificate')
+  .description('make the secrets of the servers: passwords, an authority and a certificate')
   .requiredOption('--out <file>', 'the file to write; it is not overwritten')
   .option('--hosts-names <names>', 'more DNS names for the certificate, separated by commas')
   .option('--renew-certificate', 'renew the certificate of the servers in this file, and nothing else')
@@ -140,10 +140,10 @@ redis
   .description('run the Redis and the Sentinel of this host until told to stop')
   .requiredOption('--dir <folder>', 'the folder of this host')
   .option('--data-dir <folder>', 'where they keep their data (default: data in the folder)')
-  .option('--no-failover', 'do not hand the role of primary over before stopping')
+  .option('--no-failover', 'make no switchover before stopping')
   .action(async (options: { dir: string; dataDir?: string; failover: boolean }) => {
     const log = makeLog(settingsWith({}))
-    process.exit(await (await redisCommand()).runRedisCopy({ ...options, log, untilSignalled }))
+    process.exit(await (await redisCommand()).runRedisServer({ ...options, log, untilSignalled }))
   })
 redis
   .command('failover')
@@ -154,7 +154,7 @@ redis
   })
 redis
   .command('status')
-  .description('show who is primary and who could take over; exit code 1 when nobody could')
+  .description('show who is primary and who could take over; exit code 1 when none could')
   .option('--dir <folder>', 'the folder of any host')
   .option('--url <url>', 'redis+sentinel://… or rediss+sentinel://… (MUSTER_REDIS_URL)')
   .option('--json', 'as one JSON object')
@@ -168,7 +168,7 @@ redis
   .command('backup')
   .description('copy all that Redis holds to S3, while it goes on serving')
   .requiredOption('--to <place>', 's3://bucket/prefix')
-  .option('--dir <folder>', 'the folder of a host with a copy (default: MUSTER_REDIS_URL, else the Redis of the node)')
+  .option('--dir <folder>', 'the folder of a host with a server (default: MUSTER_REDIS_URL, else the Redis of the node)')
   .option('--unless-newer-than <minutes>', 'do nothing when the newest backup is younger')
   .action(async ({ to, dir, unlessNewerThan }: { to: string; dir?: string; unlessNewerThan?: string }) => {
     if (unlessNewerThan !== undefined && !/^\d{1,6}$/.test(unlessNewerThan))
@@ -186,7 +186,7 @@ redis
   .description('fill an empty Redis with a backup; all nodes have to be stopped')
   .requiredOption('--from <place>', 's3://bucket/prefix')
   .option('--backup <name>', 'as "muster redis backups" lists it (default: the newest)')
-  .option('--dir <folder>', 'the folder of a host with a copy (default: MUSTER_REDIS_URL, else the Redis of the node)')
+  .option('--dir <folder>', 'the folder of a host with a server (default: MUSTER_REDIS_URL, else the Redis of the node)')
   .option('--replace', 'delete what the Redis holds first', false)
   .action(async ({ dir, ...options }: { from: string; backup?: string; dir?: string; replace: boolean }) => {
     await (await backupCommand()).runRestore(options, backupContext(dir))

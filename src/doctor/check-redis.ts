@@ -1,42 +1,43 @@
-/** The copies of Redis and what they say of themselves. Pure. */
-import type { CopySurvey, RedisSurvey } from '../redis/inspect/survey.ts'
+/** The findings about the Redis servers, from what they report. Pure. */
+import { isInSync, maxLagMs } from '../redis/inspect/info.ts'
+import type { RedisSurvey, ServerSurvey } from '../redis/inspect/survey.ts'
 import { type Fault, type Finding, fail, ok, skipped, sum, warn } from './finding.ts'
 
 /** With Sentinels: node A, node B and the witness. */
-const copiesWanted = 3
+const desiredCount = 3
 
-export function checkRedisCopies(survey: RedisSurvey): Finding[] {
-  const reached = survey.copies.filter(({ error }) => error === undefined)
+export function checkRedisServers(survey: RedisSurvey): Finding[] {
+  const reached = survey.servers.filter(({ error }) => error === undefined)
   const first = checkReached(survey)
   if (reached.length === 0) return [first]
-  const each = { ...survey, copies: reached }
+  const each = { ...survey, servers: reached }
   return [first, ...checks.map(check => check(each))]
 }
 
 type Check = (survey: RedisSurvey) => Finding
 
-function checkReached({ kind, copies }: RedisSurvey): Finding {
-  const faults = copies.flatMap(({ where, error }): Fault[] =>
+function checkReached({ kind, servers }: RedisSurvey): Finding {
+  const faults = servers.flatMap(({ where, error }): Fault[] =>
     error === undefined ? [] : [{ isGrave: true, text: `${where} does not answer: ${error}` }],
   )
-  if (copies.length === 0) faults.push({ isGrave: true, text: 'no Redis was found' })
-  else if (kind === 'sentinel' && copies.length < copiesWanted)
-    faults.push({ isGrave: true, text: `the Sentinels know ${copies.length} of ${copiesWanted} copies` })
+  if (servers.length === 0) faults.push({ isGrave: true, text: 'no Redis was found' })
+  else if (kind === 'sentinel' && servers.length < desiredCount)
+    faults.push({ isGrave: true, text: `the Sentinels know ${servers.length} of ${desiredCount} servers` })
   return sum(
-    'redis-copies',
+    'redis-servers',
     faults,
     kind === 'sentinel'
-      ? 'Start it again ("muster redis run" on its host), and see that its port can be reached. With one copy less, the next loss stops the queue.'
+      ? 'Start it again ("muster redis run" on its host), and see that its port can be reached. With one server less, the next loss stops the queue.'
       : 'Start Redis, and see that its port can be reached from here and that user and password are right.',
-    `${copies.map(({ where }) => where).join(', ')}`,
+    `${servers.map(({ where }) => where).join(', ')}`,
   )
 }
 
-const checkPrimary: Check = ({ kind, copies }) => {
+const checkPrimary: Check = ({ kind, servers }) => {
   const name = 'redis-primary'
-  const primaries = copies.filter(({ role }) => role === 'primary').map(({ where }) => where)
+  const primaries = servers.filter(({ info }) => info.role === 'primary').map(({ where }) => where)
   if (kind === 'cluster') {
-    const broken = copies.filter(({ info }) => info.get('cluster_enabled') !== '1').map(({ where }) => where)
+    const broken = servers.filter(({ info }) => !info.isCluster).map(({ where }) => where)
     return broken.length > 0
       ? fail(name, `${broken.join(', ')} is no part of a Cluster`, 'Point MUSTER_REDIS_URL at servers of one Cluster.')
       : ok(name, `${primaries.length} masters: ${primaries.join(', ')}`)
@@ -45,44 +46,37 @@ const checkPrimary: Check = ({ kind, copies }) => {
   if (primaries.length === 0)
     return fail(
       name,
-      'no copy is the primary',
+      'no server is the primary',
       kind === 'sentinel'
         ? 'A failover may be under way: look again in 10 s. If it stays so, see the logs of the Sentinels ("muster redis status").'
         : 'Point MUSTER_REDIS_URL at the primary, not at a replica.',
     )
   return fail(
     name,
-    `${primaries.length} copies say that they are: ${primaries.join(', ')}`,
+    `${primaries.length} servers say that they are: ${primaries.join(', ')}`,
     'The Sentinels make the wrong one a replica within some seconds. If it stays so, that host does not reach them.',
   )
 }
 
-const lagWarnSeconds = 3
-
-const checkReplicas: Check = ({ kind, copies }) => {
+const checkReplicas: Check = ({ kind, servers }) => {
   const name = 'redis-replicas'
-  const replicas = copies.filter(({ role }) => role === 'replica')
-  if (kind === 'socket') return skipped(name, 'one copy: the Redis of this node')
+  const replicas = servers.filter(({ info }) => info.role === 'replica')
+  if (kind === 'socket') return skipped(name, 'one server: the Redis of this node')
   if (replicas.length === 0)
     return kind === 'single'
-      ? skipped(name, 'one copy')
-      : fail(name, 'no replica answers', 'Start the other copies: if the primary is lost now, so are its jobs.')
+      ? skipped(name, 'one server')
+      : fail(name, 'no replica answers', 'Start the other servers: if the primary is lost now, so are its jobs.')
   const faults: Fault[] = []
   for (const { where, info } of replicas) {
-    if (info.get('master_link_status') !== 'up')
-      faults.push({ isGrave: true, text: `${where} is not connected to its primary` })
-    else if (info.get('master_sync_in_progress') === '1')
-      faults.push({ isGrave: false, text: `${where} is being filled` })
-    const silentSeconds = Number(info.get('master_last_io_seconds_ago') ?? 0)
-    if (silentSeconds > lagWarnSeconds)
-      faults.push({ isGrave: false, text: `${where} heard nothing of its primary for ${silentSeconds} s` })
+    if (!info.isLinked) faults.push({ isGrave: true, text: `${where} is not connected to its primary` })
+    else if (info.isSyncing) faults.push({ isGrave: false, text: `${where} is being filled` })
+    if (info.silentMs > maxLagMs)
+      faults.push({ isGrave: false, text: `${where} heard nothing of its primary for ${info.silentMs / 1000} s` })
   }
-  for (const { where, info } of copies.filter(({ role }) => role === 'primary'))
-    for (const [key, value] of info) {
-      const lagSeconds = Number(/(?:^|,)lag=(\d+)/.exec(value)?.[1])
-      if (/^slave\d+$/.test(key) && lagSeconds > lagWarnSeconds)
-        faults.push({ isGrave: false, text: `a replica of ${where} is ${lagSeconds} s behind` })
-    }
+  for (const { where, info } of servers.filter(({ info }) => info.role === 'primary'))
+    for (const replica of info.replicas)
+      if (!isInSync(replica))
+        faults.push({ isGrave: false, text: `the replica ${replica.address} of ${where} is not in sync` })
   return sum(
     name,
     faults,
@@ -91,27 +85,27 @@ const checkReplicas: Check = ({ kind, copies }) => {
   )
 }
 
-/** The same setting on every copy: any of them may be the primary next. */
+/** The same setting on every server: any of them may be the primary next. */
 function onEach(
   name: string,
-  copies: readonly CopySurvey[],
-  judge: (copy: CopySurvey) => Fault | undefined,
+  servers: readonly ServerSurvey[],
+  evaluate: (server: ServerSurvey) => Fault | undefined,
   action: string,
   whenWell: string,
 ): Finding {
-  const faults = copies.flatMap(copy => {
-    const fault = judge(copy)
-    return fault === undefined ? [] : [{ ...fault, text: `${copy.where}: ${fault.text}` }]
+  const faults = servers.flatMap(server => {
+    const fault = evaluate(server)
+    return fault === undefined ? [] : [{ ...fault, text: `${server.where}: ${fault.text}` }]
   })
   return sum(name, faults, action, whenWell)
 }
 
-const checkEviction: Check = ({ copies }) =>
+const checkEviction: Check = ({ servers }) =>
   onEach(
     'redis-eviction',
-    copies,
+    servers,
     ({ config, info }) => {
-      const policy = config.get('maxmemory-policy') ?? info.get('maxmemory_policy')
+      const policy = config.get('maxmemory-policy') ?? info.evictionPolicy
       if (policy === 'noeviction') return undefined
       return policy === undefined
         ? { isGrave: false, text: 'cannot be seen' }
@@ -121,17 +115,17 @@ const checkEviction: Check = ({ copies }) =>
     'noeviction',
   )
 
-const checkAppendOnly: Check = ({ kind, copies }) => {
+const checkAppendOnly: Check = ({ kind, servers }) => {
   const isAlone = kind === 'single' || kind === 'socket'
   return onEach(
     'redis-append-only',
-    copies,
+    servers,
     ({ config, info }) => {
-      const keeps = config.get('appendonly') ?? (info.get('aof_enabled') === '1' ? 'yes' : 'no')
+      const keeps = config.get('appendonly') ?? (info.keepsAppendOnlyFile ? 'yes' : 'no')
       if (keeps !== 'yes')
         return {
           isGrave: true,
-          text: `appendonly is ${keeps}: a restart loses jobs${isAlone ? '' : ', on all copies if it was the primary'}`,
+          text: `appendonly is ${keeps}: a restart loses jobs${isAlone ? '' : ', on all servers if it was the primary'}`,
         }
       const sync = config.get('appendfsync')
       if (sync === 'no') return { isGrave: true, text: 'appendfsync is no' }
@@ -144,11 +138,11 @@ const checkAppendOnly: Check = ({ kind, copies }) => {
   )
 }
 
-const checkMinReplicas: Check = ({ kind, copies }) => {
+const checkMinReplicas: Check = ({ kind, servers }) => {
   if (kind !== 'sentinel') return skipped('redis-min-replicas', 'only with Sentinels')
   return onEach(
     'redis-min-replicas',
-    copies,
+    servers,
     ({ config }) => {
       const count = config.get('min-replicas-to-write')
       if (count === undefined) return { isGrave: false, text: 'cannot be seen' }
@@ -161,13 +155,13 @@ const checkMinReplicas: Check = ({ kind, copies }) => {
   )
 }
 
-const checkMemory: Check = ({ copies }) =>
+const checkMemory: Check = ({ servers }) =>
   onEach(
     'redis-memory',
-    copies,
+    servers,
     ({ info }) => {
-      const used = Number(info.get('used_memory') ?? 0)
-      const most = Number(info.get('maxmemory') ?? 0) || Number(info.get('total_system_memory') ?? 0)
+      const { used, limit, system } = info.memory
+      const most = limit || system
       const share = most === 0 ? 0 : used / most
       const percent = Math.round(share * 100)
       return share > 0.8 ? { isGrave: share > 0.95, text: `${percent} % of its memory are used` } : undefined
@@ -176,8 +170,8 @@ const checkMemory: Check = ({ copies }) =>
     'enough is free',
   )
 
-const checkVersion: Check = ({ copies }) => {
-  const versions = copies.map(({ where, info }) => ({ where, version: info.get('redis_version') ?? 'unknown' }))
+const checkVersion: Check = ({ servers }) => {
+  const versions = servers.map(({ where, info }) => ({ where, version: info.version }))
   const list = versions.map(({ where, version }) => `${where} ${version}`).join(', ')
   const isOld = ({ version }: { version: string }): boolean => {
     const [major = 0, minor = 0] = version.split('.').map(Number)
@@ -185,20 +179,17 @@ const checkVersion: Check = ({ copies }) => {
   }
   if (versions.some(isOld)) return fail('redis-version', list, 'Muster needs Redis 6.2 or newer; 7 is better.')
   if (new Set(versions.map(({ version }) => version)).size > 1)
-    return warn('redis-version', list, 'Bring all copies to the same version, replicas first.')
+    return warn('redis-version', list, 'Bring all servers to the same version, replicas first.')
   return ok('redis-version', versions[0]?.version ?? '')
 }
 
-const checkFile: Check = ({ copies }) =>
+const checkFile: Check = ({ servers }) =>
   onEach(
     'redis-file',
-    copies,
+    servers,
     ({ info }) => {
-      const broken = ['aof_last_write_status', 'aof_last_bgrewrite_status', 'rdb_last_bgsave_status'].filter(
-        key => (info.get(key) ?? 'ok') !== 'ok',
-      )
-      if (broken.length > 0) return { isGrave: true, text: broken.map(key => `${key} is ${info.get(key)}`).join(', ') }
-      return info.get('loading') === '1' ? { isGrave: false, text: 'it is loading its data' } : undefined
+      if (info.fileFaults.length > 0) return { isGrave: true, text: info.fileFaults.join(', ') }
+      return info.isLoading ? { isGrave: false, text: 'it is loading its data' } : undefined
     },
     'See its log, and whether its disk is full or broken: Redis takes nothing while it cannot write.',
     'written without error',
@@ -207,14 +198,14 @@ const checkFile: Check = ({ copies }) =>
 const slowMs = 100
 const tooSlowMs = 1000
 
-const checkLatency: Check = ({ copies }) =>
+const checkLatency: Check = ({ servers }) =>
   onEach(
     'redis-latency',
-    copies,
+    servers,
     ({ pingMs }) =>
       pingMs > slowMs ? { isGrave: pingMs > tooSlowMs, text: `answers after ${Math.round(pingMs)} ms` } : undefined,
-    'Is its machine busy, is the network slow, or does somebody run long commands (SLOWLOG GET)?',
-    `at most ${Math.max(...copies.map(({ pingMs }) => pingMs)).toFixed(1)} ms`,
+    'Is its machine busy, is the network slow, or does a client run long commands (SLOWLOG GET)?',
+    `at most ${Math.max(...servers.map(({ pingMs }) => pingMs)).toFixed(1)} ms`,
   )
 
 const checks: readonly Check[] = [

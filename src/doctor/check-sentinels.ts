@@ -2,9 +2,9 @@
 import type { RedisSurvey } from '../redis/inspect/survey.ts'
 import { type Fault, type Finding, fail, ok, skipped, sum } from './finding.ts'
 
-const wanted = 3
+const desiredCount = 3
 
-export function checkSentinels({ kind, sentinels, copies }: RedisSurvey): Finding[] {
+export function checkSentinels({ kind, sentinels, servers }: RedisSurvey): Finding[] {
   if (kind !== 'sentinel')
     return ['sentinels', 'sentinel-quorum', 'sentinel-agreement'].map(name => skipped(name, 'only with Sentinels'))
   const reached = sentinels.filter(({ error }) => error === undefined)
@@ -14,7 +14,7 @@ export function checkSentinels({ kind, sentinels, copies }: RedisSurvey): Findin
       skipped('sentinel-quorum', 'no Sentinel answers'),
       skipped('sentinel-agreement', 'no Sentinel answers'),
     ]
-  return [checkReached(sentinels), checkQuorum(reached), checkAgreement(reached, copies)]
+  return [checkReached(sentinels), checkQuorum(reached), checkAgreement(reached, servers)]
 }
 
 function checkReached(sentinels: RedisSurvey['sentinels']): Finding {
@@ -25,15 +25,15 @@ function checkReached(sentinels: RedisSurvey['sentinels']): Finding {
   const ids = new Set(reached.map(({ id, where }) => id ?? where))
   if (ids.size < reached.length)
     faults.push({ isGrave: true, text: `${reached.length} addresses lead to ${ids.size} Sentinels` })
-  if (sentinels.length < wanted)
-    faults.push({ isGrave: true, text: `MUSTER_REDIS_URL names ${sentinels.length} of ${wanted}` })
+  if (sentinels.length < desiredCount)
+    faults.push({ isGrave: true, text: `MUSTER_REDIS_URL names ${sentinels.length} of ${desiredCount}` })
   for (const { where, others } of reached)
-    if (others.length + 1 < wanted)
+    if (others.length + 1 < desiredCount)
       faults.push({ isGrave: true, text: `${where} knows only ${others.length} other Sentinels` })
   return sum(
     'sentinels',
     faults,
-    'Run three, each on a machine of its own ("muster redis run" starts one with each copy), and name all in MUSTER_REDIS_URL. With two left, the loss of one more prevents a failover.',
+    'Run three, each on a machine of its own ("muster redis run" starts one with each server), and name all in MUSTER_REDIS_URL. With two left, the loss of one more prevents a failover.',
     reached.map(({ where }) => where).join(', '),
   )
 }
@@ -44,11 +44,11 @@ function checkQuorum(reached: RedisSurvey['sentinels']): Finding {
   return fail(
     'sentinel-quorum',
     without.map(({ where, quorum }) => `${where}: ${quorum}`).join('; '),
-    'Start the missing Sentinels: until then nobody takes over when the primary is lost.',
+    'Start the missing Sentinels: until then no replica takes over when the primary is lost.',
   )
 }
 
-function checkAgreement(reached: RedisSurvey['sentinels'], copies: RedisSurvey['copies']): Finding {
+function checkAgreement(reached: RedisSurvey['sentinels'], servers: RedisSurvey['servers']): Finding {
   const named = new Set(reached.map(({ primary }) => primary))
   const list = reached.map(({ where, primary }) => `${where} names ${primary}`).join(', ')
   if (named.size > 1)
@@ -58,8 +58,8 @@ function checkAgreement(reached: RedisSurvey['sentinels'], copies: RedisSurvey['
       'After a failover this takes some seconds: look again. If it stays so, one of them is cut off from the others.',
     )
   const [primary] = named
-  const copy = copies.find(({ where }) => where === primary)
-  if (copy?.error === undefined && copy?.role === 'replica')
+  const server = servers.find(({ where }) => where === primary)
+  if (server?.error === undefined && server?.info.role === 'replica')
     return fail(
       'sentinel-agreement',
       `all name ${primary}, which is a replica`,

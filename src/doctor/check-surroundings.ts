@@ -1,5 +1,5 @@
-/** Clocks, disks, workers and the fleet, as the nodes and the copies of Redis report them. Pure. */
-import type { CopySurvey } from '../redis/inspect/survey.ts'
+/** Clocks, disks, workers and the fleet, as the nodes and the Redis servers report them. Pure. */
+import type { ServerSurvey } from '../redis/inspect/survey.ts'
 import type { NodeView } from './ask-nodes.ts'
 import { type Fault, type Finding, ok, skipped, sum, warn } from './finding.ts'
 
@@ -7,10 +7,10 @@ const skewWarnMs = 500
 const skewFailMs = 5000
 
 /** All against the clock of this machine. */
-export function checkClocks(views: readonly NodeView[], copies: readonly CopySurvey[]): Finding {
+export function checkClocks(views: readonly NodeView[], servers: readonly ServerSurvey[]): Finding {
   const clocks = [
     ...views.flatMap(({ url, clockAheadMs }) => (clockAheadMs === undefined ? [] : [{ where: url, clockAheadMs }])),
-    ...copies
+    ...servers
       .filter(({ error }) => error === undefined)
       .map(({ where, clockAheadMs }) => ({ where: `Redis ${where}`, clockAheadMs })),
   ]

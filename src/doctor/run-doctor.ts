@@ -11,7 +11,7 @@ import { embeddedFiles } from '../redis-server/embedded-config.ts'
 import type { Settings } from '../settings/settings.ts'
 import { askNodes, type NodeView } from './ask-nodes.ts'
 import { checkNodes } from './check-nodes.ts'
-import { checkRedisCopies } from './check-redis.ts'
+import { checkRedisServers } from './check-redis.ts'
 import { checkSentinels } from './check-sentinels.ts'
 import { checkClocks, checkDisks, checkFleet, checkWorkers } from './check-surroundings.ts'
 import { type Finding, fail, renderFindings, skipped } from './finding.ts'
@@ -38,11 +38,11 @@ export async function examine(settings: Settings): Promise<Finding[]> {
     lookAtAws(settings),
   ])
   const survey = redis.survey
-  const copies = survey?.copies ?? []
+  const servers = survey?.servers ?? []
   return [
     ...checkNodes(views),
-    ...(survey === undefined ? [redis.finding] : [...checkRedisCopies(survey), ...checkSentinels(survey)]),
-    checkClocks(views, copies),
+    ...(survey === undefined ? [redis.finding] : [...checkRedisServers(survey), ...checkSentinels(survey)]),
+    checkClocks(views, servers),
     checkDisks(await disksOf(views, settings)),
     checkWorkers(views),
     checkFleet(views),
@@ -57,7 +57,7 @@ async function lookAtRedis(settings: Settings): Promise<Look> {
   if (target === undefined)
     return {
       finding: skipped(
-        'redis-copies',
+        'redis-servers',
         'MUSTER_REDIS_URL is not set and no node runs on MUSTER_DATA_DIR here, so Redis is seen through the nodes only',
       ),
     }
@@ -65,7 +65,7 @@ async function lookAtRedis(settings: Settings): Promise<Look> {
     return { survey: await surveyRedis(target) }
   } catch (error) {
     if (!(error instanceof StartupError)) throw error
-    return { finding: fail('redis-copies', error.message, 'Mend this setting on the machine where the doctor runs.') }
+    return { finding: fail('redis-servers', error.message, 'Mend this setting on the machine where the doctor runs.') }
   }
 }
 

@@ -10,6 +10,7 @@ import type { Fleet } from '../fleet/fleet.ts'
 import { oldestWaitingSince } from '../jobs/admin/oldest-waiting.ts'
 import type { Jobs } from '../jobs/jobs.ts'
 import { type RedisClient, serversOf } from '../redis/connect/connection.ts'
+import { readInfo } from '../redis/inspect/info.ts'
 import type { Refusals } from '../refusal-counts.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type CloudWatch, openCloudWatch } from './cloudwatch.ts'
@@ -141,7 +142,7 @@ export function sourcesOf({ jobs, fleet, redis, refusals }: Omit<MetricsOptions,
   return {
     node: hostname(),
     ping: () => redis.ping(),
-    replication: () => Promise.all(serversOf(redis).map(server => server.info('replication'))),
+    replication: () => Promise.all(serversOf(redis).map(async server => readInfo(await server.info('replication')))),
     queueNames: () => jobs.queues.names(),
     async backlog(name, now) {
       const { control, queue } = jobs.of(name)

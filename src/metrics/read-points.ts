@@ -3,9 +3,10 @@
  * that a figure is missing is a sign of its own.
  */
 import type { PoolStatus } from '../fleet/fleet.ts'
+import { countInSync, type RedisInfo } from '../redis/inspect/info.ts'
 import type { RefusalName } from '../refusal-counts.ts'
 import { within } from '../within.ts'
-import { type DataPoint, pointsOfQueues, type QueueFigures, replicasInSync } from './metric-table.ts'
+import { type DataPoint, pointsOfQueues, type QueueFigures } from './metric-table.ts'
 
 /** What the readings need of the rest of a node. */
 export interface MetricSources {
@@ -14,7 +15,7 @@ export interface MetricSources {
   /** Rejects when Redis does not answer. */
   ping(): Promise<unknown>
   /** INFO replication of each server that holds keys. */
-  replication(): Promise<string[]>
+  replication(): Promise<RedisInfo[]>
   queueNames(): string[]
   /** `oldestSince` is undefined when nothing waits; in ms since the epoch. */
   backlog(queue: string, now: number): Promise<{ waiting: number; dead: number; oldestSince: number | undefined }>
@@ -61,7 +62,7 @@ export async function readPoints(
     }),
   ])
   if (replication !== undefined && replication.length > 0)
-    points.push({ name: 'ReplicasInSync', value: Math.min(...replication.map(replicasInSync)) })
+    points.push({ name: 'ReplicasInSync', value: Math.min(...replication.map(countInSync)) })
   const byQueue = new Map<string, QueueFigures>()
   for (const [queue, backlog] of backlogs) {
     const pool = pools?.find(status => status.queue === queue)

@@ -1,14 +1,14 @@
 /**
- * One node a data directory: a lock file that names its holder. A holder in the same process space is judged by whether
- * that very process lives; one from elsewhere (another container or machine, on a shared volume) by whether it has
- * renewed the file of late. A dead holder's lock is taken over.
+ * One node a data directory: a lock file that names its holder. A holder in the same process space holds it while that
+ * process lives; one from elsewhere (another container or machine, on a shared volume) while it renews the file. The lock
+ * of a dead holder is taken over.
  */
 import { randomUUID } from 'node:crypto'
 import { link, open, rename, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { StartupError } from '../errors.ts'
-import { processSpace, processStart } from './process-identity.ts'
+import { processIdentity, processSpace } from '../process-identity.ts'
 
 interface Holder {
   readonly pid: number
@@ -23,7 +23,7 @@ interface Look {
 }
 
 export interface DataDirLock {
-  /** Lets the directory go; does nothing when the lock is no longer ours. */
+  /** Releases the directory; does nothing when the lock is no longer ours. */
   release(): Promise<void>
 }
 
@@ -40,7 +40,7 @@ const deadAfterMs = 60_000
 export async function lockDataDir(dataDir: string): Promise<DataDirLock> {
   const file = join(dataDir, 'node.lock')
   const space = await processSpace()
-  const holder: Holder = { pid: process.pid, start: await processStart(process.pid), space, token: randomUUID() }
+  const holder: Holder = { pid: process.pid, start: processIdentity(process.pid), space, token: randomUUID() }
   const text = JSON.stringify(holder)
   const mine = `${file}.${holder.token}`
   await writeFile(mine, text, { mode: 0o600 })
@@ -74,7 +74,7 @@ async function take(file: string, mine: string, dataDir: string, space: string):
   throw inUse(dataDir, undefined)
 }
 
-/** After a takeover: a third contender can slip in while a lock goes back. Whoever does not find its own lost. */
+/** After a takeover: a third contender can slip in while a lock goes back. The contender that does not find its own lock lost. */
 async function confirm(file: string, mine: string, dataDir: string, contended: boolean): Promise<void> {
   if (!contended) return
   await delay(50)
@@ -84,7 +84,9 @@ async function confirm(file: string, mine: string, dataDir: string, contended: b
 async function isAlive(held: Look, file: string, space: string): Promise<boolean> {
   const holder = parse(held.text)
   if (holder === undefined) return false
-  if (holder.space === space) return holder.start !== undefined && (await processStart(holder.pid)) === holder.start
+  // Muster 0.1 wrote the time of the start without the boot before it.
+  if (holder.space === space)
+    return holder.start !== undefined && processIdentity(holder.pid)?.endsWith(holder.start) === true
   if (Date.now() - held.renewedMs > deadAfterMs) return false
   await delay(watchForMs)
   const again = await look(file)

@@ -1,6 +1,6 @@
 /**
- * How the embedded Redis is set up: every job is on disk before it is acknowledged, nothing is ever evicted, and nobody
- * but this user reaches it.
+ * How the embedded Redis is set up: every job is on disk before it is acknowledged, nothing is ever evicted, and only
+ * this user reaches it.
  */
 import { createHash } from 'node:crypto'
 import { totalmem, userInfo } from 'node:os'

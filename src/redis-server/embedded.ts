@@ -8,8 +8,7 @@
  * Its data lies in `<dataDir>/redis`. It is stopped by stop(), by the death of the node (where the system can do that),
  * and else by the next node that starts on the same data directory.
  */
-import type { ChildProcess } from 'node:child_process'
-import { chmod, lstat, mkdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { chmod, lstat, mkdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
@@ -18,12 +17,8 @@ import { StartupError } from '../errors.ts'
 import { type DataDirLock, lockDataDir } from './data-dir-lock.ts'
 import { type EmbeddedFiles, embeddedConfig, embeddedFiles } from './embedded-config.ts'
 import { findRedisBinary, type RedisBinary } from './redis-binary.ts'
-import { endLeftover, endRedis, launchRedis, untilAnswers } from './redis-process.ts'
-
-const maxLogBytes = 5 * 1024 * 1024
-/** A run that lasted this long counts as healthy: the next end is met by a restart without delay again. */
-const healthyAfterMs = 30_000
-const maxDelayMs = 5000
+import { endLeftover, keepRunning, launchServer, rotateLog, type ServerProcess } from './server-process.ts'
+import { leftoverPid, untilAnswers } from './until-answers.ts'
 
 export interface EmbeddedOptions {
   readonly dataDir: string
@@ -34,14 +29,12 @@ export class EmbeddedRedis {
   readonly #log: EmbeddedOptions['log']
   readonly #dataDir: string
   readonly #files: EmbeddedFiles
+  readonly #stopping = new AbortController()
   #binary: RedisBinary | undefined
   #lock: DataDirLock | undefined
-  #child: ChildProcess | undefined
-  #restart: NodeJS.Timeout | undefined
-  #starting: Promise<void> = Promise.resolve()
-  #stopping: Promise<void> | undefined
-  /** Ends in a row that came before the run was healthy. */
-  #quickEnds = 0
+  #server: ServerProcess | undefined
+  #running: Promise<unknown> = Promise.resolve()
+  #stopped: Promise<void> | undefined
 
   constructor({ dataDir, log }: EmbeddedOptions) {
     this.#log = log
@@ -51,7 +44,7 @@ export class EmbeddedRedis {
 
   /** The process that runs now, if any. */
   get pid(): number | undefined {
-    return this.#child?.pid
+    return this.#server?.hasEnded() ? undefined : this.#server?.pid
   }
 
   /**
@@ -72,13 +65,19 @@ export class EmbeddedRedis {
     }
     this.#lock = await lockDataDir(this.#dataDir)
     try {
-      await endLeftover(files)
-      await shorten(files.log)
+      const leftover = await leftoverPid(files)
+      if (leftover !== undefined) await endLeftover(leftover, files.folder)
+      await rotateLog(files.log)
       // Redis would make it readable for all.
       await writeFile(files.log, '', { flag: 'a', mode: 0o600 })
       await chmod(files.log, 0o600)
       await writeFile(files.config, embeddedConfig(files, this.#binary.majorVersion), { mode: 0o600 })
-      await this.#run()
+      const first = this.#launch()
+      this.#running = first.then(
+        server => this.#keepRunning(server),
+        () => undefined,
+      )
+      await first
     } catch (error) {
       await this.stop()
       await this.#lock.release()
@@ -87,62 +86,54 @@ export class EmbeddedRedis {
     return { socketPath: files.socket }
   }
 
-  /** Stops Redis (20 s at most) and lets the data directory go. May be called at any time, and again. */
+  /** Stops Redis (20 s at most) and releases the data directory. May be called at any time, and again. */
   stop(): Promise<void> {
-    this.#stopping ??= this.#stop()
-    return this.#stopping
+    this.#stopped ??= this.#stop()
+    return this.#stopped
   }
 
   async #stop(): Promise<void> {
-    clearTimeout(this.#restart)
-    if (this.#child !== undefined) await endRedis(this.#child, this.#files)
-    await this.#starting.catch(() => undefined)
+    this.#stopping.abort()
+    await this.#server?.end()
+    await this.#running
     await rm(this.#files.socket, { force: true })
     if (this.#files.socketFolder !== this.#files.folder)
       await rm(this.#files.socketFolder, { recursive: true, force: true })
     await this.#lock?.release()
   }
 
-  #run(): Promise<void> {
-    if (this.#stopping !== undefined)
-      return Promise.reject(new StartupError('Redis was stopped while it was starting.'))
-    const child = launchRedis(this.#binary as RedisBinary, this.#files)
-    const startedMs = Date.now()
-    this.#child = child
-    let hasAnswered = false
-    child.once('exit', (code, signal) => {
-      if (this.#child === child) this.#child = undefined
-      // The first start reports its own failure; from then on Redis is brought back whatever happens.
-      if (hasAnswered) this.#runAgain(Date.now() - startedMs, { code, signal })
-    })
-    this.#starting = untilAnswers(child, this.#files, this.#log).then(() => {
-      hasAnswered = true
-    })
-    return this.#starting
-  }
-
-  #runAgain(ranMs: number, how: { code?: number | null; signal?: string | null; err?: unknown }): void {
-    if (this.#stopping !== undefined) return
-    this.#quickEnds = ranMs >= healthyAfterMs ? 0 : this.#quickEnds + 1
-    const delayMs = this.#quickEnds <= 1 ? 0 : Math.min(100 * 2 ** (this.#quickEnds - 2), maxDelayMs)
-    const disk = readDiskNow(this.#files.folder)
-    const why =
-      disk !== undefined && isDiskFull(disk)
-        ? `: the disk under ${this.#dataDir} is full (${inWords(disk.freeBytes)} free); free some space there`
-        : ''
-    this.#log.error({ ...how, ranMs, delayMs }, `Redis ended by itself and is started again${why}`)
-    this.#restart = setTimeout(() => void this.#bringBack(), delayMs)
-  }
-
-  async #bringBack(): Promise<void> {
-    const startedMs = Date.now()
+  /** Returns when it answers. */
+  async #launch(): Promise<ServerProcess> {
+    if (this.#stopping.signal.aborted) throw new StartupError('Redis was stopped while it was starting.')
+    const server = launchServer(this.#binary as RedisBinary, [this.#files.config])
+    this.#server = server
     try {
-      await this.#run()
-      this.#log.info({ tookMs: Date.now() - startedMs, pid: this.pid }, 'Redis runs again')
+      await untilAnswers(server, this.#files, this.#log)
     } catch (error) {
-      if (this.#child !== undefined) await endRedis(this.#child, this.#files)
-      this.#runAgain(Date.now() - startedMs, { err: error })
+      await server.end()
+      throw error
     }
+    return server
+  }
+
+  async #keepRunning(first: ServerProcess): Promise<void> {
+    await keepRunning({
+      ...{ first, signal: this.#stopping.signal },
+      launch: async () => {
+        const startedMs = Date.now()
+        const server = await this.#launch()
+        this.#log.info({ tookMs: Date.now() - startedMs, pid: server.pid }, 'Redis runs again')
+        return server
+      },
+      onEnd: how => {
+        const disk = readDiskNow(this.#files.folder)
+        const why =
+          disk !== undefined && isDiskFull(disk)
+            ? `: the disk under ${this.#dataDir} is full (${inWords(disk.freeBytes)} free); free some space there`
+            : ''
+        this.#log.error(how, `Redis ended by itself and is started again${why}`)
+      },
+    })
   }
 }
 
@@ -157,12 +148,4 @@ async function makePrivateFolder(folder: string): Promise<void> {
       `${folder} is not a private folder of this user. Remove it, or use a shorter MUSTER_DATA_DIR.`,
     )
   }
-}
-
-async function shorten(logFile: string): Promise<void> {
-  const size = await stat(logFile).then(
-    found => found.size,
-    () => 0,
-  )
-  if (size > maxLogBytes) await truncate(logFile)
 }

@@ -90,13 +90,13 @@ interface RedisSettings {
 
 export const validateRedis = (settings: RedisSettings): string[] => [
   ...faultsOfTls(settings),
-  ...faultsOfCopies(settings),
+  ...faultsOfDurability(settings),
 ]
 
 /** Nothing would ever be acknowledged. */
-const faultsOfCopies = ({ redisUrl, durability }: RedisSettings): string[] =>
+const faultsOfDurability = ({ redisUrl, durability }: RedisSettings): string[] =>
   redisUrl === '' && durability === 'replicated'
-    ? ['MUSTER_DURABILITY is replicated, but the Redis that the node starts has no second copy: set MUSTER_REDIS_URL']
+    ? ['MUSTER_DURABILITY is replicated, but the Redis that the node starts has no second server: set MUSTER_REDIS_URL']
     : []
 
 /** Without TLS neither of them has an effect, and whoever sets them believes that the connection is encrypted. */

@@ -14,7 +14,7 @@ import { ask } from '../../src/redis-server/ha/probe.ts'
 import { startMoto } from '../support/aws/moto.ts'
 import { cli, type NodeProcess, startNodeProcess } from '../support/node-process.ts'
 import { startTestRedis } from '../support/redis.ts'
-import { makeCopies } from '../support/redis-copies.ts'
+import { makeGroup } from '../support/redis-group.ts'
 import { type Body, get, put, stateOf } from '../support/two-nodes.ts'
 import { patienceMs, until } from '../support/until.ts'
 
@@ -173,22 +173,22 @@ t.test('into the Redis of a node, which goes on', async t => {
 })
 
 t.test('into three copies with TLS and users, and out of a replica of theirs', async t => {
-  const copies = await makeCopies(t)
-  const dir = join(copies.folder, 'a')
-  t.match((await muster({}, 'restore', '--from', place, '--dir', dir)).said, 'copies of Redis are not well')
-  for (const host of copies.hosts) host.start()
-  const primary = await copies.untilWhole()
+  const group = await makeGroup(t)
+  const dir = join(group.folder, 'a')
+  t.match((await muster({}, 'restore', '--from', place, '--dir', dir)).said, 'Redis servers are not well')
+  for (const host of group.hosts) host.start()
+  const primary = await group.untilWhole()
   const first = await muster({}, 'restore', '--from', place, '--dir', dir)
   t.equal(first.code, 0, first.said)
   /** Keys that stay: others, such as leases, may run out meanwhile. */
   const count = async (host: string, user: 'operator' | 'muster' = 'operator'): Promise<number> => {
-    const info = await ask(copies.target('redis', host, user), 5000, client => client.info('keyspace'))
+    const info = await ask(group.target('redis', host, user), 5000, client => client.info('keyspace'))
     const [, keys, expires] = /keys=(\d+),expires=(\d+)/.exec(info) ?? []
     return Number(keys) - Number(expires)
   }
   const all = await count(primary)
   t.ok(all > 20, `${all} keys`)
-  for (const { name } of copies.hosts) await until(async () => (await count(name)) === all)
+  for (const { name } of group.hosts) await until(async () => (await count(name)) === all)
   t.match((await muster({}, 'restore', '--from', place, '--dir', dir)).said, /holds \d+ keys, and nothing was changed/)
   t.equal((await muster({}, 'restore', '--from', place, '--dir', dir, '--replace')).code, 0)
   t.equal(await count(primary), all)
@@ -197,7 +197,7 @@ t.test('into three copies with TLS and users, and out of a replica of theirs', a
   t.equal(backup.code, 0, backup.said)
   t.ok(Number(/: (\d+) keys/.exec(backup.said)?.[1]) >= all, backup.said)
   t.equal(await count(primary, 'muster'), all)
-  for (const password of Object.values(copies.secrets.passwords)) t.notOk((first.said + backup.said).includes(password))
+  for (const password of Object.values(group.secrets.passwords)) t.notOk((first.said + backup.said).includes(password))
 })
 
 t.test('a damaged one, a place that is none, a Redis in use: nothing is changed', async t => {

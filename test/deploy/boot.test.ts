@@ -58,7 +58,7 @@ const makeNode = (t: Test, more: Record<string, string> = {}): Promise<Machine> 
 const makeWitness = (t: Test, more: Record<string, string> = {}): Promise<Machine> =>
   makeMachine(t, { settings: { ...witnessSettings, ...more }, bundle, secrets })
 
-const inSync = (host: string) => ({ host, redis: 'replica', isLinked: true, sentinelNames: 'a' })
+const inSync = (host: string) => ({ host, redis: 'replica', isInSync: true, sentinelNames: 'a' })
 const status = (machine: Machine, value: object): Promise<void> =>
   writeFile(join(machine.state, 'status.json'), JSON.stringify(value))
 const modeOf = (machine: Machine, path: string): string => (statSync(join(machine.root, path)).mode & 0o777).toString(8)
@@ -69,7 +69,7 @@ const started = (machine: Machine): string[] =>
 /** Every secret value, and every secret part of one. */
 const values = [...Object.values(secrets), ...Object.values(redisSecrets.passwords), redisSecrets.caKey.slice(40, 80)]
 
-t.test('a node: secrets, copy of Redis, certificate, settings, services, signal', async t => {
+t.test('a node: secrets, Redis server, certificate, settings, services, signal', async t => {
   const node = await makeNode(t)
   await status(node, { canFailOver: true, hosts: [inSync('a')] })
   const { code, output } = await node.boot()
@@ -138,7 +138,7 @@ t.test('a node: secrets, copy of Redis, certificate, settings, services, signal'
     t.notOk(node.calls().join('\n').includes(secret), 'no secret is an argument: those can be seen')
   }
   t.match(node.file('etc/systemd/system/muster-node.service'), 'User=muster')
-  t.match(node.file('etc/muster/redis.env'), `REDIS_COPY=${join(node.root, 'var/lib/muster/redis/a')}`)
+  t.match(node.file('etc/muster/redis.env'), `REDIS_FOLDER=${join(node.root, 'var/lib/muster/redis/a')}`)
 })
 
 t.test('the settings of the fleet come from the stack, and follow it', async t => {
@@ -190,7 +190,7 @@ t.test('a second run changes nothing, and restarts only what changed', async t =
   t.same(started(node), ['systemctl start muster-redis.service', 'systemctl restart muster-node.service'])
 })
 
-t.test('the witness: a copy of Redis, and nothing of a node', async t => {
+t.test('the witness: a Redis server, and nothing of a node', async t => {
   const witness = await makeWitness(t)
   await status(witness, { canFailOver: true, hosts: [inSync('c')] })
   const { code, output } = await witness.boot()
@@ -205,18 +205,18 @@ t.test('the witness: a copy of Redis, and nothing of a node', async t => {
   t.notOk(existsSync(join(witness.root, 'etc/muster/node.env')))
 })
 
-t.test('nobody signals before the own copy counts', async t => {
+t.test('nobody signals before the own server counts', async t => {
   const server = createServer().listen(26_379, '127.0.61.2')
   t.teardown(() => server.close())
   for (const hosts of [
-    [{ host: 'c', redis: 'replica', isLinked: false, sentinelNames: 'a' }],
-    [{ host: 'c', redis: 'down', isLinked: false, sentinelNames: 'a' }],
-    [inSync('b'), { host: 'c', redis: 'replica', isLinked: true }],
+    [{ host: 'c', redis: 'replica', isInSync: false, sentinelNames: 'a' }],
+    [{ host: 'c', redis: 'down', isInSync: false, sentinelNames: 'a' }],
+    [inSync('b'), { host: 'c', redis: 'replica', isInSync: true }],
   ]) {
     const witness = await makeWitness(t)
     await status(witness, { canFailOver: true, hosts })
     t.equal((await witness.boot()).code, 1)
-    t.match(signals(witness), [/--success false --reason this copy of Redis is not in sync/])
+    t.match(signals(witness), [/--success false --reason this Redis server is not in sync/])
     t.equal(signals(witness).length, 1)
   }
   const alone = await makeWitness(t)
@@ -234,7 +234,7 @@ t.test('the first machine of a new deployment is in sync with nobody, and does n
   t.equal((await broken.boot()).code, 1, 'but its own must run')
 })
 
-t.test('with ElastiCache there is no copy, and its password is in one file only', async t => {
+t.test('with ElastiCache there is no server, and its password is in one file only', async t => {
   const settings = {
     REDIS: 'elasticache',
     REDIS_ADDRESS: 'cache.example.com',

@@ -111,7 +111,7 @@ const reportOf = (more: object = {}): object => ({
   ...more,
 })
 
-t.test('three copies, three Sentinels and two nodes', async t => {
+t.test('three servers, three Sentinels and two nodes', async t => {
   const trio = await startSentinelTrio(t, { acl: true })
   const node = { MUSTER_REDIS_URL: trio.url, MUSTER_FLEET: 'local', MUSTER_SHUTDOWN_GRACE_MS: '0' }
   const nodes = [await startNodeProcess(t, node), await startNodeProcess(t, node)] as [NodeProcess, NodeProcess]
@@ -173,7 +173,7 @@ t.test('three copies, three Sentinels and two nodes', async t => {
   await broken('a replica is gone', {
     breaks: () => trio.kill(replica, 'SIGKILL'),
     mends: () => trio.restart(replica),
-    expected: { 'redis-copies': 'fail' },
+    expected: { 'redis-servers': 'fail' },
     detail: portOf(replica),
     action: /muster redis run/,
   })
@@ -184,13 +184,13 @@ t.test('three copies, three Sentinels and two nodes', async t => {
     detail: /does not answer: no answer within|Command timed out/,
     action: /Run three/,
   })
-  await broken('a copy that evicts', {
+  await broken('a server that evicts', {
     ...setting(replica, 'maxmemory-policy', 'allkeys-lru', 'noeviction'),
     expected: { 'redis-eviction': 'fail' },
     detail: new RegExp(`${trio.ports[replica]}: maxmemory-policy is allkeys-lru`),
     action: /maxmemory-policy noeviction/,
   })
-  await broken('a copy without an append-only file', {
+  await broken('a server without an append-only file', {
     ...setting(replica, 'appendonly', 'no', 'yes'),
     expected: { 'redis-append-only': 'fail' },
     detail: /appendonly is no/,
@@ -202,7 +202,7 @@ t.test('three copies, three Sentinels and two nodes', async t => {
     detail: /min-replicas-to-write is 0/,
     action: /min-replicas-to-write 1/,
   })
-  await broken('a copy without room', {
+  await broken('a server without room', {
     ...setting(replica, 'maxmemory', '1mb', '0'),
     expected: { 'redis-memory': 'fail' },
     detail: /% of its memory/,
@@ -245,10 +245,10 @@ t.test('where it runs decides what it sees', async t => {
   await t.test('one machine: the Redis of the node, by its socket', async t => {
     const node = await startNodeProcess(t)
     const findings = await lookUntil({ MUSTER_NODE_URLS: node.url, MUSTER_DATA_DIR: node.dataDir }, {})
-    t.match(named(findings, 'redis-copies').detail, /redis\.sock$/)
+    t.match(named(findings, 'redis-servers').detail, /redis\.sock$/)
     t.match(named(findings, 'redis-replicas'), { outcome: 'skipped' })
     const away = await look({ MUSTER_NODE_URLS: node.url, ...nowhere })
-    t.match(named(away, 'redis-copies'), { outcome: 'skipped', detail: /seen through the nodes only/ })
+    t.match(named(away, 'redis-servers'), { outcome: 'skipped', detail: /seen through the nodes only/ })
     t.match(named(away, 'nodes-redis'), { outcome: 'ok' })
   })
 
@@ -259,7 +259,7 @@ t.test('where it runs decides what it sees', async t => {
     t.match(named(findings, 'redis-append-only'), { outcome: 'warn', action: /appendfsync always/ })
     await soft.kill()
     const gone = await look({ MUSTER_NODE_URLS: url, MUSTER_REDIS_URL: soft.url as string })
-    t.match(named(gone, 'redis-copies'), { outcome: 'fail', detail: /ECONNREFUSED/ })
+    t.match(named(gone, 'redis-servers'), { outcome: 'fail', detail: /ECONNREFUSED/ })
   })
 
   await t.test('a Cluster', async t => {

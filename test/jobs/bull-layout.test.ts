@@ -19,7 +19,7 @@ import { startTestRedis } from '../support/redis.ts'
 
 t.test('what BullMQ writes is what is read here', async t => {
   const { socketPath } = await startTestRedis(t)
-  const redis = await connectRedis({ socketPath, role: 'commands', log: pino({ level: 'silent' }) })
+  const redis = await connectRedis({ socketPath, purpose: 'commands', log: pino({ level: 'silent' }) })
   t.teardown(() => closeRedis(redis))
   const connection = redis as unknown as QueueOptions['connection']
   const bull = new Queue('q', { connection, prefix: prefixOf('q') })

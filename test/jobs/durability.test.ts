@@ -301,7 +301,7 @@ t.test('orders of an operator and cordons are kept before they are acknowledged'
     ['POST', '/queues/default/retry'],
   ] as const
   for (const [method, path] of orders) t.equal((await api.call(method, path)).status, 200, path)
-  const commands = await connectRedis({ url: pair.url, role: 'commands', log })
+  const commands = await connectRedis({ url: pair.url, purpose: 'commands', log })
   const { writes, close } = await openWrites('replicated', { url: pair.url }, commands, log)
   t.teardown(async () => {
     await close()

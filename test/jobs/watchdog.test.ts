@@ -178,7 +178,7 @@ t.test('no false alarm', async t => {
   const log = { info: () => undefined, debug: () => undefined, warn: () => undefined }
   const say = (_fields: object, message: string): void => void said.push(message)
   let lookedAt = 0
-  const redis = await connectRedis({ ...address, role: 'commands', log: log as never })
+  const redis = await connectRedis({ ...address, purpose: 'commands', log: log as never })
   const watchdog = new Watchdog({
     queues: [api.jobs.of('default')],
     redis,

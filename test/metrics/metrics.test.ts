@@ -8,10 +8,11 @@ import {
 import t from 'tap'
 import type { PoolStatus } from '../../src/fleet/fleet.ts'
 import { openCloudWatch } from '../../src/metrics/cloudwatch.ts'
-import { type DataPoint, metricTable, pointsOfQueues, replicasInSync } from '../../src/metrics/metric-table.ts'
+import { type DataPoint, metricTable, pointsOfQueues } from '../../src/metrics/metric-table.ts'
 import { MetricsPublisher, openMetrics, sourcesOf } from '../../src/metrics/publisher.ts'
 import { type MetricSources, readPoints } from '../../src/metrics/read-points.ts'
 import { closeRedis, connectRedis } from '../../src/redis/connect/connection.ts'
+import { countInSync, readInfo } from '../../src/redis/inspect/info.ts'
 import { Refusals } from '../../src/refusal-counts.ts'
 import { startTestApi } from '../support/api.ts'
 import { startMoto } from '../support/aws/moto.ts'
@@ -39,7 +40,7 @@ const pool = (more: Partial<PoolStatus>): PoolStatus => ({
 const sources = (more: Partial<MetricSources> = {}): MetricSources => ({
   node: 'node-a',
   ping: async () => 'PONG',
-  replication: async () => ['role:master'],
+  replication: async () => [readInfo('role:master')],
   queueNames: () => ['default'],
   backlog: async () => ({ waiting: 0, dead: 0, oldestSince: undefined }),
   pools: async () => [],
@@ -74,23 +75,6 @@ t.test('figures of queues make those of the deployment', async t => {
   t.equal(figureOf(points, 'FleetAtCeiling'), 1)
   t.equal(figureOf(points, 'DeadJobs'), 1)
   t.equal(figureOf(points, 'Workers'), undefined, 'what nobody knows is not published')
-})
-
-t.test('replicas that keep up', async t => {
-  const info = (...slaves: string[]): string =>
-    ['role:master', `connected_slaves:${slaves.length}`, ...slaves].join('\r\n')
-  t.equal(replicasInSync(info()), 0)
-  t.equal(
-    replicasInSync(
-      info(
-        'slave0:ip=10.0.0.1,port=6379,state=online,offset=42,lag=0',
-        'slave1:ip=10.0.0.2,port=6379,state=online,offset=42,lag=6',
-        'slave2:ip=10.0.0.3,port=6379,state=wait_bgsave,offset=0,lag=0',
-        'slave3:ip=10.0.0.4,port=6379,state=online,offset=42,lag=1,type=rdb-channel',
-      ),
-    ),
-    2,
-  )
 })
 
 t.test('readings: a fleet at its ceiling, a stale decision, a part that cannot be read', async t => {
@@ -266,7 +250,7 @@ t.test('what a node refuses is counted, once', async t => {
 t.test('a real replica is counted', async t => {
   const primary = await startTestRedis(t, { tcp: true })
   const replica = await startTestRedis(t)
-  const redis = await connectRedis({ socketPath: primary.socketPath, role: 'commands', log: quiet })
+  const redis = await connectRedis({ socketPath: primary.socketPath, purpose: 'commands', log: quiet })
   t.teardown(() => closeRedis(redis))
   const { replication } = sourcesOf({
     redis,
@@ -274,8 +258,8 @@ t.test('a real replica is counted', async t => {
     fleet: undefined as never,
     refusals: new Refusals(),
   })
-  t.same((await replication()).map(replicasInSync), [0])
+  t.same((await replication()).map(countInSync), [0])
   const port = new URL(primary.url ?? '').port
   await (await replica.client()).replicaof('127.0.0.1', Number(port))
-  await until(async () => (await replication()).map(replicasInSync)[0] === 1)
+  await until(async () => (await replication()).map(countInSync)[0] === 1)
 })

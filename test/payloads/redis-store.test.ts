@@ -20,8 +20,8 @@ const plenty = { maxBytes: 64 * 1024 * 1024 }
 const chunkBytes = 512 * 1024
 const sha256 = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex')
 
-async function connect(t: Pick<Test, 'teardown'>, target: RedisTarget, role: 'commands' | 'writes' = 'commands') {
-  const client = await connectRedis({ ...target, role, log })
+async function connect(t: Pick<Test, 'teardown'>, target: RedisTarget, purpose: 'commands' | 'writes' = 'commands') {
+  const client = await connectRedis({ ...target, purpose, log })
   t.teardown(() => closeRedis(client))
   return client
 }

@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Cluster } from 'ioredis'
 import t, { type Test } from 'tap'
-import { closeRedis, connectionEpoch, connectRedis, recycle, serversOf } from '../../src/redis/connect/connection.ts'
+import { closeRedis, connectionEpoch, connectRedis, reconnect, serversOf } from '../../src/redis/connect/connection.ts'
 import { checkRedis } from '../../src/redis/inspect/checks.ts'
 import { prefixOf, queueKey } from '../../src/redis/keys.ts'
 import { isRedisAway } from '../../src/redis/redis-errors.ts'
@@ -39,7 +39,7 @@ t.test('Cluster', async t => {
   const cluster = await startCluster(t)
   const { log, messages } = recordingLog()
   const [client, subscriber] = await Promise.all(
-    (['commands', 'subscriber'] as const).map(role => connectRedis({ url: cluster.url, role, log })),
+    (['commands', 'subscriber'] as const).map(purpose => connectRedis({ url: cluster.url, purpose, log })),
   )
   if (!client || !subscriber) throw new Error('not connected')
   t.teardown(() => Promise.all([client, subscriber].map(closeRedis)))
@@ -54,12 +54,12 @@ t.test('Cluster', async t => {
       { level: 'warn' },
     ])
     await cluster.ask(1, 'CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
-    const single = await connectRedis({ url: `redis://127.0.0.1:${cluster.ports[0]}`, role: 'commands', log })
+    const single = await connectRedis({ url: `redis://127.0.0.1:${cluster.ports[0]}`, purpose: 'commands', log })
     t.match(await checkRedis(single), [{ level: 'error', message: /cluster mode.*redis\+cluster:\/\// }])
     await closeRedis(single)
     const plain = await startTestRedis(t, { tcp: true })
     const error = await errorOf(
-      connectRedis({ url: (plain.url ?? '').replace('redis:', 'redis+cluster:'), role: 'commands', log }),
+      connectRedis({ url: (plain.url ?? '').replace('redis:', 'redis+cluster:'), purpose: 'commands', log }),
     )
     t.match(String(error), /is no Redis Cluster/)
   })
@@ -120,9 +120,9 @@ t.test('Cluster', async t => {
     await until(() => works(Promise.all([0, 1, 2].map(index => client.set(keyOf(index), 'z')))))
     await hears('all')
   })
-  await t.test('recycled', async t => {
+  await t.test('reconnected', async t => {
     const epoch = connectionEpoch(client)
-    recycle(client)
+    reconnect(client)
     await until(() => works(Promise.all([0, 1, 2].map(index => client.set(keyOf(index), 'z')))))
     t.ok(connectionEpoch(client) > epoch)
   })
@@ -138,7 +138,7 @@ t.test('Cluster', async t => {
     await cluster.restart(1)
   })
   await t.test('one that is closed while it asks for the slots asks no more', async t => {
-    const closing = (await connectRedis({ url: cluster.url, role: 'commands', log })) as Cluster
+    const closing = (await connectRedis({ url: cluster.url, purpose: 'commands', log })) as Cluster
     const refresh = closing.refreshSlotsCache.bind(closing)
     let calls = 0
     await new Promise<void>(resolve => {

@@ -36,7 +36,7 @@ t.test(
   async t => {
     const redis = await startTestRedis(t, { appendOnly: true })
     const { log, messages } = recordingLog()
-    const client = await connectRedis({ socketPath: redis.socketPath, role: 'commands', log })
+    const client = await connectRedis({ socketPath: redis.socketPath, purpose: 'commands', log })
     const queue = new Queue('work', { connection: client, prefix: prefixOf('work') })
     queue.on('error', () => undefined)
     t.teardown(async () => {
@@ -74,7 +74,7 @@ t.test(
 t.test('a subscriber still hears after outages, also one in which it could not connect for a while', async t => {
   const redis = await startTestRedis(t)
   const { log } = recordingLog()
-  const subscriber = await connectRedis({ socketPath: redis.socketPath, role: 'subscriber', log })
+  const subscriber = await connectRedis({ socketPath: redis.socketPath, purpose: 'subscriber', log })
   t.teardown(() => closeRedis(subscriber))
   const heard = new Set<string>()
   subscriber.on('message', (_channel: string, message: string) => heard.add(message))
@@ -97,7 +97,7 @@ t.test('a subscriber still hears after outages, also one in which it could not c
 t.test('a client that ended by itself is connected again; a closed one stays closed', async t => {
   const redis = await startTestRedis(t)
   const { log } = recordingLog()
-  const client = await connectRedis({ socketPath: redis.socketPath, role: 'commands', log })
+  const client = await connectRedis({ socketPath: redis.socketPath, purpose: 'commands', log })
   client.disconnect()
   await until(works(() => client.ping()))
   await closeRedis(client)
@@ -112,7 +112,7 @@ t.test('a Redis that falls silent: commands time out, and the connection is made
   const redis = await startTestRedis(t, { tcp: true })
   const front = await silenceableFront(t, Number(new URL(redis.url ?? '').port))
   const { log, messages } = recordingLog()
-  const client = await connectRedis({ url: front.url, role: 'commands', log })
+  const client = await connectRedis({ url: front.url, purpose: 'commands', log })
   t.teardown(() => closeRedis(client))
   await client.ping()
   front.silence()
@@ -125,19 +125,19 @@ t.test('a Redis that falls silent: commands time out, and the connection is made
 t.test('what cannot be connected to is said with the address, without its password', async t => {
   const { log } = recordingLog()
   const nobody = await errorOf(
-    connectRedis({ url: 'redis://me:s3cret@127.0.0.1:1/2', role: 'commands', log, readyWithinMs: 300 }),
+    connectRedis({ url: 'redis://me:s3cret@127.0.0.1:1/2', purpose: 'commands', log, readyWithinMs: 300 }),
   )
   t.type(nobody, StartupError)
   t.match((nobody as Error).message, /redis:\/\/me:\*\*\*@127\.0\.0\.1:1\/2.*ECONNREFUSED.*MUSTER_REDIS_URL/s)
   t.notMatch((nobody as Error).message, /s3cret/)
   const redis = await startTestRedis(t, { tcp: true, config: { requirepass: 'right' } })
   for (const url of [redis.url ?? '', (redis.url ?? '').replace('//', '//:s3cret@')]) {
-    const refused = await errorOf(connectRedis({ url, role: 'commands', log }))
+    const refused = await errorOf(connectRedis({ url, purpose: 'commands', log }))
     t.type(refused, StartupError)
     t.match((refused as Error).message, /does not let us in/)
     t.notMatch((refused as Error).message, /s3cret/)
   }
-  const client = await connectRedis({ url: (redis.url ?? '').replace('//', '//:right@'), role: 'commands', log })
+  const client = await connectRedis({ url: (redis.url ?? '').replace('//', '//:right@'), purpose: 'commands', log })
   t.equal(await client.ping(), 'PONG')
   await closeRedis(client)
 })

@@ -7,7 +7,7 @@ import {
   connectionEpoch,
   connectRedis,
   type RedisClient,
-  recycle,
+  reconnect,
 } from '../../src/redis/connect/connection.ts'
 import { checkRedis, type RedisFinding } from '../../src/redis/inspect/checks.ts'
 import { isRedisAway } from '../../src/redis/redis-errors.ts'
@@ -122,7 +122,7 @@ t.test('Sentinel: the same clients go on after every kind of switch', async t =>
   const trio = await startSentinelTrio(t)
   const { log, messages } = recordingLog()
   const [commands, writes, subscriber] = await Promise.all(
-    (['commands', 'writes', 'subscriber'] as const).map(role => connectRedis({ ...trio.target, role, log })),
+    (['commands', 'writes', 'subscriber'] as const).map(purpose => connectRedis({ ...trio.target, purpose, log })),
   )
   if (!commands || !writes || !subscriber) throw new Error('not connected')
   t.teardown(() => Promise.all([commands, writes, subscriber].map(closeRedis)))
@@ -183,13 +183,13 @@ t.test('Sentinel: the same clients go on after every kind of switch', async t =>
   await t.test('two Sentinels away: nobody notices', async t => {
     await trio.killSentinel(0, 'SIGKILL')
     await trio.killSentinel(1, 'SIGSTOP')
-    const another = await connectRedis({ ...trio.target, role: 'commands', log })
+    const another = await connectRedis({ ...trio.target, purpose: 'commands', log })
     t.equal(await another.get('kept'), 'stopped', 'one is enough to find the primary')
     await finds(another, [{ level: 'warn', message: /2 of the Sentinels .* did not answer/ }])
     const epoch = connectionEpoch(another)
-    recycle(another)
+    reconnect(another)
     await until(() => works(another.ping()))
-    t.ok(connectionEpoch(another) > epoch, 'recycled')
+    t.ok(connectionEpoch(another) > epoch, 'reconnected')
     await closeRedis(another)
     await trio.killSentinel(1, 'SIGCONT')
   })
@@ -201,19 +201,19 @@ t.test('Sentinel: the same clients go on after every kind of switch', async t =>
     const { url } = trio.target
     const one = await connectRedis({
       url: url.replace(/,.*\//, '/'),
-      role: 'commands',
+      purpose: 'commands',
       log,
       readyWithinMs: 3000,
     }).catch(() => undefined)
     t.equal(one, undefined, 'its only Sentinel is dead')
     await finds(commands, [
-      { level: 'warn', message: /no append-only file.*on all copies/ },
+      { level: 'warn', message: /no append-only file.*on all servers/ },
       { level: 'warn', message: /min-replicas-to-write is 0/ },
       { level: 'warn', message: /1 of the Sentinels/ },
     ])
     const replica = await connectRedis({
       url: `redis://127.0.0.1:${trio.ports[(primary + 1) % 3]}`,
-      role: 'commands',
+      purpose: 'commands',
       log,
     })
     t.match(await checkRedis(replica), [{ level: 'error', message: /is a replica.*redis\+sentinel:\/\// }])
@@ -228,13 +228,13 @@ t.test('Sentinel: the same clients go on after every kind of switch', async t =>
 t.test('Sentinel with TLS and passwords', async t => {
   const trio = await startSentinelTrio(t, { tls: true, acl: true })
   const { log, messages } = recordingLog()
-  const client = await connectRedis({ ...trio.target, role: 'commands', log })
+  const client = await connectRedis({ ...trio.target, purpose: 'commands', log })
   t.teardown(() => closeRedis(client))
   await finds(client, [])
 
   const { url, caFile = '', tlsName = '' } = trio.target
   const refused = async (target: { url: string; caFile?: string; tlsName?: string }): Promise<string> => {
-    const error = await errorOf(connectRedis({ ...target, role: 'commands', log }))
+    const error = await errorOf(connectRedis({ ...target, purpose: 'commands', log }))
     t.type(error, StartupError)
     t.notMatch(String(error), /ss%2Fw|ss\/w|w4tch/, 'no password')
     return String(error)
@@ -257,7 +257,7 @@ t.test('Sentinel with TLS and passwords', async t => {
           url: url.replace('/muster?', '/nobody?'),
           caFile,
           tlsName,
-          role: 'commands',
+          purpose: 'commands',
           log,
           readyWithinMs: 10_000,
         }),

@@ -100,8 +100,8 @@ export async function startApiOn(
   })
   const log = pino({ level: process.env.TEST_LOG_LEVEL ?? 'silent' })
   const address: RedisTarget = 'socketPath' in server ? { socketPath: server.socketPath } : server
-  const redis = await connectRedis({ ...address, role: 'commands', log })
-  const subscriber = await connectRedis({ ...address, role: 'subscriber', log })
+  const redis = await connectRedis({ ...address, purpose: 'commands', log })
+  const subscriber = await connectRedis({ ...address, purpose: 'subscriber', log })
   const notifier = new Notifier()
   subscriber.on('message', (_channel: string, message: string) => notifier.receive(message))
   await subscriber.subscribe('notifier')

@@ -1,5 +1,5 @@
 /**
- * Three copies of Redis and three Sentinels on loopback, as real processes: one primary, two replicas, a quorum of two.
+ * Three Redis servers and three Sentinels on loopback, as real processes: one primary, two replicas, a quorum of two.
  * Gone at teardown, and gone with the test process however that ends.
  */
 import type { ChildProcess } from 'node:child_process'
@@ -69,7 +69,12 @@ export async function startSentinelTrio(
   const ports = [await freePort(), await freePort(), await freePort()]
   const sentinelPorts = [await freePort(), await freePort(), await freePort()]
 
-  const dial = async (port: number, user: ClientOptions, command: readonly string[], ms: number): Promise<unknown> => {
+  const callOnce = async (
+    port: number,
+    user: ClientOptions,
+    command: readonly string[],
+    ms: number,
+  ): Promise<unknown> => {
     const client = new Redis({
       host: '127.0.0.1',
       port,
@@ -88,15 +93,15 @@ export async function startSentinelTrio(
     }
   }
   const ask = (index: number, ...command: string[]): Promise<unknown> =>
-    dial(ports[index] as number, users.redis, command, patienceMs)
+    callOnce(ports[index] as number, users.redis, command, patienceMs)
   const askSentinel = (index: number, ...command: string[]): Promise<unknown> =>
-    dial(sentinelPorts[index] as number, users.sentinel, command, patienceMs)
+    callOnce(sentinelPorts[index] as number, users.sentinel, command, patienceMs)
   /** For what is asked again and again: one that stands still is not waited for. */
   const briefly = {
     ask: (index: number, ...command: string[]): Promise<unknown> =>
-      dial(ports[index] as number, users.redis, command, 2000),
+      callOnce(ports[index] as number, users.redis, command, 2000),
     askSentinel: (index: number, ...command: string[]): Promise<unknown> =>
-      dial(sentinelPorts[index] as number, users.sentinel, command, 2000),
+      callOnce(sentinelPorts[index] as number, users.sentinel, command, 2000),
   }
 
   /** What each Sentinel says; undefined where one does not answer. */

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by node-boot.sh, after machine.sh and redis-copy.sh: the certificate that the API of this machine shows to workers,
+# Sourced by node-boot.sh, after machine.sh and redis-server.sh: the certificate that the API of this machine shows to workers,
 # clients and the load balancer. It is signed by the authority of the deployment, and holds for the addresses of this machine.
 
 # issue_certificate <secrets>: writes tls/{ca.crt,api.crt,api.key}; a running node takes the new pair without a restart.

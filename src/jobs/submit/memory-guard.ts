@@ -10,6 +10,7 @@ import { type DiskSpace, defaultReserveBytes, inWords, isDiskFull, readDisk } fr
 import { Problem } from '../../errors.ts'
 import { Loop } from '../../loop.ts'
 import { type RedisClient, serversOf } from '../../redis/connect/connection.ts'
+import { type MemoryInfo, readInfo } from '../../redis/inspect/info.ts'
 import { parsePayloadPlace } from '../../settings/payload-place.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { ReserveFile } from './reserve-file.ts'
@@ -37,10 +38,7 @@ export interface Arrival {
   readonly diskBytes: number
 }
 
-interface Memory {
-  readonly usedBytes: number
-  readonly limitBytes: number
-}
+const noMemory: MemoryInfo = { used: 0, counted: 0, limit: 0, system: 0 }
 
 interface Disk extends DiskSpace {
   readonly folder: string
@@ -51,7 +49,7 @@ export class Room {
   readonly loop: Loop
   readonly #options: RoomOptions
   readonly #reserve: ReserveFile | undefined
-  #memory: Memory = { usedBytes: 0, limitBytes: 0 }
+  #memory = noMemory
   #disks: readonly Disk[] = []
   #arrived: Arrival = { memoryBytes: 0, diskBytes: 0 }
 
@@ -87,7 +85,7 @@ export class Room {
   }
 
   #whyFull({ memoryBytes, diskBytes }: Arrival): string | undefined {
-    const { usedBytes, limitBytes } = this.#memory
+    const { counted: usedBytes, limit: limitBytes } = this.#memory
     if (limitBytes > 0 && usedBytes + memoryBytes >= fullShare * limitBytes)
       return `Memory: Redis uses ${inWords(usedBytes)} of its limit of ${inWords(limitBytes)}. Finished jobs still have room: collect or cancel some, start workers, or give Redis more memory.`
     const short = this.#disks.find(({ freeBytes, keptBytes }) => freeBytes - diskBytes < keptBytes)
@@ -111,14 +109,11 @@ export class Room {
 
   async #lookAtMemory(): Promise<void> {
     const found = await Promise.all(
-      serversOf(this.#options.redis).map(async server => toMemory(await server.info('memory'))),
+      serversOf(this.#options.redis).map(async server => readInfo(await server.info('memory')).memory),
     )
     // Of a Cluster the fullest server counts: any of them may hold the next job.
-    const fullness = ({ usedBytes, limitBytes }: Memory): number => (limitBytes === 0 ? 0 : usedBytes / limitBytes)
-    this.#memory = found.reduce((fullest, one) => (fullness(one) > fullness(fullest) ? one : fullest), {
-      usedBytes: 0,
-      limitBytes: 0,
-    })
+    const fullness = ({ counted, limit }: MemoryInfo): number => (limit === 0 ? 0 : counted / limit)
+    this.#memory = found.reduce((fullest, one) => (fullness(one) > fullness(fullest) ? one : fullest), noMemory)
   }
 
   async #lookAtDisks(): Promise<void> {
@@ -137,12 +132,6 @@ export class Room {
     if (done === 'given up')
       log.error({ dataDir, freeBytes: own?.freeBytes }, 'the disk is full: the reserve was given up')
   }
-}
-
-/** What Redis itself holds against its limit: not the buffers of replicas and of the append-only file. */
-function toMemory(info: string): Memory {
-  const number = (name: string): number => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
-  return { usedBytes: number('used_memory') - number('mem_not_counted_for_evict'), limitBytes: number('maxmemory') }
 }
 
 /** Where the bytes of jobs lie on this machine, as the settings say, and how many of one job lie where. */

@@ -63,7 +63,7 @@ export class SubmitLine {
     this.#backlog.checkRoom()
     const now = performance.now()
     if (this.#awaySince !== undefined && now - this.#awaySince > this.#ackWithinMs && !this.#backlog.isIdle)
-      throw new NotDurableError('Redis is away, or has no second copy; nothing was written.', {
+      throw new NotDurableError('Redis is away, or has no second server; nothing was written.', {
         mayHaveHappened: false,
       })
     this.#backlog.add({ ...job, giveUpAt: now + this.#ackWithinMs, mayHaveHappened: false })

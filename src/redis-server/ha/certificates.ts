@@ -1,5 +1,5 @@
 /**
- * The certificates of the copies: a private authority, and one server certificate that every host shows. Who connects
+ * The certificates of the servers: a private authority, and one server certificate that every host shows. A client
  * verifies it by its name (`muster-redis`), so an address may change without a new certificate.
  */
 import {
@@ -13,7 +13,7 @@ import {
   X509Certificate,
 } from 'node:crypto'
 import type { Extension, RelativeDistinguishedNames } from 'pkijs'
-import { tlsName } from './replicas.ts'
+import { tlsName } from './replication-group.ts'
 
 export interface KeyPair {
   /** PEM. */
@@ -54,7 +54,7 @@ export async function makeServerCertificate(
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const all = [...new Set([tlsName, 'localhost', ...names])]
   const dnsNames = new GeneralNames({ names: all.map(value => new GeneralName({ type: 2, value })) })
-  // Among the copies each is a client as well.
+  // Each server is a client of the others as well.
   const serverAndClient = new ExtKeyUsage({ keyPurposes: ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'] })
   const certificate = await certify({
     ...{ subject: tlsName, publicKey, signingKey: createPrivateKey(authority.key), nowMs, days: serverDays },

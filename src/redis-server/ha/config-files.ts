@@ -1,19 +1,20 @@
-/** The redis.conf of one copy. It says nothing of primary and replica: that is decided at each start. */
+/** The redis.conf of one server. It says nothing of primary and replica: that is decided at each start. */
 
 import { createHash } from 'node:crypto'
-import { type Copies, failoverTimeoutMs, folderMark, type Host, majorityOf } from './replicas.ts'
+import { maxLagMs } from '../../redis/inspect/info.ts'
+import { failoverTimeoutMs, folderMark, type Host, majorityOf, type ReplicationGroup } from './replication-group.ts'
 import type { Secrets, UserName } from './secrets.ts'
 
 /** The text of redis.conf, the template of what `muster redis run` starts Redis with. */
-export function redisConf(copies: Copies, host: Host, secrets: Secrets): string {
+export function redisConf(group: ReplicationGroup, host: Host, secrets: Secrets): string {
   return directives({
-    ...network(copies, host, copies.port),
+    ...network(group, host, group.port),
     aclfile: `"${folderMark}/users.acl"`,
     masteruser: 'replica',
     masterauth: secrets.passwords.replica,
     daemonize: 'no',
     loglevel: 'notice',
-    // Without the append-only file, a primary that comes back quickly would empty the other copies.
+    // Without the append-only file, a primary that comes back quickly would empty the other servers.
     appendonly: 'yes',
     appendfsync: 'everysec',
     'aof-load-truncated': 'yes',
@@ -21,11 +22,11 @@ export function redisConf(copies: Copies, host: Host, secrets: Secrets): string 
     'maxmemory-policy': 'noeviction',
     // Jobs are hashes: packed, they take half of the memory. Redis 7 knows this name as well as 6.2 does.
     'hash-max-ziplist-value': '1024',
-    // A primary that is alone takes no writes: nobody could acknowledge them.
+    // A primary without a replica takes no writes: no replica could acknowledge them.
     'min-replicas-to-write': '1',
-    'min-replicas-max-lag': '2',
+    'min-replicas-max-lag': String(maxLagMs / 1000),
     'replica-announce-ip': host.address,
-    'replica-announce-port': String(copies.port),
+    'replica-announce-port': String(group.port),
     'repl-timeout': '5',
     'repl-ping-replica-period': '1',
     'repl-backlog-size': '64mb',
@@ -36,10 +37,10 @@ export function redisConf(copies: Copies, host: Host, secrets: Secrets): string 
 }
 
 /** What Redis and Sentinel share: where to listen, and the certificates. */
-export function network(copies: Copies, host: Host, port: number): Record<string, string> {
+export function network(group: ReplicationGroup, host: Host, port: number): Record<string, string> {
   const listens = host.address.startsWith('127.') ? host.address : `${host.address} -127.0.0.1`
   const shared = { bind: listens, 'protected-mode': 'yes' }
-  if (!copies.tls) return { ...shared, port: String(port) }
+  if (!group.tls) return { ...shared, port: String(port) }
   return {
     ...shared,
     port: '0',
@@ -48,7 +49,7 @@ export function network(copies: Copies, host: Host, port: number): Record<string
     'tls-ca-cert-file': `"${folderMark}/tls/ca.crt"`,
     'tls-cert-file': `"${folderMark}/tls/server.crt"`,
     'tls-key-file': `"${folderMark}/tls/server.key"`,
-    // Whoever connects proves itself by user and password.
+    // A client authenticates by user and password.
     'tls-auth-clients': 'no',
     'tls-protocols': '"TLSv1.2 TLSv1.3"',
   }
@@ -64,11 +65,11 @@ export interface RunConf {
   readonly maxMemoryBytes: number
   /** Unset: start as primary. */
   readonly replicaOf?: { readonly address: string; readonly port: number }
-  /** Sentinel is not to promote this copy yet. */
+  /** Sentinel is not to promote this server yet. */
   readonly isBarred?: boolean
 }
 
-/** What a start adds to the template. Redis may rewrite the file it is given: the next start makes it anew. */
+/** What a start adds to the template. Redis may rewrite the file it is given: the next start writes it again. */
 export function runConf(template: string, files: RunFiles, run: RunConf): string {
   return (
     template +
@@ -97,34 +98,34 @@ export const ownFiles = ({ log, pid }: RunFiles): Record<string, string> => ({
 })
 
 /**
- * The sentinel.conf of one copy. Sentinel rewrites its file with all that it learns (who is primary, in which epoch, who
+ * The sentinel.conf of one server. Sentinel rewrites its file with all that it learns (who is primary, in which epoch, who
  * else is there), and what it has voted for; losing that could make two primaries. So `init` writes a template, and
  * each start carries over what Sentinel knew into a fresh copy of it.
  */
 
 /** The text of the template; `primary` is whom to watch at the very first start. */
-export function sentinelConf(copies: Copies, host: Host, primary: Host, secrets: Secrets): string {
-  const { name } = copies
-  const quorum = majorityOf(copies.hosts.length)
+export function sentinelConf(group: ReplicationGroup, host: Host, primary: Host, secrets: Secrets): string {
+  const { name } = group
+  const quorum = majorityOf(group.hosts.length)
   return [
     directives({
-      ...network(copies, host, copies.sentinelPort),
+      ...network(group, host, group.sentinelPort),
       aclfile: `"${folderMark}/sentinel-users.acl"`,
       daemonize: 'no',
       loglevel: 'notice',
       'sentinel resolve-hostnames': 'no',
       'sentinel announce-hostnames': 'no',
       'sentinel announce-ip': host.address,
-      'sentinel announce-port': String(copies.sentinelPort),
+      'sentinel announce-port': String(group.sentinelPort),
       'sentinel deny-scripts-reconfig': 'yes',
       'sentinel sentinel-user': 'peer',
       'sentinel sentinel-pass': secrets.passwords.peer,
     }),
-    `sentinel monitor ${name} ${primary.address} ${copies.port} ${quorum}\n`,
+    `sentinel monitor ${name} ${primary.address} ${group.port} ${quorum}\n`,
     `sentinel auth-user ${name} sentinel\n`,
     `sentinel auth-pass ${name} ${secrets.passwords.sentinel}\n`,
-    `sentinel down-after-milliseconds ${name} ${copies.downAfterMs}\n`,
-    `sentinel failover-timeout ${name} ${failoverTimeoutMs(copies.downAfterMs)}\n`,
+    `sentinel down-after-milliseconds ${name} ${group.downAfterMs}\n`,
+    `sentinel failover-timeout ${name} ${failoverTimeoutMs(group.downAfterMs)}\n`,
     `sentinel parallel-syncs ${name} 1\n`,
   ].join('')
 }
@@ -150,15 +151,15 @@ const learnt = /^sentinel (myid|current-epoch|config-epoch|leader-epoch|known-re
  * A template, with what Sentinel knew when it last wrote `state`: the primary, its epochs and votes, and who else is
  * there, as far as `hosts` still names them.
  */
-export function mergeSentinelConf(template: string, state: string, copies: Copies): string {
-  const addresses = new Set(copies.hosts.map(({ address }) => address))
-  const known = sentinelStateOf(state, copies.name)
-  const mark = `sentinel monitor ${copies.name} `
+export function mergeSentinelConf(template: string, state: string, group: ReplicationGroup): string {
+  const addresses = new Set(group.hosts.map(({ address }) => address))
+  const known = sentinelStateOf(state, group.name)
+  const prefix = `sentinel monitor ${group.name} `
   // Of a group of another name, or of hosts that are no more, only the identity is worth keeping.
   const carries = known !== undefined && addresses.has(known.primary)
   const monitor = carries
-    ? `${mark}${known.primary} ${copies.port} ${majorityOf(copies.hosts.length)}`
-    : template.split('\n').find(line => line.startsWith(mark))
+    ? `${prefix}${known.primary} ${group.port} ${majorityOf(group.hosts.length)}`
+    : template.split('\n').find(line => line.startsWith(prefix))
   const kept = state
     .split('\n')
     .filter(line => learnt.test(line))
@@ -167,15 +168,15 @@ export function mergeSentinelConf(template: string, state: string, copies: Copie
   const fresh = template
     .split('\n')
     .filter(line => line !== '')
-    .map(line => (line.startsWith(mark) ? (monitor ?? line) : line))
+    .map(line => (line.startsWith(prefix) ? (monitor ?? line) : line))
   return `${[...fresh, ...kept].join('\n')}\n`
 }
 
 /**
- * Who may do what on a copy. `default` is off everywhere: nobody gets in without a name.
+ * Who may do what on a server. `default` is off everywhere: a client needs a user name.
  *
  *   on Redis     muster    nodes: the keys of Muster, nothing that administers or endangers the server
- *                replica   the other copies: replication, nothing else
+ *                replica   the other servers: replication, nothing else
  *                sentinel  the Sentinels: watch, and change roles
  *   on Sentinel  muster    nodes: ask who is primary, be told when it changes
  *                peer      the other Sentinels: votes and news
@@ -186,7 +187,7 @@ export function mergeSentinelConf(template: string, state: string, copies: Copie
 type Passwords = Readonly<Record<UserName, string>>
 
 /**
- * Off, so nobody is let in as this one; but Redis reads its own append-only file as this one, and without these rights it
+ * Off, so no client gets in as this one; but Redis reads its own append-only file as this one, and without these rights it
  * leaves out every transaction in it, which is what scripts and MULTI become there.
  */
 const defaultOnRedis = 'user default off resetpass ~* &* +@all'

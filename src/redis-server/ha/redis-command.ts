@@ -1,16 +1,16 @@
-/** `muster redis …`: the three copies of Redis, configured, run and looked at. */
+/** `muster redis …`: the three Redis servers, configured, run and looked at. */
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
 import { StartupError } from '../../errors.ts'
 import { expiresAtMs } from './certificates.ts'
+import { readStatus, sourceOfFolder, sourceOfUrl, statusTable } from './group-status.ts'
 import { openTargets } from './probe.ts'
-import { readStatus, sourceOfFolder, sourceOfUrl, statusTable } from './replica-status.ts'
-import { CopySupervisor } from './replica-supervisor.ts'
-import { parseHosts, readCopy, sidesOf } from './replicas.ts'
+import { parseHosts, readServerConfig, sidesOf } from './replication-group.ts'
 import { makeSecrets, readSecrets, renewCertificate, replaceSecrets, writeSecrets } from './secrets.ts'
-import { handOver } from './switchover.ts'
-import { writeCopies } from './write-replicas.ts'
+import { ServerSupervisor } from './server-supervisor.ts'
+import { switchover } from './switchover.ts'
+import { writeGroup } from './write-group.ts'
 
 export type Print = (line: string) => void
 
@@ -62,8 +62,8 @@ export async function runRedisInit(options: InitOptions, print: Print): Promise<
   if (port === sentinelPort) throw new StartupError('--port and --sentinel-port must differ.')
   if (!/^[A-Za-z0-9._-]{1,64}$/.test(options.name))
     throw new StartupError('--name takes letters, digits, ".", "-" and "_".')
-  const lines = await writeCopies({
-    copies: {
+  const lines = await writeGroup({
+    group: {
       ...{ hosts, name: options.name, port, sentinelPort, tls: options.tls },
       downAfterMs: wholeNumber('--down-after-ms', options.downAfterMs, 500, 60_000),
       ...(options.maxMemoryMb !== undefined && {
@@ -95,10 +95,10 @@ export interface RunOptions {
 }
 
 /** Runs this host's Redis and Sentinel until signalled. @returns the exit code @throws StartupError */
-export async function runRedisCopy({ dir, dataDir, failover, log, untilSignalled }: RunOptions): Promise<number> {
+export async function runRedisServer({ dir, dataDir, failover, log, untilSignalled }: RunOptions): Promise<number> {
   // Redis rewrites its files, with passwords in them.
   process.umask(0o077)
-  const supervisor = new CopySupervisor({ folder: dir, log, ...(dataDir !== undefined && { dataDir }) })
+  const supervisor = new ServerSupervisor({ folder: dir, log, ...(dataDir !== undefined && { dataDir }) })
   const signalled = untilSignalled()
   await supervisor.start()
   await signalled
@@ -109,24 +109,26 @@ export async function runRedisCopy({ dir, dataDir, failover, log, untilSignalled
 /** Moves the role of primary to another host, while all go on running. @throws StartupError */
 export async function runRedisFailover(dir: string, log: Pick<Logger, 'info' | 'warn'>, print: Print): Promise<number> {
   const source = await sourceOfFolder(dir)
-  const copy = await readCopy(dir)
-  const targets = await openTargets(dir, copy)
+  const config = await readServerConfig(dir)
+  const targets = await openTargets(dir, config)
   const { primary } = await readStatus(source)
-  const from = copy.hosts.find(({ name }) => name === primary)
+  const from = config.hosts.find(({ name }) => name === primary)
   if (from === undefined)
     throw new StartupError('No majority of the Sentinels names a primary: see "muster redis status".')
-  const { own } = sidesOf({ ...copy, host: from.name })
-  const sentinels = [own, ...copy.hosts.filter(host => host !== own)].map(targets.sentinel)
+  const { own } = sidesOf({ ...config, host: from.name })
+  const sentinels = [own, ...config.hosts.filter(host => host !== own)].map(targets.sentinel)
   // Ended half-way, the primary would go on refusing writes.
-  const goOn = (): void => print('The role is being handed over: this takes 20 s at most.')
+  const goOn = (): void => print('The switchover is under way: it takes 20 s at most.')
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, goOn)
-  const handed = await handOver({ redis: targets.redis(own), sentinels, name: copy.name, log })
+  const outcome = await switchover({ redis: targets.redis(own), sentinels, name: config.name, log })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, goOn)
-  if (handed.outcome === 'failed') print(`The primary is still ${from.name}: ${handed.reason}.`)
-  if (handed.outcome === 'replica') print(`${from.name} is no longer primary: see "muster redis status".`)
-  if (handed.outcome === 'moved')
-    print(`The primary was ${from.name} and is now ${copy.hosts.find(({ address }) => address === handed.to)?.name}.`)
-  return handed.outcome === 'moved' ? 0 : 1
+  if (outcome.outcome === 'failed') print(`The primary is still ${from.name}: ${outcome.reason}.`)
+  if (outcome.outcome === 'replica') print(`${from.name} is no longer primary: see "muster redis status".`)
+  if (outcome.outcome === 'moved')
+    print(
+      `The primary was ${from.name} and is now ${config.hosts.find(({ address }) => address === outcome.to)?.name}.`,
+    )
+  return outcome.outcome === 'moved' ? 0 : 1
 }
 
 export interface StatusOptions {
@@ -137,7 +139,7 @@ export interface StatusOptions {
   readonly json: boolean
 }
 
-/** Prints the state of the copies. @returns 1 when no failover could happen now @throws StartupError */
+/** Prints the state of the servers. @returns 1 when no failover could happen now @throws StartupError */
 export async function runRedisStatus(options: StatusOptions, print: Print): Promise<number> {
   const { dir, url, caFile, tlsName, json } = options
   if (dir === undefined && url === '')

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
 import { writeFileAtomic } from '../../write-file-atomic.ts'
 import { directives, mergeSentinelConf, ownFiles, type RunFiles, runConf } from './config-files.ts'
-import { type Copy, copyFiles, type Host, placeFolder } from './replicas.ts'
+import { type Host, placeFolder, type ServerConfig, serverFiles } from './replication-group.ts'
 
 /** Part of the machine's (or container's) memory that Redis may fill before it refuses writes. */
 const memoryShare = 0.6
@@ -36,30 +36,34 @@ export async function makeDataDir(dataDir: string): Promise<void> {
 
 /** Writes redis.conf for one start, as replica of `of` or as primary. */
 export async function writeRedisConf(
-  copy: Copy,
+  config: ServerConfig,
   folder: string,
   { dataDir, redis }: DataFiles,
   start: { readonly of?: Host; readonly isBarred: boolean },
 ): Promise<void> {
-  const template = placeFolder(await readFile(copyFiles(folder).redisConf, 'utf8'), resolve(folder))
+  const template = placeFolder(await readFile(serverFiles(folder).redisConf, 'utf8'), resolve(folder))
   const limits = [totalmem(), process.constrainedMemory?.() ?? 0].filter(bytes => bytes > 0)
   const maxMemoryBytes =
-    copy.maxMemoryMb === undefined ? Math.floor(Math.min(...limits) * memoryShare) : copy.maxMemoryMb * 1024 * 1024
+    config.maxMemoryMb === undefined ? Math.floor(Math.min(...limits) * memoryShare) : config.maxMemoryMb * 1024 * 1024
   const text = runConf(template, redis, {
     ...{ dataDir, maxMemoryBytes, isBarred: start.isBarred },
-    ...(start.of && { replicaOf: { address: start.of.address, port: copy.port } }),
+    ...(start.of && { replicaOf: { address: start.of.address, port: config.port } }),
   })
   await writeFileAtomic(redis.config, text)
 }
 
 /** Writes sentinel.conf: the template, and what Sentinel knew when it last ran here. */
-export async function writeSentinelConf(copy: Copy, folder: string, { dataDir, sentinel }: DataFiles): Promise<void> {
-  const template = placeFolder(await readFile(copyFiles(folder).sentinelConf, 'utf8'), resolve(folder))
+export async function writeSentinelConf(
+  config: ServerConfig,
+  folder: string,
+  { dataDir, sentinel }: DataFiles,
+): Promise<void> {
+  const template = placeFolder(await readFile(serverFiles(folder).sentinelConf, 'utf8'), resolve(folder))
   const state = await readFile(sentinel.config, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return ''
     throw new StartupError(`What Sentinel knew cannot be read: ${error.message}`, { cause: error })
   })
-  const text = mergeSentinelConf(template, state, copy)
+  const text = mergeSentinelConf(template, state, config)
   await writeFileAtomic(sentinel.config, text + directives({ dir: `"${dataDir}"`, ...ownFiles(sentinel) }))
 }
 

@@ -1,5 +1,5 @@
 /**
- * The secrets of the copies: a password for each user, the private authority, and the server certificate. One file,
+ * The secrets of the servers: a password for each user, the private authority, and the server certificate. One file,
  * readable by its owner alone; its authority's key belongs on no host.
  */
 import { randomBytes } from 'node:crypto'
@@ -72,7 +72,7 @@ export async function readSecrets(file: string): Promise<Secrets> {
 
 /**
  * Writes secrets into a file that is not there yet.
- * @throws StartupError when it is: whoever overwrites secrets locks all hosts out
+ * @throws StartupError when it is: overwriting secrets locks all hosts out
  */
 export async function writeSecrets(file: string, secrets: Secrets): Promise<void> {
   await writeFile(file, text(secrets), { mode: 0o600, flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {

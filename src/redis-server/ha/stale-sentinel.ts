@@ -7,11 +7,12 @@
  * If the others have made the same server primary meanwhile, this Sentinel reads "primary" and makes it a replica at once,
  * half a second before it hears of their vote: what was acknowledged during the partition would be lost.
  *
- * A Sentinel that reaches no majority can do nothing else. One that was started anew knows nothing of such reports, and waits.
+ * A Sentinel that reaches no majority can do nothing else. A restarted one knows nothing of such reports, and waits.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { ask, type Target, toMap } from './probe.ts'
-import { majorityOf } from './replicas.ts'
+import { toMap } from '../../redis/connect/ask-once.ts'
+import { ask, type Target } from './probe.ts'
+import { majorityOf } from './replication-group.ts'
 
 export interface SentinelBelief {
   /** Sentinels that it reaches, itself included. */
@@ -49,7 +50,7 @@ export interface StaleSentinelWatch {
   readonly name: string
   readonly hostCount: number
   readonly signal: AbortSignal
-  /** Starts the Sentinel anew. */
+  /** Restarts the Sentinel. */
   readonly onStale: (belief: SentinelBelief) => Promise<void>
 }
 

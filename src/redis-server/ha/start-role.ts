@@ -1,10 +1,10 @@
 /**
- * As what a Redis may start, and why Sentinel may not promote it yet, from what Sentinels and other copies say. Pure.
+ * The start role of a Redis, and why Sentinel may not promote it yet, from what Sentinels and other servers say. Pure.
  *
- * Never blindly as primary: whoever has been away does not know what happened meanwhile, and a primary that comes back
- * too early, or with less than the others have, overwrites acknowledged jobs in every copy.
+ * A server never starts as primary without asking: while it was away, another may have become primary. A primary that
+ * comes back too early, or with less than the others have, overwrites acknowledged jobs in every server.
  */
-import { failoverTimeoutMs, type Host, majorityOf } from './replicas.ts'
+import { failoverTimeoutMs, type Host, majorityOf } from './replication-group.ts'
 
 /** What one Sentinel says; those that do not answer are left out. */
 export interface SentinelAnswer {
@@ -31,7 +31,7 @@ export interface Situation {
   readonly hosts: readonly Host[]
   readonly sentinels: readonly SentinelAnswer[]
   /** Of the other hosts. */
-  readonly copies: readonly RedisAnswer[]
+  readonly servers: readonly RedisAnswer[]
   /** There is nothing in the data directory of this host. */
   readonly isEmpty: boolean
   readonly downAfterMs: number
@@ -47,7 +47,7 @@ export type StartDecision =
 
 /** From then on Sentinel has had the time to find out that the primary is down and to begin. */
 const beginsWithinMs = (downAfterMs: number): number => downAfterMs + 3000
-/** Then a failover has been tried, barred for a while, and tried again: no other copy is fit for it. */
+/** Then a failover has been tried, barred for a while, and tried again: no other server is fit for it. */
 export const endsWithinMs = (downAfterMs: number): number =>
   beginsWithinMs(downAfterMs) + 2 * failoverTimeoutMs(downAfterMs) + 2000
 
@@ -69,9 +69,9 @@ export function decideStart(situation: Situation): StartDecision {
   return asNamed(situation, named.by)
 }
 
-/** This host is named. Is it right that it serves, or is its place about to be taken? */
+/** This host is named. May it serve, or is another about to become primary? */
 function asNamed(situation: Situation, by: readonly string[]): StartDecision {
-  const { hosts, sentinels, copies, isEmpty, downAfterMs, namedForMs } = situation
+  const { hosts, sentinels, servers, isEmpty, downAfterMs, namedForMs } = situation
   const wantsFailover = namedForMs >= beginsWithinMs(downAfterMs)
   const hold = (reason: string): StartDecision => ({ act: 'wait', isNamed: true, wantsFailover, reason })
 
@@ -79,27 +79,27 @@ function asNamed(situation: Situation, by: readonly string[]): StartDecision {
   if (failingOver !== undefined)
     return { act: 'wait', isNamed: true, wantsFailover: false, reason: `${failingOver.host} is failing over` }
 
-  const other = copies.find(({ role }) => role === 'primary')
+  const other = servers.find(({ role }) => role === 'primary')
   if (other !== undefined) return hold(`${other.host} already serves as primary; the Sentinels are about to say so`)
 
-  const full = copies.find(({ hasData }) => hasData)
+  const full = servers.find(({ hasData }) => hasData)
   if (isEmpty && full !== undefined)
     return hold(`this host has no data and ${full.host} has: serving would empty it. It has to become the primary`)
-  // At the very first start all are empty; but who does not answer may be the one that is not.
-  if (isEmpty && copies.length + 1 < majorityOf(hosts.length))
-    return hold('this host has no data, and no other copy answers whether it has any')
+  // At the very first start all are empty; but one that does not answer may have data.
+  if (isEmpty && servers.length + 1 < majorityOf(hosts.length))
+    return hold('this host has no data, and no other server answers whether it has any')
 
-  const live = copies.find(({ offset }) => offset > 0)
+  const live = servers.find(({ offset }) => offset > 0)
   if (live !== undefined && namedForMs < endsWithinMs(downAfterMs))
     return hold(`${live.host} has followed the primary until its end: a failover to it comes`)
 
-  const why = live === undefined ? 'no other copy is ahead of it' : 'no failover has come about'
+  const why = live === undefined ? 'no other server is ahead of it' : 'no failover has come about'
   return { act: 'primary', reason: `${by.join(' and ')} name this host as primary, and ${why}` }
 }
 
-/** A copy that runs as a replica and was started barred: Sentinel does not promote it (`replica-priority 0`). */
-export interface BarredCopy {
-  /** Whom it was started to follow. */
+/** A server that runs as a replica and was started barred: Sentinel does not promote it (`replica-priority 0`). */
+export interface BarredServer {
+  /** The host that it was started to follow. */
   readonly primary: Host
   /** It had no data when it was started. */
   readonly wasEmpty: boolean
@@ -107,23 +107,23 @@ export interface BarredCopy {
   /** Since it was started it has had all that a primary had, or is one. */
   readonly hasFollowed: boolean
   /** Of the other hosts. */
-  readonly copies: readonly RedisAnswer[]
+  readonly servers: readonly RedisAnswer[]
 }
 
-/** For so long a copy that only has what it loaded from disk leaves the role to a primary that may have more. */
+/** For so long a server that only has what it loaded from disk leaves the role to a primary that may have more. */
 const leaveToPrimaryMs = 10_000
 /** And for so long to a replica that surely has more. Then many failovers to that one have been tried. */
 const leaveToReplicaMs = 120_000
 
-/** Why Sentinel may not promote a copy yet; undefined: it may. */
-export function barOf({ primary, wasEmpty, barredForMs, hasFollowed, copies }: BarredCopy): string | undefined {
+/** Why Sentinel may not promote a server yet; undefined: it may. */
+export function barOf({ primary, wasEmpty, barredForMs, hasFollowed, servers }: BarredServer): string | undefined {
   if (hasFollowed) return undefined
   // Promoted before, it would empty the others, however long they are away.
   if (wasEmpty) return 'its disk is empty: it has to copy a primary first'
-  const live = copies.find(({ role, offset }) => role === 'replica' && offset > 0)
+  const live = servers.find(({ role, offset }) => role === 'replica' && offset > 0)
   if (live !== undefined && barredForMs < leaveToReplicaMs)
     return `${live.host} has followed the primary until its end: it is to take over`
-  // After all copies were down, the primary alone is sure to have the newest data.
+  // After all servers were down, the primary alone is sure to have the newest data.
   if (barredForMs < leaveToPrimaryMs) return `${primary.name} may have newer data, and has 10 s to come back`
   return undefined
 }

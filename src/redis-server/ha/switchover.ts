@@ -1,15 +1,16 @@
 /**
- * Passes the role of primary on without losing an acknowledged write: writes stop, the replicas catch up, and only then
+ * The switchover: moves the role of primary without losing an acknowledged write: writes stop, the replicas catch up, and only then
  * does Sentinel fail over. A bare SENTINEL FAILOVER lets the old primary go on for a second, and what it acknowledges
  * together with a replica that is about to follow another is lost.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import type { Logger } from 'pino'
-import { ask, askSentinelInfo, readRedisInfo, type SentinelInfo, type Target } from './probe.ts'
-import { majorityOf } from './replicas.ts'
+import { readInfo } from '../../redis/inspect/info.ts'
+import { ask, askSentinelInfo, type SentinelInfo, type Target } from './probe.ts'
+import { majorityOf } from './replication-group.ts'
 
-export interface HandOver {
+export interface SwitchoverOptions {
   /** The Redis of the host that gives up the role. */
   readonly redis: Target
   /** All Sentinels, that of the same host first. */
@@ -21,7 +22,7 @@ export interface HandOver {
   readonly withinMs?: number
 }
 
-export type HandOverOutcome =
+export type SwitchoverOutcome =
   | { readonly outcome: 'replica' }
   | { readonly outcome: 'moved'; readonly to: string }
   | { readonly outcome: 'failed'; readonly reason: string }
@@ -32,22 +33,28 @@ const quietWithinMs = 5000
 /** More replicas than there ever are: the primary refuses every write, and Sentinel still hears it. */
 const noWrites = '1000'
 
-/** Hands the role over if this Redis has it. Never throws; after a failure the primary takes writes again. */
-export async function handOver({ redis, sentinels, name, log, withinMs = 10_000 }: HandOver): Promise<HandOverOutcome> {
+/** Moves the role if this Redis has it. Never throws; after a failure the primary takes writes again. */
+export async function switchover({
+  redis,
+  sentinels,
+  name,
+  log,
+  withinMs = 10_000,
+}: SwitchoverOptions): Promise<SwitchoverOutcome> {
   const deadlineMs = Date.now() + withinMs
   try {
     return await ask(redis, withinMs + quietWithinMs + 4 * callMs, async client => {
-      const state = readRedisInfo(await client.info())
+      const state = readInfo(await client.info())
       if (state.role === 'replica') return { outcome: 'replica' }
-      if (!state.replicas.some(({ isOnline }) => isOnline)) return failed('no replica is in step')
-      log.info('handing the role of primary over')
+      if (!state.replicas.some(({ isOnline }) => isOnline)) return failed('no replica is in sync')
+      log.info('switchover: another host becomes primary')
       const asBefore = await readMinReplicas(client)
       await client.config('SET', 'min-replicas-to-write', noWrites)
       try {
         if (!(await caughtUp(client))) return failed('no replica has caught up')
         const to = await failOver(sentinels, name, redis.address, deadlineMs)
         if (to === undefined) {
-          // One that is under way would take back what this primary acknowledged meanwhile.
+          // A failover under way would undo what this primary acknowledged meanwhile.
           await untilQuiet(sentinels, name)
           return failed('Sentinel did not fail over in time')
         }
@@ -64,7 +71,7 @@ export async function handOver({ redis, sentinels, name, log, withinMs = 10_000 
   }
 }
 
-const failed = (reason: string): HandOverOutcome => ({ outcome: 'failed', reason })
+const failed = (reason: string): SwitchoverOutcome => ({ outcome: 'failed', reason })
 
 async function readMinReplicas(client: Redis): Promise<string> {
   const [, value] = (await client.config('GET', 'min-replicas-to-write')) as string[]
@@ -73,10 +80,10 @@ async function readMinReplicas(client: Redis): Promise<string> {
 
 /** All replicas that are online have all that was written; after 3 s it is enough if one has. */
 async function caughtUp(client: Redis): Promise<boolean> {
-  const lastWrite = readRedisInfo(await client.info('replication')).offset
+  const lastWrite = readInfo(await client.info('replication')).offset
   const deadlineMs = Date.now() + catchUpMs
   for (;;) {
-    const replicas = readRedisInfo(await client.info('replication')).replicas.filter(({ isOnline }) => isOnline)
+    const replicas = readInfo(await client.info('replication')).replicas.filter(({ isOnline }) => isOnline)
     const inStep = replicas.filter(({ offset }) => offset >= lastWrite)
     if (inStep.length > 0 && inStep.length === replicas.length) return true
     if (Date.now() > deadlineMs) return inStep.length > 0
@@ -108,7 +115,7 @@ async function failOver(
   return undefined
 }
 
-/** Until a majority names the new primary and nobody is busy with it: then the news outlives any one host. */
+/** Until a majority names the new primary and no Sentinel is failing over: then the change survives the loss of one host. */
 async function untilKnown(
   sentinels: readonly Target[],
   name: string,

@@ -26,7 +26,7 @@ export type RedisTarget =
   | { readonly socketPath: string }
   | { readonly url: string; readonly caFile?: string; readonly tlsName?: string }
 
-/** What ioredis takes, as its constructor wants it: `replyMapping`, which nobody here sets, is there or is not. */
+/** What ioredis takes, as its constructor wants it: `replyMapping`, which Muster never sets, is there or is not. */
 export type ClientOptions = Omit<RedisOptions, 'replyMapping'>
 
 /** How TLS is done; the names are those of node:tls. */

@@ -1,16 +1,15 @@
 /**
- * How ioredis is set up for each kind of Redis and each role of a client; the reasons stand beside the values.
+ * How ioredis is set up for each kind of Redis and each purpose of a client; the reasons are beside the values.
  *
  * `commands` fails fast: while Redis is away a command is refused at once, and what was in flight is never sent twice,
- * since nobody knows whether it was carried out. `writes` is the same on a connection of its own, which may be held up
- * by a WAIT. `subscriber` keeps its subscriptions over an outage.
+ * since it is unknown whether it was carried out. `writes` is the same on a connection of its own, which a WAIT may
+ * block. `subscriber` keeps its subscriptions over an outage.
  */
 import { Cluster, Redis } from 'ioredis'
 import type { ClientOptions, ClusterAddress, RedisAddress, TlsOptions } from './address.ts'
-import { sentinelConnector } from './sentinel-connector.ts'
-import type { Sentinels } from './sentinels.ts'
+import { type Following, sentinelConnector } from './sentinel-connector.ts'
 
-export type RedisRole = 'commands' | 'writes' | 'subscriber'
+export type RedisPurpose = 'commands' | 'writes' | 'subscriber'
 
 const backOff = (times: number): number => Math.min(50 * times, 500) + Math.random() * 25
 
@@ -29,29 +28,29 @@ const failFast = {
   maxRetriesPerRequest: 0,
   autoResendUnfulfilledCommands: false,
   commandTimeout: 5000,
-  // 1: reconnect and reject. Sending it again (2) could carry out one command apart from its pipeline.
+  // 1: reconnect and reject. Sending it again (2) could carry out one command outside its pipeline.
   reconnectOnError: (error: Error) => (/^(READONLY|MASTERDOWN|LOADING)/.test(error.message) ? 1 : false),
 } satisfies ClientOptions
 
-const byRole = {
+const byPurpose = {
   commands: failFast,
   writes: failFast,
-  // No time limit and no retry limit: a SUBSCRIBE that was given up would leave the client deaf after the outage.
+  // No time limit and no retry limit: without the SUBSCRIBE the client would get no messages after the outage.
   subscriber: { maxRetriesPerRequest: null, autoResubscribe: true, autoResendUnfulfilledCommands: true },
-} satisfies Record<RedisRole, ClientOptions>
+} satisfies Record<RedisPurpose, ClientOptions>
 
-/** A client that is not connected yet. `sentinels` belongs to a Sentinel address. */
+/** A client that is not connected yet. `following` belongs to a Sentinel address. */
 export function createClient(
   address: RedisAddress,
-  role: RedisRole,
+  purpose: RedisPurpose,
   tls: TlsOptions | undefined,
-  sentinels: Sentinels | undefined,
+  following: Following | undefined,
 ): Redis | Cluster {
-  const options: ClientOptions = { ...shared, ...byRole[role] }
+  const options: ClientOptions = { ...shared, ...byPurpose[purpose] }
   if (address.kind === 'socket') return new Redis({ ...options, path: address.path })
   const { username, password } = address
   Object.assign(options, username !== undefined && { username }, password !== undefined && { password }, tls && { tls })
-  if (address.kind === 'cluster') return createCluster(address, role, options)
+  if (address.kind === 'cluster') return createCluster(address, purpose, options)
   options.db = address.db
   if (address.kind === 'single') return new Redis({ ...options, host: address.host, port: address.port })
   return new Redis({
@@ -59,24 +58,24 @@ export function createClient(
     connectTimeout: 1000,
     // Short, since a switch is over in an instant once it is published, and the Sentinels are asked each time.
     retryStrategy: times => Math.min(25 * times, 100) + Math.random() * 25,
-    Connector: sentinelConnector(sentinels as Sentinels, tls),
+    Connector: sentinelConnector(following as Following, tls),
   })
 }
 
 function createCluster(
   { servers }: ClusterAddress,
-  role: RedisRole,
+  purpose: RedisPurpose,
   { retryStrategy, ...options }: ClientOptions,
 ): Cluster {
   return new Cluster(
     servers.map(server => ({ ...server })),
     {
       lazyConnect: true,
-      enableOfflineQueue: role === 'subscriber',
+      enableOfflineQueue: purpose === 'subscriber',
       scaleReads: 'master',
       clusterRetryStrategy: backOff,
       // 0: a command whose connection closed is refused, never sent again.
-      retryDelayOnFailover: role === 'subscriber' ? 100 : 0,
+      retryDelayOnFailover: purpose === 'subscriber' ? 100 : 0,
       slotsRefreshTimeout: 1000,
       // Names stay names: a certificate is for a name, and Node looks it up when it connects.
       dnsLookup: (host, callback) => callback(null, host),

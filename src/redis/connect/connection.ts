@@ -4,21 +4,21 @@
  *   connecting ──ready──▶ ready ──error, close, no pong, switch──▶ away ──ready──▶ ready …
  *                                                                   └──end──▶ connect() again, until closeRedis()
  *
- * End a client by closeRedis() only: after its own quit() it would be revived.
+ * End a client by closeRedis() only: after its own quit() it would connect again.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import { StartupError } from '../../errors.ts'
 import { addressOf, describeAddress, type RedisTarget, tlsOptionsOf } from './address.ts'
-import { createClient, type RedisRole } from './client-options.ts'
+import { createClient, type RedisPurpose } from './client-options.ts'
 import { Sentinels } from './sentinels.ts'
 import { keepSubscribed, type RedisLog, type Supervision, supervise } from './supervise.ts'
 
-/** What the rest of the house holds. The keys of one call must share a slot (redis/keys.ts), for it may be a Cluster. */
+/** What callers hold. The keys of one call must share a slot (redis/keys.ts), for it may be a Cluster. */
 export type RedisClient = Redis | Cluster
 
 export type ConnectOptions = RedisTarget & {
-  readonly role: RedisRole
+  readonly purpose: RedisPurpose
   readonly log: RedisLog
   /** How long to wait for the first connection (default 30,000). */
   readonly readyWithinMs?: number
@@ -27,6 +27,8 @@ export type ConnectOptions = RedisTarget & {
 interface Attended {
   readonly supervision: Supervision
   readonly sentinels: Sentinels | undefined
+  /** Ends its use of the Sentinels. */
+  readonly closing: AbortController
   readonly forgetSubscriptions: (() => void) | undefined
 }
 
@@ -41,16 +43,18 @@ const attended = new WeakMap<RedisClient, Attended>()
 export async function connectRedis(options: ConnectOptions): Promise<RedisClient> {
   const address = addressOf(options)
   const tls = await tlsOptionsOf(options)
-  const sentinels = address.kind === 'sentinel' ? new Sentinels(address, tls) : undefined
-  const client = createClient(address, options.role, tls, sentinels)
+  const closing = new AbortController()
+  const user = closing.signal
+  const sentinels = address.kind === 'sentinel' ? Sentinels.share(address, tls, user) : undefined
+  const client = createClient(address, options.purpose, tls, sentinels && { sentinels, user })
   const where = describeAddress(address)
-  const forgetSubscriptions = options.role === 'subscriber' ? keepSubscribed(client) : undefined
+  const forgetSubscriptions = options.purpose === 'subscriber' ? keepSubscribed(client) : undefined
   const supervision = supervise(client, {
     log: options.log,
     where,
     isRedundant: sentinels !== undefined || isCluster(client),
   })
-  attended.set(client, { supervision, sentinels, forgetSubscriptions })
+  attended.set(client, { supervision, sentinels, closing, forgetSubscriptions })
   try {
     await firstReady(client, where, options.readyWithinMs ?? 30_000)
   } catch (error) {
@@ -62,20 +66,20 @@ export async function connectRedis(options: ConnectOptions): Promise<RedisClient
 
 /** Closes a client of connectRedis() for good; takes 2 s at most and never throws. */
 export async function closeRedis(client: RedisClient): Promise<void> {
-  const { supervision, sentinels, forgetSubscriptions } = attended.get(client) ?? {}
+  const { supervision, closing, forgetSubscriptions } = attended.get(client) ?? {}
   attended.delete(client)
   supervision?.end()
   forgetSubscriptions?.()
-  sentinels?.close()
+  closing?.abort()
   if (client.status === 'ready') {
     await Promise.race([client.quit().catch(() => undefined), delay(quitWithinMs, undefined, { ref: false })])
   }
   if (client.status !== 'end') client.disconnect()
 }
 
-/** Hangs up at once and dials again; what is in flight is refused. */
-export function recycle(client: RedisClient): void {
-  attended.get(client)?.supervision.hangUp()
+/** Disconnects at once and connects again; what is in flight is refused. */
+export function reconnect(client: RedisClient): void {
+  attended.get(client)?.supervision.disconnect()
 }
 
 /**
@@ -138,7 +142,7 @@ function reasonOf(error: Error | undefined): string {
   return inner?.message || (inner as NodeJS.ErrnoException | undefined)?.code || 'no answer'
 }
 
-/** Errors at connecting that no waiting mends, each with what to do: told at once instead of after the time limit. */
+/** Errors at connecting that waiting does not fix, each with what to do: told at once instead of after the time limit. */
 interface Refusal {
   readonly pattern: RegExp
   readonly explain: (reason: string) => string

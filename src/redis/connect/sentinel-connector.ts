@@ -3,7 +3,7 @@
  * which asks one Sentinel after the other (a second for each host that is gone), believes the first that answers (after
  * a switch that may be an old answer), and can end a client for good when the switch comes while it resolves.
  *
- *   disconnected ──connect()──▶ asking ──▶ dialling(primary) ──▶ connected(primary)
+ *   disconnected ──connect()──▶ asking ──▶ connecting(primary) ─▶ connected(primary)
  *                                 ▲  none can tell: again │              │ a switch to another, close
  *                                 └───────────────────────┴──────────────┘ ioredis connects again
  */
@@ -13,6 +13,12 @@ import { connect as connectTls } from 'node:tls'
 import { AbstractConnector, type Redis, type RedisOptions } from 'ioredis'
 import { describeHost, type HostAndPort, type TlsOptions } from './address.ts'
 import type { Sentinels } from './sentinels.ts'
+
+/** The Sentinels of a client, and the signal that is aborted when it is closed. */
+export interface Following {
+  readonly sentinels: Sentinels
+  readonly user: AbortSignal
+}
 
 /** A primary that is stopped does not answer the end of a connection either. */
 const disconnectTimeoutMs = 100
@@ -26,7 +32,7 @@ export const primaryBehind = ({ stream }: Redis): HostAndPort | undefined =>
 
 /** The class of connectors for one client, which asks these Sentinels and listens to them. */
 export function sentinelConnector(
-  sentinels: Sentinels,
+  { sentinels, user }: Following,
   tls: TlsOptions | undefined,
 ): NonNullable<RedisOptions['Connector']> {
   return class SentinelConnector extends AbstractConnector {
@@ -34,14 +40,14 @@ export function sentinelConnector(
 
     constructor() {
       super(disconnectTimeoutMs)
-      sentinels.onSwitch(primary => {
+      sentinels.onSwitch(user, primary => {
         if (this.#primary === undefined || describeHost(this.#primary) === describeHost(primary)) return
         this.#primary = undefined
         this.stream?.destroy()
       })
     }
 
-    /** ioredis asks this of each connection before it uses it; false: hang up and dial again. */
+    /** ioredis asks this of each connection before it uses it; false: disconnect and connect again. */
     override check({ role }: { role?: string }): boolean {
       return role === undefined || role === 'master'
     }

@@ -1,17 +1,17 @@
 /**
- * Asks the Sentinels whether a server is the primary and stays it for now. Each has a connection that stays open, so that
+ * The quorum check: asks the Sentinels whether a server is the primary and stays it for now. Each has a connection that stays open, so that
  * a question costs one round trip to the second slowest of them.
  *
- * What it is for: a write that one of two replicas has is safe only if the other one is not about to become primary. A
+ * Why: a write that one of two replicas has is safe only if the other one is not about to become primary. A
  * switch is seen here before it happens: an election needs a majority that sees the primary down, and the Sentinel that
- * leads a switch, a planned one too, says so before it promotes anybody.
+ * leads a switch, a planned one too, says so before it promotes a replica.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { type ClientOptions, describeHost, type HostAndPort } from './address.ts'
 
 const answerWithinMs = 500
-/** As long as a Sentinel may be late, it may lead a switch that no other knows of; one that is gone is missed for this long. */
+/** A Sentinel that is late may lead a switch that no other knows of; one that is gone counts as late for this long. */
 const absentAfterMs = 2000
 /** A host that vanished is noticed by this, so that its Sentinel is absent by the time a switch is over. */
 const pingEveryMs = 500
@@ -22,12 +22,12 @@ interface Answer {
   readonly flags: string
 }
 
-export class SentinelWitness {
-  readonly #voices: readonly Voice[]
+export class SentinelQuorum {
+  readonly #sentinels: readonly QuestionedSentinel[]
 
   /** @param options how a Sentinel is reached: credentials and TLS */
   constructor(name: string, addresses: readonly HostAndPort[], options: ClientOptions) {
-    this.#voices = addresses.map(address => new Voice(name, address, options))
+    this.#sentinels = addresses.map(address => new QuestionedSentinel(name, address, options))
   }
 
   /**
@@ -35,8 +35,8 @@ export class SentinelWitness {
    * knows another one or of a switch, or is late. All answers are given after the question: what was true before it does
    * not count.
    */
-  async vouchesFor(primary: HostAndPort): Promise<boolean> {
-    const answers = await Promise.all(this.#voices.map(voice => voice.ask()))
+  async confirms(primary: HostAndPort): Promise<boolean> {
+    const answers = await Promise.all(this.#sentinels.map(sentinel => sentinel.ask()))
     if (answers.includes('late')) return false
     const given = answers.filter(answer => typeof answer === 'object')
     const isDoubted = given.some(
@@ -44,16 +44,16 @@ export class SentinelWitness {
     )
     // A single one that sees it down (s_down) can have it replaced only with another that does.
     const content = given.filter(({ flags }) => flags === 'master')
-    return !isDoubted && content.length * 2 > this.#voices.length
+    return !isDoubted && content.length * 2 > this.#sentinels.length
   }
 
   close(): void {
-    for (const voice of this.#voices) voice.close()
+    for (const sentinel of this.#sentinels) sentinel.close()
   }
 }
 
 /** One Sentinel: connected, late (just lost, or not answering), or absent (refuses connections, or lost for long). */
-class Voice {
+class QuestionedSentinel {
   readonly #name: string
   readonly #client: Redis
   readonly #pings: NodeJS.Timeout
@@ -95,7 +95,7 @@ class Voice {
   async ask(): Promise<Answer | 'late' | 'absent'> {
     if (this.#client.status !== 'ready') return this.#absence()
     const flat = await this.#within(answerWithinMs, this.#client.call('SENTINEL', 'MASTER', this.#name))
-    // Whatever became of the question, it was there a moment ago.
+    // It was connected a moment ago, so it may lead a switch.
     if (flat === undefined) return 'late'
     const facts = flat as string[]
     const fact = (key: string): string => facts[facts.findIndex((item, at) => at % 2 === 0 && item === key) + 1] ?? ''
@@ -107,7 +107,7 @@ class Voice {
     this.#client.disconnect()
   }
 
-  /** The reply; undefined when there was none in time, and then it is hung up: a host that vanished never does. */
+  /** The reply; undefined when there was none in time, and then the connection is closed: a host that vanished never closes it. */
   async #within(ms: number, reply: Promise<unknown>): Promise<unknown> {
     const { stream } = this.#client
     const late = new AbortController()

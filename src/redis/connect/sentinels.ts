@@ -1,15 +1,15 @@
 /**
- * The Sentinels that watch one primary: asked where it is, and listened to for a switch.
+ * The Sentinels that watch one primary: asks them where it is, and listens to them for a switch.
  *
  * All are asked at once, and the youngest answer counts: after a switch some tell the old primary for seconds, and the
- * host of one may be gone without a word. Nothing here ever ends the process: each connection has its listener for
- * errors, and each promise somebody who waits for it.
+ * host of one may be gone without a word. No error here ends the process: each connection has a
+ * listener for errors, and each promise is handled.
  */
 import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { type ClientOptions, describeHost, type HostAndPort, type SentinelAddress, type TlsOptions } from './address.ts'
-import { SentinelWitness } from './sentinel-quorum.ts'
+import { SentinelQuorum } from './sentinel-quorum.ts'
 
 const switchChannel = '+switch-master'
 const answerWithinMs = 500
@@ -35,6 +35,9 @@ export interface SentinelFacts {
   readonly answeredCount: number
 }
 
+/** Those that are in use, by address and credentials. */
+const shared = new Map<string, Sentinels>()
+
 export class Sentinels {
   readonly name: string
   readonly #addresses: readonly HostAndPort[]
@@ -42,10 +45,30 @@ export class Sentinels {
   readonly #emitter = new EventEmitter()
   readonly #listening: Redis[] = []
   #pings: NodeJS.Timeout | undefined
-  #witness: SentinelWitness | undefined
+  #quorum: SentinelQuorum | undefined
+  #userCount = 0
 
-  constructor({ name, sentinels, sentinelCredentials }: SentinelAddress, tls: TlsOptions | undefined) {
+  /**
+   * One object, and so one set of connections, for all users of the same Sentinels: a node has many clients of Redis.
+   * @param user aborted when this user needs them no more; the last one closes them
+   */
+  static share(address: SentinelAddress, tls: TlsOptions | undefined, user: AbortSignal): Sentinels {
+    const key = JSON.stringify([address.name, address.sentinels, address.sentinelCredentials, tls])
+    const sentinels = shared.get(key) ?? new Sentinels(address, tls)
+    shared.set(key, sentinels)
+    sentinels.#userCount += 1
+    user.addEventListener('abort', () => {
+      sentinels.#userCount -= 1
+      if (sentinels.#userCount > 0) return
+      shared.delete(key)
+      sentinels.#close()
+    })
+    return sentinels
+  }
+
+  private constructor({ name, sentinels, sentinelCredentials }: SentinelAddress, tls: TlsOptions | undefined) {
     this.name = name
+    this.#emitter.setMaxListeners(0)
     this.#addresses = sentinels
     this.#options = {
       ...sentinelCredentials,
@@ -82,38 +105,41 @@ export class Sentinels {
     }
   }
 
-  /** Whether this server is the primary and no switch to another is under way; see SentinelWitness. */
-  async vouchFor(primary: HostAndPort): Promise<boolean> {
-    return await this.#needWitness().vouchesFor(primary)
+  /** Whether this server is the primary and no switch to another is under way; see SentinelQuorum. */
+  async confirmsPrimary(primary: HostAndPort): Promise<boolean> {
+    return await this.#openQuorum().confirms(primary)
   }
 
-  /** Connects for `vouchFor`, so that the first question finds the connections open. */
-  prepareToVouch(): void {
-    this.#needWitness()
+  /** Connects for `confirmsPrimary`, so that the first question finds the connections open. */
+  openQuorumCheck(): void {
+    this.#openQuorum()
   }
 
-  /** Calls `listener` with the new primary each time one of them says that there was a switch: more than once for each. */
-  onSwitch(listener: (primary: HostAndPort) => void): void {
+  /**
+   * Calls `listener` with the new primary each time one of them says that there was a switch: more than once for each.
+   * @param user as in share(): aborted, it hears no more
+   */
+  onSwitch(user: AbortSignal, listener: (primary: HostAndPort) => void): void {
     this.#emitter.on('switch', listener)
+    user.addEventListener('abort', () => this.#emitter.off('switch', listener))
     if (this.#listening.length === 0) this.#listen()
   }
 
   /** Stops listening. A question under way still gets its answer. */
-  close(): void {
+  #close(): void {
     clearInterval(this.#pings)
-    this.#emitter.removeAllListeners()
     for (const client of this.#listening) client.disconnect()
-    this.#witness?.close()
+    this.#quorum?.close()
   }
 
-  #needWitness(): SentinelWitness {
-    this.#witness ??= new SentinelWitness(this.name, this.#addresses, this.#options)
-    return this.#witness
+  #openQuorum(): SentinelQuorum {
+    this.#quorum ??= new SentinelQuorum(this.name, this.#addresses, this.#options)
+    return this.#quorum
   }
 
   #listen(): void {
     for (const address of this.#addresses) {
-      const client = this.#dial(address, {
+      const client = this.#connectTo(address, {
         maxRetriesPerRequest: 0,
         autoResubscribe: false,
         retryStrategy: times => Math.min(50 * times, 1000) + Math.random() * 50,
@@ -129,11 +155,11 @@ export class Sentinels {
     }
     // A host that vanished never ends the connection, and its Sentinel would be missed when it is back.
     this.#pings = setInterval(() => {
-      for (const client of this.#listening) if (client.status === 'ready') void hangUpUnlessPong(client)
+      for (const client of this.#listening) if (client.status === 'ready') void disconnectUnlessPong(client)
     }, pingEveryMs).unref()
   }
 
-  #dial({ host, port }: HostAndPort, options: ClientOptions): Redis {
+  #connectTo({ host, port }: HostAndPort, options: ClientOptions): Redis {
     const client = new Redis({ ...this.#options, ...options, host, port })
     client.on('error', () => undefined)
     return client
@@ -162,7 +188,11 @@ export class Sentinels {
   }
 
   async #askOne(address: HostAndPort): Promise<Answer> {
-    const client = this.#dial(address, { retryStrategy: null, maxRetriesPerRequest: 0, connectTimeout: answerWithinMs })
+    const client = this.#connectTo(address, {
+      retryStrategy: null,
+      maxRetriesPerRequest: 0,
+      connectTimeout: answerWithinMs,
+    })
     let lastError: Error | undefined
     client.on('error', error => {
       lastError = error
@@ -207,7 +237,7 @@ export class Sentinels {
   }
 }
 
-async function hangUpUnlessPong(client: Redis): Promise<void> {
+async function disconnectUnlessPong(client: Redis): Promise<void> {
   const ping = client.ping().then(
     () => true,
     () => false,

@@ -1,6 +1,6 @@
 /**
- * Keeps a client alive: says once when Redis is away and when it is back, hangs up on a server that falls silent, and
- * connects again a client that ended by itself.
+ * Keeps a client alive: says once when Redis is away and when it is back, disconnects from a silent server, and
+ * connects a client again that ended by itself.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
@@ -10,11 +10,11 @@ import { describeHost } from './address.ts'
 export type RedisLog = Pick<Logger, 'info' | 'warn'>
 
 export interface Supervision {
-  /** Hangs up at once and dials again. */
-  hangUp(): void
+  /** Disconnects at once and connects again. */
+  disconnect(): void
   /** Grows with each new connection to a server. */
   epoch(): number
-  /** From now on the client is left alone. */
+  /** Ends the supervision. */
   end(): void
 }
 
@@ -25,12 +25,12 @@ export interface SuperviseOptions {
   readonly isRedundant: boolean
 }
 
-const reviveAfterMs = 200
+const reconnectAfterMs = 200
 const slotsEveryMs = 2000
 interface Pace {
   readonly everyMs: number
   readonly pongWithinMs: number
-  /** Connected for this long and still not ready: whoever is there does not answer. */
+  /** Connected for this long and still not ready: the server does not answer. */
   readonly greetWithinMs: number
 }
 
@@ -45,9 +45,9 @@ export function supervise(client: Redis | Cluster, options: SuperviseOptions): S
   client.on('end', () => {
     setTimeout(() => {
       if (!closing && client.status === 'end') client.connect().catch(() => undefined)
-    }, reviveAfterMs)
+    }, reconnectAfterMs)
   })
-  const parts = client instanceof Cluster ? attendCluster(client, options) : attendServer(client, options)
+  const parts = client instanceof Cluster ? superviseCluster(client, options) : superviseServer(client, options)
   return {
     ...parts,
     end() {
@@ -80,28 +80,28 @@ function reportOutages(client: Redis | Cluster, { log, where }: SuperviseOptions
   }
 }
 
-function attendServer(client: Redis, { isRedundant }: SuperviseOptions): Supervision {
+function superviseServer(client: Redis, { isRedundant }: SuperviseOptions): Supervision {
   const { everyMs, pongWithinMs, greetWithinMs } = pace(isRedundant)
   let connectedAtMs = 0
   // Not disconnect(): it waits for the other side to agree, which a stopped server never does.
-  const hangUp = (): void => void client.stream?.destroy()
+  const disconnect = (): void => void client.stream?.destroy()
   client.on('connect', () => {
     connectedAtMs = Date.now()
   })
   const pings = setInterval(() => {
-    if (client.status === 'ready') void unlessPong(client, pongWithinMs, hangUp)
-    else if (client.status === 'connect' && Date.now() - connectedAtMs > greetWithinMs) hangUp()
+    if (client.status === 'ready') void unlessPong(client, pongWithinMs, disconnect)
+    else if (client.status === 'connect' && Date.now() - connectedAtMs > greetWithinMs) disconnect()
   }, everyMs).unref()
   return {
-    hangUp,
-    // ioredis counts before it dials, so no command can pass in between.
+    disconnect,
+    // ioredis counts before it connects, so no command can pass in between.
     epoch: () => Reflect.get(client, 'connectionEpoch') as number,
     end: () => clearInterval(pings),
   }
 }
 
 /** Each server of a Cluster has a client of its own, which connects once; a new connection is a new client. */
-function attendCluster(cluster: Cluster, { log, where, isRedundant }: SuperviseOptions): Supervision {
+function superviseCluster(cluster: Cluster, { log, where, isRedundant }: SuperviseOptions): Supervision {
   const { everyMs, pongWithinMs } = pace(isRedundant)
   const awaySinceMs = new Map<string, number>()
   let ended = false
@@ -138,7 +138,7 @@ function attendCluster(cluster: Cluster, { log, where, isRedundant }: SuperviseO
     if (cluster.status === 'ready') cluster.refreshSlotsCache()
   }, slotsEveryMs).unref()
   return {
-    hangUp() {
+    disconnect() {
       for (const server of cluster.nodes()) server.stream?.destroy()
     },
     epoch: () => changes,
@@ -152,15 +152,15 @@ function attendCluster(cluster: Cluster, { log, where, isRedundant }: SuperviseO
 
 const nameOf = ({ options: { host = '', port = 0 } }: Redis): string => describeHost({ host, port })
 
-/** A host that vanished sends no end of connection: without a pong we hang up and dial again. */
-async function unlessPong(client: Redis, withinMs: number, hangUp: () => void): Promise<void> {
+/** A host that vanished sends no end of connection: without a pong we disconnect and connect again. */
+async function unlessPong(client: Redis, withinMs: number, disconnect: () => void): Promise<void> {
   const epoch = Reflect.get(client, 'connectionEpoch') as number
   const ping = client.ping().then(
     () => true,
     () => false,
   )
   const answered = await Promise.race([ping, delay(withinMs, false, { ref: false })])
-  if (!answered && client.status === 'ready' && Reflect.get(client, 'connectionEpoch') === epoch) hangUp()
+  if (!answered && client.status === 'ready' && Reflect.get(client, 'connectionEpoch') === epoch) disconnect()
 }
 
 /**
@@ -173,13 +173,13 @@ const againEveryMs = 1000
 const answerWithinMs = 2000
 const missesUntilReconnect = 3
 
-/** Attends to a client that subscribes; the returned function ends that. */
+/** Keeps the subscriptions of this client; the returned function ends that. */
 export function keepSubscribed(client: Redis | Cluster): () => void {
   const subscribe = client.subscribe.bind(client) as Subscribe
   const channels = new Set<string>()
-  Reflect.set(client, 'subscribe', (...wanted: string[]) => {
-    for (const channel of wanted.flat()) channels.add(channel)
-    const outcome = subscribe(...wanted)
+  Reflect.set(client, 'subscribe', (...names: string[]) => {
+    for (const channel of names.flat()) channels.add(channel)
+    const outcome = subscribe(...names)
     // ioredis calls this itself at a reconnect; a close in that moment must not end the process.
     outcome.catch(() => undefined)
     return outcome
@@ -187,7 +187,7 @@ export function keepSubscribed(client: Redis | Cluster): () => void {
   return client instanceof Cluster ? repeat(client, subscribe, channels) : () => undefined
 }
 
-/** Subscribing twice is harmless, so it is done each second; who does not answer to it is left. */
+/** Subscribing twice is harmless, so it is done each second; a server that does not answer is disconnected. */
 function repeat(cluster: Cluster, subscribe: Subscribe, channels: ReadonlySet<string>): () => void {
   let misses = 0
   let busy = false

@@ -7,6 +7,7 @@ import type { Redis } from 'ioredis'
 import { describeHost } from '../connect/address.ts'
 import { isCluster, type RedisClient, sentinelsOf, serversOf } from '../connect/connection.ts'
 import type { SentinelFacts } from '../connect/sentinels.ts'
+import { type RedisInfo, readInfo } from './info.ts'
 
 export interface RedisFinding {
   /** `error`: the node must not start on it. */
@@ -18,7 +19,7 @@ type Topology = 'single' | 'sentinel' | 'cluster'
 
 interface Facts {
   readonly topology: Topology
-  readonly info: ReadonlyMap<string, string>
+  readonly info: RedisInfo
   /** Empty when CONFIG is forbidden. */
   readonly config: ReadonlyMap<string, string>
 }
@@ -35,7 +36,7 @@ export async function checkRedis(client: RedisClient): Promise<RedisFinding[]> {
 }
 
 async function checkServer(server: Redis, topology: Topology): Promise<RedisFinding[]> {
-  const info = parseInfo(await server.info())
+  const info = readInfo(await server.info())
   const config = await readConfig(server)
   return checks.map(check => check({ topology, info, config })).filter(finding => finding !== undefined)
 }
@@ -61,7 +62,7 @@ const error = (message: string): RedisFinding => ({ level: 'error', message })
 const warn = (message: string): RedisFinding => ({ level: 'warn', message })
 
 const checkVersion: Check = ({ info }) => {
-  const version = info.get('redis_version') ?? '0'
+  const { version } = info
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major < 6 || (major === 6 && minor < 2))
     return error(`Redis ${version} is too old: Muster needs 6.2 or newer (7 is better).`)
@@ -71,8 +72,7 @@ const checkVersion: Check = ({ info }) => {
 }
 
 const checkMode: Check = ({ topology, info }) => {
-  const isClustered = info.get('redis_mode') === 'cluster' || info.get('cluster_enabled') === '1'
-  if (!isClustered || topology === 'cluster') return undefined
+  if (!info.isCluster || topology === 'cluster') return undefined
   return error(
     topology === 'single'
       ? 'This Redis runs in cluster mode. Write MUSTER_REDIS_URL as redis+cluster://host:6379 (or rediss+cluster://).'
@@ -81,8 +81,8 @@ const checkMode: Check = ({ topology, info }) => {
 }
 
 const checkRole: Check = ({ topology, info }) => {
-  if (topology !== 'single' || info.get('role') !== 'slave') return undefined
-  const primary = `${info.get('master_host') ?? '?'}:${info.get('master_port') ?? '?'}`
+  if (topology !== 'single' || info.follows === undefined) return undefined
+  const primary = `${info.follows.address}:${info.follows.port}`
   return error(
     `This Redis is a replica and takes no writes. Point MUSTER_REDIS_URL at its primary (${primary}), or at the ` +
       'Sentinels that watch it (redis+sentinel://a,b,c/primary-name).',
@@ -90,7 +90,7 @@ const checkRole: Check = ({ topology, info }) => {
 }
 
 const checkReplicas: Check = ({ topology, info }) => {
-  if (topology === 'single' || Number(info.get('connected_slaves') ?? 0) > 0) return undefined
+  if (topology === 'single' || info.replicas.length > 0) return undefined
   return warn(
     topology === 'sentinel'
       ? 'No replica is connected: if this machine is lost, so are the jobs. With min-replicas-to-write 1, as it should be, nothing is accepted until one is.'
@@ -102,12 +102,12 @@ const checkMinReplicas: Check = ({ topology, config }) => {
   if (topology !== 'sentinel' || config.get('min-replicas-to-write') !== '0') return undefined
   return warn(
     'min-replicas-to-write is 0: a primary that is cut off from the others goes on taking jobs that are lost later. ' +
-      'Run "redis-cli CONFIG SET min-replicas-to-write 1" on every copy, and set it in redis.conf too.',
+      'Run "redis-cli CONFIG SET min-replicas-to-write 1" on every server, and set it in redis.conf too.',
   )
 }
 
 const checkEviction: Check = ({ info, config }) => {
-  const policy = config.get('maxmemory-policy') ?? info.get('maxmemory_policy')
+  const policy = config.get('maxmemory-policy') ?? info.evictionPolicy
   if (policy === 'noeviction') return undefined
   if (policy === undefined)
     return warn('Whether Redis evicts keys could not be checked. Make sure that maxmemory-policy is noeviction.')
@@ -118,11 +118,11 @@ const checkEviction: Check = ({ info, config }) => {
 }
 
 const checkPersistence: Check = ({ topology, info, config }) => {
-  const keepsFile = config.get('appendonly') ?? (info.get('aof_enabled') === '1' ? 'yes' : 'no')
+  const keepsFile = config.get('appendonly') ?? (info.keepsAppendOnlyFile ? 'yes' : 'no')
   if (keepsFile !== 'yes') {
     return warn(
       'Redis keeps no append-only file: when it restarts, every job and result since the last snapshot is lost' +
-        (topology === 'sentinel' ? ', on all copies when the primary is back before a failover. ' : '. ') +
+        (topology === 'sentinel' ? ', on all servers when the primary is back before a failover. ' : '. ') +
         'Run "redis-cli CONFIG SET appendonly yes" and set it in redis.conf too.',
     )
   }
@@ -167,11 +167,6 @@ function checkSentinels({ knownCount, answeredCount }: SentinelFacts, addressCou
       ),
     )
   return findings
-}
-
-function parseInfo(text: string): Map<string, string> {
-  const lines = text.split(/\r?\n/).filter(line => line.includes(':') && !line.startsWith('#'))
-  return new Map(lines.map(line => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)]))
 }
 
 const refusals = /^(NOPERM|ERR unknown command|ERR.*(not allowed|disabled|unsupported))/i

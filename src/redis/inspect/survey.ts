@@ -1,10 +1,8 @@
 /**
  * Looks at every Redis and every Sentinel of a deployment, each over a connection of its own, once: what they are, what
- * they say of themselves and of each other. Nothing is judged here, and nothing is changed.
+ * they say of themselves and of each other. It evaluates nothing and changes nothing.
  */
-import { setTimeout as delay } from 'node:timers/promises'
-import { Redis } from 'ioredis'
-import { parseInfo, toMap } from '../../redis-server/ha/probe.ts'
+import type { Redis } from 'ioredis'
 import {
   addressOf,
   type ClientOptions,
@@ -16,17 +14,18 @@ import {
   type TlsOptions,
   tlsOptionsOf,
 } from '../connect/address.ts'
+import { askOnce, toMap } from '../connect/ask-once.ts'
+import { type RedisInfo, readInfo } from './info.ts'
 
-export interface CopySurvey {
+export interface ServerSurvey {
   /** host:port, or the path of a socket. */
   readonly where: string
   /** Why it could not be asked; the rest is empty then. */
   readonly error?: string
-  readonly role?: 'primary' | 'replica'
   readonly pingMs: number
   /** Its clock against that of this machine: above 0 when it is ahead. */
   readonly clockAheadMs: number
-  readonly info: ReadonlyMap<string, string>
+  readonly info: RedisInfo
   /** Empty when CONFIG is forbidden. */
   readonly config: ReadonlyMap<string, string>
 }
@@ -47,7 +46,7 @@ export interface SentinelSurvey {
 
 export interface RedisSurvey {
   readonly kind: RedisAddress['kind']
-  readonly copies: readonly CopySurvey[]
+  readonly servers: readonly ServerSurvey[]
   readonly sentinels: readonly SentinelSurvey[]
 }
 
@@ -75,25 +74,25 @@ export async function surveyRedis(target: RedisTarget): Promise<RedisSurvey> {
   const address = addressOf(target)
   const tls = await tlsOptionsOf(target)
   if (address.kind === 'socket') {
-    const copy = await surveyCopy(address.path, { path: address.path })
-    return { kind: 'socket', copies: [copy], sentinels: [] }
+    const server = await surveyServer(address.path, { path: address.path })
+    return { kind: 'socket', servers: [server], sentinels: [] }
   }
   const { username, password } = address
   const credentials = { ...(username !== undefined && { username }), ...(password !== undefined && { password }) }
   const access = { credentials, tls }
-  const copiesAt = async (places: readonly HostAndPort[]): Promise<CopySurvey[]> =>
-    await Promise.all(places.map(place => surveyCopy(describeHost(place), optionsFor(place, access))))
-  if (address.kind === 'single') return { kind: 'single', copies: await copiesAt([address]), sentinels: [] }
+  const serversAt = async (places: readonly HostAndPort[]): Promise<ServerSurvey[]> =>
+    await Promise.all(places.map(place => surveyServer(describeHost(place), optionsFor(place, access))))
+  if (address.kind === 'single') return { kind: 'single', servers: await serversAt([address]), sentinels: [] }
   if (address.kind === 'cluster') {
     const places = await clusterPlaces(address.servers, access)
-    return { kind: 'cluster', copies: await copiesAt(places), sentinels: [] }
+    return { kind: 'cluster', servers: await serversAt(places), sentinels: [] }
   }
   const watching = { credentials: address.sentinelCredentials, tls }
   const sentinels = await Promise.all(
     address.sentinels.map(place => surveySentinel(describeHost(place), optionsFor(place, watching), address.name)),
   )
   const known = sentinels.flatMap(({ primary, replicas }) => [...(primary === undefined ? [] : [primary]), ...replicas])
-  return { kind: 'sentinel', copies: await copiesAt([...new Set(known)].sort().map(toPlace)), sentinels }
+  return { kind: 'sentinel', servers: await serversAt([...new Set(known)].sort().map(toPlace)), sentinels }
 }
 
 const optionsFor = ({ host, port }: HostAndPort, { credentials, tls }: Access): ClientOptions => ({
@@ -103,7 +102,7 @@ const optionsFor = ({ host, port }: HostAndPort, { credentials, tls }: Access): 
   ...(tls && { tls }),
 })
 
-async function surveyCopy(where: string, options: ClientOptions): Promise<CopySurvey> {
+async function surveyServer(where: string, options: ClientOptions): Promise<ServerSurvey> {
   try {
     return await ask(options, async client => {
       const startedMs = performance.now()
@@ -112,18 +111,16 @@ async function surveyCopy(where: string, options: ClientOptions): Promise<CopySu
       const askedAt = Date.now()
       const [seconds, micros] = await client.time()
       const takenAt = (askedAt + Date.now()) / 2
-      const info = parseInfo(await client.info())
       return {
         where,
-        role: info.get('role') === 'slave' ? 'replica' : 'primary',
         pingMs,
         clockAheadMs: Number(seconds) * 1000 + Number(micros) / 1000 - takenAt,
-        info,
+        info: readInfo(await client.info()),
         config: await readConfig(client),
       }
     })
   } catch (error) {
-    const empty = { pingMs: 0, clockAheadMs: 0, info: new Map(), config: new Map() }
+    const empty = { pingMs: 0, clockAheadMs: 0, info: readInfo(''), config: new Map() }
     return { where, error: (error as Error).message, ...empty }
   }
 }
@@ -171,40 +168,8 @@ async function clusterPlaces(servers: readonly HostAndPort[], access: Access): P
   return servers
 }
 
-/** Connects, asks and hangs up, within a time limit. */
-async function ask<T>(options: ClientOptions, question: (client: Redis) => Promise<T>): Promise<T> {
-  const client = new Redis({
-    ...options,
-    lazyConnect: true,
-    connectTimeout: connectWithinMs,
-    retryStrategy: () => null,
-    maxRetriesPerRequest: 0,
-    // One that loads its data says so itself.
-    enableReadyCheck: false,
-    disableClientInfo: true,
-  })
-  let fault: Error | undefined
-  client.on('error', (error: Error) => {
-    fault ??= error
-  })
-  const late = new AbortController()
-  try {
-    const answer = client.connect().then(() => question(client))
-    answer.catch(() => undefined) // it may lose the race, and fail when we hang up
-    return await Promise.race([
-      answer,
-      delay(answerWithinMs, undefined, { signal: late.signal }).then(() => {
-        throw new Error(`no answer within ${answerWithinMs} ms`)
-      }),
-    ])
-  } catch (error) {
-    // "Connection is closed." says less than what closed it.
-    throw fault ?? error
-  } finally {
-    late.abort()
-    client.disconnect()
-  }
-}
+const ask = async <T>(options: ClientOptions, question: (client: Redis) => Promise<T>): Promise<T> =>
+  await askOnce({ ...options, connectTimeout: connectWithinMs }, answerWithinMs, question)
 
 async function readConfig(client: Redis): Promise<Map<string, string>> {
   const values = new Map<string, string>()

@@ -4,10 +4,10 @@
  *   local        in the primary and, as it is set up, in its append-only file
  *   replicated   in the memory of a second server too, so that the loss of either takes nothing back
  *
- * Whatever tells a client, a worker or the fleet "this is so" goes through here, and so does every reading that such an
+ * What tells a client, a worker or the fleet "this is so" goes through here, and so does every read that such an
  * answer rests on: what it saw is then kept as well. Claims and heartbeats do not: a claim that a failover forgets costs
  * a second run of its job (the first one's completion is refused by its token), and a heartbeat comes again. Neither do
- * notes that only delay something when they are lost: leases given back by a node, evidence of lost workers, the journal.
+ * notes that only delay something when they are lost: leases that a node returns, signs of lost workers, the journal.
  */
 import type { RedisClient } from '../connect/connection.ts'
 import type { Script, ScriptArgument } from '../script.ts'
@@ -27,7 +27,7 @@ export interface DurableWrites {
    * Runs an operation over the node's connection for commands (a method of BullMQ, say); resolves once all that it wrote
    * and saw is kept. Costs two more round trips: for what is rare.
    * @param key one of the keys that it works on
-   * @throws NotDurableError likewise; whatever the operation throws
+   * @throws NotDurableError likewise; also the errors of the operation
    */
   confirm<T>(key: string, operation: () => Promise<T>): Promise<T>
 }

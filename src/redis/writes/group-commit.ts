@@ -1,22 +1,22 @@
 /**
- * The line of writes that wait for a replica. Group commit: what comes while a group is on its way goes with the next one.
+ * Group commit of writes that wait for a replica: what comes while a group is on its way goes with the next group.
  *
- *   waiting ──a free connection──▶ sent: [EVALSHA, …, mark, WAIT] as one pipeline
- *      ▲                             ├─▶ own reply sound, and copies enough (replica-quorum.ts) by this very pipeline: kept
+ *   waiting ──a free connection──▶ sent: [EVALSHA, …, marker, WAIT] as one pipeline
+ *      ▲                             ├─▶ own reply good, and replicas enough (replica-quorum.ts) in this pipeline: kept
  *      │                             ├─▶ WAIT short, connection lost, no reply in time: refused, may have been carried out
  *      └──as text, not by its hash───┴── NOSCRIPT: a new primary does not have the script, nothing was carried out
  *
- * A WAIT is not sent apart from its writes: a new primary would count replicas for what died with the old one. The one
- * exception, for a group that waited too short a time for all, asks for the history of the server beside it.
+ * A WAIT travels with its writes: a new primary would count replicas for what died with the old one. The one exception,
+ * for a group that waited too short a time for all replicas, asks for the replication id of the server with it.
  */
 import { type ChainableCommander, type Cluster, Redis } from 'ioredis'
-import { type RedisClient, recycle } from '../connect/connection.ts'
+import { type RedisClient, reconnect } from '../connect/connection.ts'
 import { NotDurableError } from '../redis-errors.ts'
 import type { Script, ScriptArgument } from '../script.ts'
-import { CopiesWanted, voucherOf, type WaitFor, waitForOne } from './replica-quorum.ts'
-import { isPrimary, markKeyOf, markLua } from './replication-marker.ts'
+import { AcknowledgementPolicy, quorumCheckOf, type WaitFor, waitForOne } from './replica-quorum.ts'
+import { isPrimary, markerKeyOf, markerLua } from './replication-marker.ts'
 
-/** Each of `call` (a script to run) and `history` (one that the server must still have) may be absent. */
+/** Each of `call` (a script to run) and `replicationId` (one that the server must still have) may be absent. */
 export interface Write {
   readonly key: string
   readonly call?: {
@@ -24,7 +24,7 @@ export interface Write {
     readonly keys: readonly string[]
     readonly args: readonly ScriptArgument[]
   }
-  readonly history?: string
+  readonly replicationId?: string
 }
 
 interface Waiting {
@@ -43,17 +43,17 @@ const answerWithinMs = 3000
 const sendWithinMs = 3000
 const maxGroup = 64
 
-export class WriteLine {
+export class GroupCommit {
   readonly #free: RedisClient[]
   readonly #waiting: Waiting[] = []
-  readonly #wanted: CopiesWanted
+  readonly #policy: AcknowledgementPolicy
   #inFlight = 0
   #isDue = false
 
-  /** @param clients whose connections nobody else waits for, since a WAIT holds them up */
+  /** @param clients whose connections have no other user, since a WAIT blocks them */
   constructor(clients: readonly RedisClient[]) {
     this.#free = [...clients]
-    this.#wanted = new CopiesWanted(clients)
+    this.#policy = new AcknowledgementPolicy(clients)
   }
 
   /**
@@ -76,7 +76,7 @@ export class WriteLine {
     while (this.#waiting.length > 0) {
       const index = this.#free.findIndex(({ status }) => status === 'ready')
       if (index < 0) {
-        // Whatever is in flight comes here again.
+        // Each group in flight comes here again when it ends.
         if (this.#inFlight === 0)
           this.#refuse(this.#waiting.splice(0), 'No primary of Redis is connected; nothing was written.')
         return
@@ -111,19 +111,19 @@ export class WriteLine {
   async #commit(client: RedisClient, group: readonly Waiting[]): Promise<void> {
     let replies: readonly Reply[]
     let shortfall: NotDurableError | undefined
-    const vouch = voucherOf(client)
-    const waitFor = this.#wanted.next(performance.now())
-    const timer = setTimeout(() => recycle(client), answerWithinMs)
+    const confirmsPrimary = quorumCheckOf(client)
+    const waitFor = this.#policy.next(performance.now())
+    const timer = setTimeout(() => reconnect(client), answerWithinMs)
     try {
       replies = await exchange(client, group, waitFor)
-      shortfall = await this.#shortfall(client, group, replies, waitFor, vouch)
+      shortfall = await this.#shortfall(client, group, replies, waitFor, confirmsPrimary)
     } catch (error) {
       for (const { reject } of group) reject(lost(error))
       return
     } finally {
       clearTimeout(timer)
     }
-    const history = replies.at(-2)?.[1]
+    const replicationId = replies.at(-2)?.[1]
     const again: Waiting[] = []
     let at = 0
     for (const waiting of group) {
@@ -133,7 +133,7 @@ export class WriteLine {
         if (/^NOSCRIPT/.test(error.message) && !asText) again.push({ ...waiting, asText: true })
         else reject(explain(error, client))
       } else if (shortfall !== undefined) reject(shortfall)
-      else if (write.history !== undefined && write.history !== history) reject(switched())
+      else if (write.replicationId !== undefined && write.replicationId !== replicationId) reject(switched())
       else resolve(value)
     }
     this.#waiting.unshift(...again)
@@ -145,26 +145,26 @@ export class WriteLine {
     group: readonly Waiting[],
     replies: readonly Reply[],
     waitFor: WaitFor,
-    vouch: () => Promise<boolean>,
+    confirmsPrimary: () => Promise<boolean>,
   ): Promise<NotDurableError | undefined> {
-    const [markError, history] = replies.at(-2) ?? [null]
+    const [markerError, replicationId] = replies.at(-2) ?? [null]
     const [waitError, count] = replies.at(-1) ?? [null]
-    const error = waitError ?? markError
+    const error = waitError ?? markerError
     if (error !== null) return lost(error)
-    let copies = Number(count)
-    if (copies < waitFor.copies && waitFor.copies > 1) {
-      this.#wanted.noteShort(performance.now())
+    let replicas = Number(count)
+    if (replicas < waitFor.replicas && waitFor.replicas > 1) {
+      this.#policy.noteShort(performance.now())
       // None in the time that is given to all: one gets as long as it would have had.
-      if (copies < 1) copies = await copiesLater(client, group, history)
+      if (replicas < 1) replicas = await replicasLater(client, group, replicationId)
     }
-    return (await this.#wanted.suffice(copies, vouch)) ? undefined : tooFew(copies)
+    return (await this.#policy.suffice(replicas, confirmsPrimary)) ? undefined : tooFew(replicas)
   }
 }
 
 /** How many replicas have what was written before, as long as this is the primary that it was written to, without a break. */
-async function copiesLater(client: RedisClient, group: readonly Waiting[], history: unknown): Promise<number> {
-  const [mark, wait] = await markAndWait(client.pipeline(), group, waitForOne, true)
-  const isSame = mark?.[0] === null && mark[1] === history && isPrimary(String(history))
+async function replicasLater(client: RedisClient, group: readonly Waiting[], replicationId: unknown): Promise<number> {
+  const [marker, wait] = await markerAndWait(client.pipeline(), group, waitForOne, true)
+  const isSame = marker?.[0] === null && marker[1] === replicationId && isPrimary(String(replicationId))
   return isSame && wait?.[0] === null ? Number(wait[1]) : 0
 }
 
@@ -172,41 +172,41 @@ async function exchange(client: RedisClient, group: readonly Waiting[], waitFor:
   const pipeline = client.pipeline()
   for (const { write, asText } of group) {
     if (write.call === undefined) continue
-    // Not by ioredis' own way to call a script: it would send one that is missing again, apart from this WAIT.
+    // Not by ioredis' own way to call a script: it would send a missing one again, without this WAIT.
     const { script, keys, args } = write.call
     if (asText) pipeline.eval(script.lua, keys.length, ...keys, ...args)
     else pipeline.evalsha(script.sha, keys.length, ...keys, ...args)
   }
-  const wantsHistory = waitFor.copies > 1 || group.some(({ write }) => write.history !== undefined)
-  return await markAndWait(pipeline, group, waitFor, wantsHistory)
+  const wantsId = waitFor.replicas > 1 || group.some(({ write }) => write.replicationId !== undefined)
+  return await markerAndWait(pipeline, group, waitFor, wantsId)
 }
 
-async function markAndWait(
+async function markerAndWait(
   pipeline: ChainableCommander,
   group: readonly Waiting[],
-  { copies, withinMs }: WaitFor,
-  wantsHistory: boolean,
+  { replicas, withinMs }: WaitFor,
+  wantsId: boolean,
 ): Promise<readonly Reply[]> {
-  pipeline.eval(markLua, 1, markKeyOf((group[0] as Waiting).write.key), wantsHistory ? '1' : '')
-  pipeline.wait(copies, withinMs)
+  pipeline.eval(markerLua, 1, markerKeyOf((group[0] as Waiting).write.key), wantsId ? '1' : '')
+  pipeline.wait(replicas, withinMs)
   return ((await pipeline.exec()) ?? []) as Reply[]
 }
 
-function tooFew(copies: number): NotDurableError {
+function tooFew(replicas: number): NotDurableError {
   const why =
-    copies < 1
-      ? 'No second copy of Redis took the write in time'
-      : 'One copy of Redis took the write, but the Sentinels are about to choose another primary'
+    replicas < 1
+      ? 'No second Redis server took the write in time'
+      : 'One replica of Redis took the write, but the Sentinels are about to choose another primary'
   return new NotDurableError(`${why}; it may have been kept or not.`, { mayHaveHappened: true })
 }
 
-/** Another server, or the same one under another history: what was written there before may be gone. */
+/** Another server, or the same one under another replication id: what was written there before may be gone. */
 export const switched = (): NotDurableError =>
   new NotDurableError('The primary of Redis was switched meanwhile; the write may have been kept or not.', {
     mayHaveHappened: true,
   })
 
-/** What Redis answered is passed on; what came of a lost connection nobody knows. */
+/** An answer of Redis is passed on; the outcome on a lost connection is unknown. */
 function explain(error: Error, client: RedisClient): Error {
   if (/^(MOVED|ASK) /.test(error.message)) {
     // In a pipeline with a WAIT ioredis does not follow it: its map of the Cluster is old.

@@ -1,29 +1,30 @@
 /**
  * Writes that are acknowledged once a second server has them. They travel over connections of their own, two of them, so
- * that a second group is on its way while the first one waits; and in a Redis Cluster one line for each hash tag, since a
+ * that a second group is on its way while the first one waits; in a Redis Cluster each hash tag has its group commit, since a
  * WAIT is answered by the server of the keys before it.
  */
 
 import type { RedisTarget } from '../connect/address.ts'
 import { closeRedis, connectionEpoch, connectRedis, isCluster, type RedisClient } from '../connect/connection.ts'
 import type { RedisLog } from '../connect/supervise.ts'
+import { readInfo } from '../inspect/info.ts'
 import { hashTagOf } from '../keys.ts'
 import type { Script, ScriptArgument } from '../script.ts'
 import { type Durability, type DurableWrites, LocalWrites } from './durable-writes.ts'
-import { switched, WriteLine } from './group-commit.ts'
-import { historyOf, isPrimary } from './replication-marker.ts'
+import { GroupCommit, switched } from './group-commit.ts'
+import { isPrimary, replicationIdOf } from './replication-marker.ts'
 
 export interface ReplicatedWritesOptions {
   /** The connection for commands, over which what is to be confirmed runs. */
   readonly commands: RedisClient
-  /** Connections of the role `writes`; whoever made them closes them. */
+  /** Connections of the purpose `writes`; the caller closes them. */
   readonly connections: readonly RedisClient[]
 }
 
 export class ReplicatedWrites implements DurableWrites {
   readonly reaches = 'replicated'
   readonly #options: ReplicatedWritesOptions
-  readonly #lines = new Map<string, WriteLine>()
+  readonly #groupCommits = new Map<string, GroupCommit>()
 
   constructor(options: ReplicatedWritesOptions) {
     this.#options = options
@@ -35,31 +36,31 @@ export class ReplicatedWrites implements DurableWrites {
     args: readonly ScriptArgument[] = [],
   ): Promise<Reply> {
     const key = keys[0] as string
-    return (await this.#lineOf(key).push({ key, call: { script, keys, args } })) as Reply
+    return (await this.#groupCommitOf(key).push({ key, call: { script, keys, args } })) as Reply
   }
 
   /**
-   * The operation ran on one server if its connection is still the one that told its history before; and that server has
-   * been primary all the while if it still has that history when a mark behind the operation reaches a replica.
+   * The operation ran on one server if its connection is still the one that told its replication id before. That server has
+   * been primary all the while if it still has that id when a marker behind the operation reaches a replica.
    */
   async confirm<T>(key: string, operation: () => Promise<T>): Promise<T> {
     const { commands } = this.#options
     const epoch = connectionEpoch(commands)
-    const history = await historyOf(commands, key)
+    const replicationId = await replicationIdOf(commands, key)
     const result = await operation()
-    if (connectionEpoch(commands) !== epoch || !isPrimary(history)) throw switched()
-    await this.#lineOf(key).push({ key, history })
+    if (connectionEpoch(commands) !== epoch || !isPrimary(replicationId)) throw switched()
+    await this.#groupCommitOf(key).push({ key, replicationId })
     return result
   }
 
-  #lineOf(key: string): WriteLine {
+  #groupCommitOf(key: string): GroupCommit {
     const name = isCluster(this.#options.commands) ? hashTagOf(key) : ''
-    let line = this.#lines.get(name)
-    if (line === undefined) {
-      line = new WriteLine(this.#options.connections)
-      this.#lines.set(name, line)
+    let groupCommit = this.#groupCommits.get(name)
+    if (groupCommit === undefined) {
+      groupCommit = new GroupCommit(this.#options.connections)
+      this.#groupCommits.set(name, groupCommit)
     }
-    return line
+    return groupCommit
   }
 }
 
@@ -88,12 +89,12 @@ export async function openWrites(
   const close = async (): Promise<void> => void (await Promise.all(connections.map(closeRedis)))
   try {
     while (connections.length < connectionCount)
-      connections.push(await connectRedis({ ...target, role: 'writes', log }))
+      connections.push(await connectRedis({ ...target, purpose: 'writes', log }))
   } catch (error) {
     await close()
     throw error
   }
-  if (!isCluster(commands) && /^connected_slaves:0/m.test(await commands.info('replication')))
+  if (!isCluster(commands) && readInfo(await commands.info('replication')).replicas.length === 0)
     log.warn(
       'no replica follows Redis now: nothing will be acknowledged until one does (MUSTER_DURABILITY is replicated)',
     )

@@ -53,7 +53,7 @@ export class Copies {
     const args = [cli, 'redis', 'init', '--hosts', named, '--out', folder, '--max-memory-mb', '2048']
     await run(process.execPath, args, { timeout: 120_000 })
     const environment = parseEnvironment(await readFile(join(folder, 'node.env'), 'utf8'))
-    const file = JSON.parse(await readFile(join((hosts[0] as Host).folder, 'copy.json'), 'utf8')) as CopyFile
+    const file = JSON.parse(await readFile(join((hosts[0] as Host).folder, 'server.json'), 'utf8')) as CopyFile
     return new Copies(options, environment, file)
   }
 

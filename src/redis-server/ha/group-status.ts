@@ -1,16 +1,15 @@
 /** Who is primary, who follows how closely, and whether a failover could happen now. */
 import { StartupError } from '../../errors.ts'
+import { isInSync, type RedisInfo } from '../../redis/inspect/info.ts'
 import { parseRedisUrl } from '../../settings/redis-url.ts'
-import { askRedisInfo, askSentinelInfo, openTargets, type RedisInfo, type SentinelInfo, type Target } from './probe.ts'
-import { majorityOf, readCopy } from './replicas.ts'
+import { askRedisInfo, askSentinelInfo, openTargets, type SentinelInfo, type Target } from './probe.ts'
+import { majorityOf, readServerConfig } from './replication-group.ts'
 
 const answerMs = 1500
-/** As `min-replicas-max-lag`. */
-const maxLagMs = 2000
 
 /** Where to ask. */
 export interface StatusSource {
-  /** What Sentinel calls the whole. */
+  /** The name of the group in Sentinel. */
   readonly name: string
   readonly sentinels: readonly Named[]
   /** Unset: those that the Sentinels know. */
@@ -32,13 +31,15 @@ export interface HostStatus {
   /** Since a replica was last heard of by the primary. */
   readonly lagMs: number | undefined
   readonly isLinked: boolean
+  /** A replica that is linked and that its primary heard of within `min-replicas-max-lag`. */
+  readonly isInSync: boolean
   readonly keyCount: number | undefined
   readonly version: string | undefined
   /** Undefined: it does not answer. */
   readonly sentinelNames: string | undefined
 }
 
-export interface CopiesStatus {
+export interface GroupStatus {
   readonly primary: string | undefined
   readonly canFailOver: boolean
   /** What stands against a failover, or is not as it should be. */
@@ -48,13 +49,13 @@ export interface CopiesStatus {
 
 /** The hosts of a folder that `muster redis init` wrote. @throws StartupError when it is none */
 export async function sourceOfFolder(folder: string): Promise<StatusSource> {
-  const copy = await readCopy(folder)
-  const targets = await openTargets(folder, copy)
-  const { address: _address, port: _port, ...redisAccess } = targets.redis(copy.hosts[0] ?? { name: '', address: '' })
+  const config = await readServerConfig(folder)
+  const targets = await openTargets(folder, config)
+  const { address: _address, port: _port, ...redisAccess } = targets.redis(config.hosts[0] ?? { name: '', address: '' })
   return {
-    name: copy.name,
-    sentinels: copy.hosts.map(host => ({ host: host.name, target: targets.sentinel(host) })),
-    redises: copy.hosts.map(host => ({ host: host.name, target: targets.redis(host) })),
+    name: config.name,
+    sentinels: config.hosts.map(host => ({ host: host.name, target: targets.sentinel(host) })),
+    redises: config.hosts.map(host => ({ host: host.name, target: targets.redis(host) })),
     redisAccess,
   }
 }
@@ -86,7 +87,7 @@ export function sourceOfUrl(url: string, tls: { readonly ca?: string; readonly n
 }
 
 /** Asks all at once; takes some 3 s at most and never throws. */
-export async function readStatus(source: StatusSource): Promise<CopiesStatus> {
+export async function readStatus(source: StatusSource): Promise<GroupStatus> {
   const sentinels = await Promise.all(
     source.sentinels.map(async ({ host, target }) => ({
       host,
@@ -102,7 +103,7 @@ export async function readStatus(source: StatusSource): Promise<CopiesStatus> {
       info: await askRedisInfo(target, answerMs).catch(() => undefined),
     })),
   )
-  return judge(sentinels, redises)
+  return evaluate(sentinels, redises)
 }
 
 interface Heard<T> {
@@ -122,7 +123,7 @@ function knownRedises(sentinels: readonly Heard<SentinelInfo>[], access: StatusS
 }
 
 /** Pure: what the answers mean. */
-export function judge(sentinels: readonly Heard<SentinelInfo>[], redises: readonly Heard<RedisInfo>[]): CopiesStatus {
+export function evaluate(sentinels: readonly Heard<SentinelInfo>[], redises: readonly Heard<RedisInfo>[]): GroupStatus {
   const faults: string[] = []
   const nameOf = (address: string): string =>
     [...redises, ...sentinels].find(other => other.address === address)?.host ?? address
@@ -151,22 +152,24 @@ export function judge(sentinels: readonly Heard<SentinelInfo>[], redises: readon
       behindBytes: seen && primary?.info ? Math.max(0, primary.info.offset - seen.offset) : undefined,
       lagMs: seen?.lagMs,
       isLinked: seen?.isOnline === true && redis?.info?.isLinked === true,
+      isInSync: seen !== undefined && isInSync(seen) && redis?.info?.isLinked === true,
       keyCount: redis?.info?.keyCount,
       version: redis?.info?.version,
       sentinelNames: heard && nameOf(heard.info.primary),
     } satisfies HostStatus
   })
-  const isFit = ({ redis, isLinked, lagMs = Number.POSITIVE_INFINITY, host }: HostStatus): boolean => {
+  const isFit = ({ redis, isInSync, host }: HostStatus): boolean => {
     const own = redises.find(other => other.host === host)?.address
     const fitFor = answers.filter(({ info }) => info.replicas.some(other => other.address === own && other.isFit))
     // The one that leads a failover picks among those that it knows, and any one may be lost with the primary.
     const isKnown = fitFor.length >= majorityOf(sentinels.length)
-    return redis === 'replica' && isLinked && lagMs <= maxLagMs && isKnown
+    return redis === 'replica' && isInSync && isKnown
   }
   for (const host of hosts) {
     if (host.redis !== 'replica' || isFit(host)) continue
-    const isInStep = host.isLinked && (host.lagMs ?? Number.POSITIVE_INFINITY) <= maxLagMs
-    const why = isInStep ? 'most Sentinels have not seen it in step yet (they look every 10 s)' : 'it is not in step'
+    const why = host.isInSync
+      ? 'most Sentinels have not seen it in sync yet (they look every 10 s)'
+      : 'it is not in sync'
     faults.push(`${host.host} could not take over: ${why}`)
   }
   const quorate = answers.filter(({ info }) => info.quorumFault === undefined)
@@ -176,7 +179,7 @@ export function judge(sentinels: readonly Heard<SentinelInfo>[], redises: readon
 }
 
 /** A small table for people. */
-export function statusTable({ hosts, faults, canFailOver, primary }: CopiesStatus): string[] {
+export function statusTable({ hosts, faults, canFailOver, primary }: GroupStatus): string[] {
   const rows = [
     ['host', 'redis', 'behind', 'heard', 'keys', 'version', 'its Sentinel names'],
     ...hosts.map(host => [

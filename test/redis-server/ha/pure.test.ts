@@ -4,36 +4,37 @@ import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
+import { type RedisInfo, readInfo } from '../../../src/redis/inspect/info.ts'
 import {
   authorityDays,
   expiresAtMs,
   makeServerCertificate,
   namesOf,
   serverDays,
-} from '../../src/redis-server/ha/certificates.ts'
-import { mergeSentinelConf } from '../../src/redis-server/ha/config-files.ts'
-import { type RedisInfo, readRedisInfo, type SentinelInfo } from '../../src/redis-server/ha/probe.ts'
-import { runRedisInit, runRedisSecrets } from '../../src/redis-server/ha/redis-command.ts'
-import { judge } from '../../src/redis-server/ha/replica-status.ts'
-import { type Host, parseHosts, readCopy } from '../../src/redis-server/ha/replicas.ts'
-import { holdsNoData } from '../../src/redis-server/ha/run-files.ts'
-import { makeSecrets, readSecrets } from '../../src/redis-server/ha/secrets.ts'
+} from '../../../src/redis-server/ha/certificates.ts'
+import { mergeSentinelConf } from '../../../src/redis-server/ha/config-files.ts'
+import { evaluate } from '../../../src/redis-server/ha/group-status.ts'
+import type { SentinelInfo } from '../../../src/redis-server/ha/probe.ts'
+import { runRedisInit, runRedisSecrets } from '../../../src/redis-server/ha/redis-command.ts'
+import { type Host, parseHosts, readServerConfig } from '../../../src/redis-server/ha/replication-group.ts'
+import { holdsNoData } from '../../../src/redis-server/ha/run-files.ts'
+import { makeSecrets, readSecrets } from '../../../src/redis-server/ha/secrets.ts'
 import {
-  type BarredCopy,
+  type BarredServer,
   barOf,
   decideStart,
   endsWithinMs,
   type Situation,
-} from '../../src/redis-server/ha/start-role.ts'
-import { parseRedisUrl } from '../../src/settings/redis-url.ts'
-import { patienceMs } from '../support/until.ts'
+} from '../../../src/redis-server/ha/start-role.ts'
+import { parseRedisUrl } from '../../../src/settings/redis-url.ts'
+import { patienceMs } from '../../support/until.ts'
 
 const hosts = parseHosts('a=10.0.1.10, b=10.0.2.10,c=10.0.3.10')
 const [a, b, c] = hosts as [Host, Host, Host]
 const says = (host: Host, primary: Host, configEpoch = 1, isFailingOver = false) => ({
   ...{ host: host.name, primary: primary.address, configEpoch, isFailingOver },
 })
-const copy = (host: Host, state: 'empty' | 'cold' | 'live' | 'primary') => ({
+const server = (host: Host, state: 'empty' | 'cold' | 'live' | 'primary') => ({
   host: host.name,
   role: state === 'primary' ? ('primary' as const) : ('replica' as const),
   hasData: state !== 'empty',
@@ -43,7 +44,7 @@ const downAfterMs = 2000
 
 t.test('the start rule', async t => {
   const all = [says(a, a), says(b, a), says(c, a)]
-  const cold = [copy(b, 'cold'), copy(c, 'cold')]
+  const cold = [server(b, 'cold'), server(c, 'cold')]
   const cases: [name: string, situation: Partial<Situation>, expected: object][] = [
     ['nobody answers', { sentinels: [] }, { act: 'wait', isNamed: false }],
     ['only its own Sentinel answers', { sentinels: [says(a, a)] }, { act: 'wait', isNamed: false }],
@@ -55,7 +56,7 @@ t.test('the start rule', async t => {
     ],
     ['two name another', { sentinels: [says(b, b, 2), says(c, b, 2)] }, { act: 'replica', of: b }],
     ['its own Sentinel is stale', { sentinels: [says(a, a), says(b, b, 2), says(c, b, 2)] }, { act: 'replica', of: b }],
-    ['another is named and dead', { sentinels: [says(a, b), says(c, b)], copies: [] }, { act: 'replica', of: b }],
+    ['another is named and dead', { sentinels: [says(a, b), says(c, b)], servers: [] }, { act: 'replica', of: b }],
     ['two have not heard yet', { sentinels: [says(a, a), says(b, b, 2), says(c, a)] }, { act: 'wait', isNamed: false }],
     [
       'a failover is under way',
@@ -67,63 +68,71 @@ t.test('the start rule', async t => {
       { sentinels: [says(a, a), says(b, a, 1, true)], namedForMs: 1e6 },
       { act: 'wait', wantsFailover: false },
     ],
-    ['all were down', { copies: cold }, { act: 'primary' }],
+    ['all were down', { servers: cold }, { act: 'primary' }],
     [
       'all were down, one is lost',
-      { sentinels: [says(a, a), says(b, a)], copies: [copy(b, 'cold')] },
+      { sentinels: [says(a, a), says(b, a)], servers: [server(b, 'cold')] },
       { act: 'primary' },
     ],
-    ['the others are away', { copies: [] }, { act: 'primary' }],
-    ['another has lived on', { copies: [copy(b, 'live')] }, { act: 'wait', isNamed: true, wantsFailover: false }],
+    ['the others are away', { servers: [] }, { act: 'primary' }],
+    ['another has lived on', { servers: [server(b, 'live')] }, { act: 'wait', isNamed: true, wantsFailover: false }],
     [
       'it should have taken over',
-      { copies: [copy(b, 'live')], namedForMs: 6000 },
+      { servers: [server(b, 'live')], namedForMs: 6000 },
       { act: 'wait', wantsFailover: true },
     ],
-    ['it cannot take over', { copies: [copy(b, 'live')], namedForMs: endsWithinMs(downAfterMs) }, { act: 'primary' }],
-    ['another serves already', { copies: [copy(b, 'primary')], namedForMs: 1e6 }, { act: 'wait', wantsFailover: true }],
-    ['the very first start', { isEmpty: true, copies: [copy(b, 'empty')] }, { act: 'primary' }],
-    ['the very first start, alone so far', { isEmpty: true, copies: [] }, { act: 'wait', isNamed: true }],
+    [
+      'it cannot take over',
+      { servers: [server(b, 'live')], namedForMs: endsWithinMs(downAfterMs) },
+      { act: 'primary' },
+    ],
+    [
+      'another serves already',
+      { servers: [server(b, 'primary')], namedForMs: 1e6 },
+      { act: 'wait', wantsFailover: true },
+    ],
+    ['the very first start', { isEmpty: true, servers: [server(b, 'empty')] }, { act: 'primary' }],
+    ['the very first start, alone so far', { isEmpty: true, servers: [] }, { act: 'wait', isNamed: true }],
     [
       'its disk is empty, others have data',
-      { isEmpty: true, copies: cold, namedForMs: 1e9 },
+      { isEmpty: true, servers: cold, namedForMs: 1e9 },
       { act: 'wait', wantsFailover: true },
     ],
     [
       'its disk is empty, one other too',
-      { isEmpty: true, copies: [copy(b, 'empty'), copy(c, 'cold')], namedForMs: 1e9 },
+      { isEmpty: true, servers: [server(b, 'empty'), server(c, 'cold')], namedForMs: 1e9 },
       { act: 'wait', wantsFailover: true },
     ],
   ]
   for (const [name, given, expected] of cases) {
     const decision = decideStart({
-      ...{ own: a, hosts, sentinels: all, copies: [], isEmpty: false, downAfterMs, namedForMs: 0, ...given },
+      ...{ own: a, hosts, sentinels: all, servers: [], isEmpty: false, downAfterMs, namedForMs: 0, ...given },
     })
     t.match(decision, expected, `${name}: ${decision.reason}`)
     t.ok(decision.reason)
   }
   const five = parseHosts('a=10.0.0.1,b=10.0.0.2,c=10.0.0.3,d=10.0.0.4,e=10.0.0.5')
   const two = five.slice(0, 2).map(host => says(host, five[1] as Host))
-  const ofFive = { own: five[0] as Host, hosts: five, copies: [], isEmpty: false, downAfterMs, namedForMs: 0 }
+  const ofFive = { own: five[0] as Host, hosts: five, servers: [], isEmpty: false, downAfterMs, namedForMs: 0 }
   t.match(decideStart({ ...ofFive, sentinels: two }), { act: 'wait' }, 'two of five are no majority')
 })
 
-t.test('why Sentinel may not promote a copy that was started as a replica', async t => {
+t.test('why Sentinel may not promote a server that was started as a replica', async t => {
   const [a, , c] = hosts as [Host, Host, Host]
-  const copy = (host: Host, offset = 0) => ({ host: host.name, role: 'replica' as const, hasData: true, offset })
-  const cases: [name: string, given: Partial<BarredCopy>, reason: RegExp | undefined][] = [
+  const server = (host: Host, offset = 0) => ({ host: host.name, role: 'replica' as const, hasData: true, offset })
+  const cases: [name: string, given: Partial<BarredServer>, reason: RegExp | undefined][] = [
     ['it has data, the primary is away', { barredForMs: 9999 }, /^a may have newer data/],
     ['for long', { barredForMs: 10_000 }, undefined],
-    ['the primary is back, and not copied yet', { copies: [copy(a)] }, /^a may have newer data/],
-    ['another replica was started, too', { copies: [copy(c)] }, /^a may have newer data/],
-    ['another replica has lived on', { copies: [copy(c, 7)], barredForMs: 119_999 }, /^c has followed the primary/],
-    ['and cannot take over', { copies: [copy(c, 7)], barredForMs: 120_000 }, undefined],
-    ['it has followed, and so has another', { copies: [copy(c, 7)], hasFollowed: true }, undefined],
-    ['it is empty', { wasEmpty: true, copies: [copy(a), copy(c)], barredForMs: 1e9 }, /is empty/],
+    ['the primary is back, and not copied yet', { servers: [server(a)] }, /^a may have newer data/],
+    ['another replica was started, too', { servers: [server(c)] }, /^a may have newer data/],
+    ['another replica has lived on', { servers: [server(c, 7)], barredForMs: 119_999 }, /^c has followed the primary/],
+    ['and cannot take over', { servers: [server(c, 7)], barredForMs: 120_000 }, undefined],
+    ['it has followed, and so has another', { servers: [server(c, 7)], hasFollowed: true }, undefined],
+    ['it is empty', { wasEmpty: true, servers: [server(a), server(c)], barredForMs: 1e9 }, /is empty/],
     ['it was empty, and has copied a primary', { wasEmpty: true, hasFollowed: true }, undefined],
   ]
   for (const [name, given, reason] of cases) {
-    const bar = barOf({ primary: a, wasEmpty: false, barredForMs: 0, hasFollowed: false, copies: [], ...given })
+    const bar = barOf({ primary: a, wasEmpty: false, barredForMs: 0, hasFollowed: false, servers: [], ...given })
     if (reason === undefined) t.equal(bar, undefined, name)
     else t.match(bar, reason, name)
   }
@@ -216,7 +225,7 @@ const init = {
 }
 
 t.test('muster redis init', async t => {
-  const out = join(t.testdir(), 'copies')
+  const out = join(t.testdir(), 'redis')
   const lines: string[] = []
   const write = (options: object = {}): Promise<void> => {
     lines.length = 0
@@ -225,18 +234,25 @@ t.test('muster redis init', async t => {
   const read = (...path: string[]): Promise<string> => readFile(join(out, ...path), 'utf8')
   await write({ maxMemoryMb: '512' })
   const secrets = await readSecrets(join(out, 'secrets.json'))
-  for (const file of ['copy.json', 'redis.conf', 'sentinel.conf', 'users.acl', 'sentinel-users.acl', 'tls/server.key'])
+  for (const file of [
+    'server.json',
+    'redis.conf',
+    'sentinel.conf',
+    'users.acl',
+    'sentinel-users.acl',
+    'tls/server.key',
+  ])
     t.equal((await stat(join(out, 'b', file))).mode & 0o777, 0o600, file)
   for (const folder of ['', 'b', 'b/tls']) t.equal((await stat(join(out, folder))).mode & 0o777, 0o700, folder)
-  t.match(lines.join('\n'), /On b \(10\.0\.2\.10\): muster redis run --dir .*copies\/b/)
+  t.match(lines.join('\n'), /On b \(10\.0\.2\.10\): muster redis run --dir .*redis\/b/)
   const everything = `${lines.join('\n')}${(await Promise.all(['users.acl', 'sentinel-users.acl'].map(file => read('b', file)))).join()}`
   for (const password of Object.values(secrets.passwords)) t.notOk(everything.includes(password), 'hashes only')
   for (const host of ['a', 'b', 'c']) {
-    for (const file of ['copy.json', 'redis.conf', 'tls/ca.crt']) t.notMatch(await read(host, file), secrets.caKey)
+    for (const file of ['server.json', 'redis.conf', 'tls/ca.crt']) t.notMatch(await read(host, file), secrets.caKey)
     t.match(await read(host, 'sentinel.conf'), 'sentinel monitor muster 10.0.1.10 6379 2\n')
   }
   t.match(await read('b', 'redis.conf'), /bind 10\.0\.2\.10 -127\.0\.0\.1\n(.*\n)*port 0\ntls-port 6379\n/)
-  t.match(await readCopy(join(out, 'b')), { host: 'b', downAfterMs: 2000, maxMemoryMb: 512 })
+  t.match(await readServerConfig(join(out, 'b')), { host: 'b', downAfterMs: 2000, maxMemoryMb: 512 })
 
   const [, url = ''] = /^MUSTER_REDIS_URL=(.*)$/m.exec(await read('node.env')) ?? []
   t.match(parseRedisUrl(url), {
@@ -273,13 +289,13 @@ t.test('muster redis init', async t => {
     [{ secrets: '/nonexistent' }, /secrets in \/nonexistent cannot be read/],
   ]
   for (const [options, message] of faults) await t.rejects(write(options), { message })
-  await t.rejects(readCopy(out), /copy.json cannot be read/)
+  await t.rejects(readServerConfig(out), /server.json cannot be read/)
 })
 
 t.test('what Sentinel learnt outlives a new configuration', async t => {
-  const copies = { hosts, name: 'muster', port: 6379, sentinelPort: 26_379, tls: true, downAfterMs: 3000 }
+  const group = { hosts, name: 'muster', port: 6379, sentinelPort: 26_379, tls: true, downAfterMs: 3000 }
   const template = 'port 0\nsentinel monitor muster 10.0.1.10 6379 2\nsentinel down-after-milliseconds muster 3000\n'
-  t.equal(mergeSentinelConf(template, '', copies), template)
+  t.equal(mergeSentinelConf(template, '', group), template)
   const state = `port 1
 sentinel myid abc
 sentinel monitor muster 10.0.3.10 6379 2
@@ -291,7 +307,7 @@ sentinel known-replica muster 10.9.9.9 6379
 sentinel known-sentinel muster 10.0.2.10 26379 def
 sentinel current-epoch 5
 `
-  const merged = mergeSentinelConf(template, state, copies)
+  const merged = mergeSentinelConf(template, state, group)
   t.equal(
     merged,
     `port 0
@@ -306,8 +322,8 @@ sentinel current-epoch 5
 `,
     'all of it but what is no host any more',
   )
-  t.equal(mergeSentinelConf(template, merged, copies), merged, 'and again')
-  const moved = { ...copies, hosts: parseHosts('a=10.1.0.1,b=10.1.0.2,c=10.1.0.3') }
+  t.equal(mergeSentinelConf(template, merged, group), merged, 'and again')
+  const moved = { ...group, hosts: parseHosts('a=10.1.0.1,b=10.1.0.2,c=10.1.0.3') }
   t.match(mergeSentinelConf(template, state, moved), /monitor muster 10\.0\.1\.10.*\n.*\nsentinel myid abc\n$/)
 })
 
@@ -340,43 +356,46 @@ t.test('the status', async t => {
       ...{ quorumFault: undefined, ...change },
     },
   })
-  const primary = readRedisInfo(
+  const primary = readInfo(
     'redis_version:7.0.15\r\nrole:master\r\nmaster_repl_offset:110\r\nloading:0\r\nslave0:ip=10.0.2.10,port=6379,state=online,offset=100,lag=0\r\n' +
       'slave1:ip=10.0.3.10,port=6379,state=online,offset=110,lag=1\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n',
   )
-  const started = readRedisInfo('role:slave\r\nslave_repl_offset:1\r\nmaster_repl_offset:900\r\n')
+  const started = readInfo('role:slave\r\nslave_repl_offset:1\r\nmaster_repl_offset:900\r\n')
   t.equal(started.offset, 0, 'what Redis 8 reads from its append-only file is no place in the stream')
-  const replica = readRedisInfo(
-    'role:slave\r\nmaster_host:10.0.1.10\r\nmaster_link_status:up\r\nslave_repl_offset:100\r\n',
-  )
+  const replica = readInfo('role:slave\r\nmaster_host:10.0.1.10\r\nmaster_link_status:up\r\nslave_repl_offset:100\r\n')
   const redis = (host: Host, info: RedisInfo | undefined) => ({ host: host.name, address: host.address, info })
   const redises = [redis(a, primary), redis(b, replica), redis(c, replica)]
   const sentinels = [sentinel(a), sentinel(b), sentinel(c)]
-  const status = judge(sentinels, redises)
+  const status = evaluate(sentinels, redises)
   t.match(status, { primary: 'a', canFailOver: true, faults: [] })
   t.match(status.hosts, [{ redis: 'primary', keyCount: 3 }, { behindBytes: 10 }, { behindBytes: 0, lagMs: 1000 }])
 
-  const judged = (t: Test, change: Parameters<typeof judge>, canFailOver: boolean, fault: RegExp): void => {
-    const { faults, ...rest } = judge(...change)
+  const evaluated = (t: Test, change: Parameters<typeof evaluate>, canFailOver: boolean, fault: RegExp): void => {
+    const { faults, ...rest } = evaluate(...change)
     t.equal(rest.canFailOver, canFailOver, String(fault))
     t.match(faults.join('; '), fault)
   }
-  judged(
+  evaluated(
     t,
     [sentinels, [redis(a, primary), redis(b, replica), redis(c, undefined)]],
     true,
     /Redis of c does not answer/,
   )
-  judged(t, [[...sentinels.slice(0, 2), { ...sentinel(c), info: undefined }], redises], true, /Sentinel of c does not/)
-  judged(t, [sentinels, [redis(a, undefined), ...redises.slice(1)]], false, /a is named, but does not serve/)
+  evaluated(
+    t,
+    [[...sentinels.slice(0, 2), { ...sentinel(c), info: undefined }], redises],
+    true,
+    /Sentinel of c does not/,
+  )
+  evaluated(t, [sentinels, [redis(a, undefined), ...redises.slice(1)]], false, /a is named, but does not serve/)
   const cut = [b, c].map(host => redis(host, { ...replica, isLinked: false }))
-  judged(t, [sentinels, [redis(a, primary), ...cut]], false, /b could not take over: it is not in step/)
+  evaluated(t, [sentinels, [redis(a, primary), ...cut]], false, /b could not take over: it is not in sync/)
   const noQuorum = hosts.map(host => sentinel(host, { quorumFault: 'NOQUORUM' }))
-  judged(t, [noQuorum, redises], false, /Sentinel of b: NOQUORUM/)
+  evaluated(t, [noQuorum, redises], false, /Sentinel of b: NOQUORUM/)
   const split = [sentinel(a), sentinel(b, { primary: b.address }), sentinel(c, { primary: c.address })]
-  judged(t, [split, redises], false, /no majority of the Sentinels agrees/)
+  evaluated(t, [split, redises], false, /no majority of the Sentinels agrees/)
   const unseen = [sentinel(a), sentinel(b, { replicas: [] }), sentinel(c, { replicas: [] })]
-  judged(t, [unseen, redises], false, /b could not take over: most Sentinels have not seen it in step yet/)
+  evaluated(t, [unseen, redises], false, /b could not take over: most Sentinels have not seen it in sync yet/)
   const fewUnseen = [sentinel(a), sentinel(b), sentinel(c, { replicas: [] })]
-  t.match(judge(fewUnseen, redises), { canFailOver: true, faults: [] }, 'one that is late does no harm')
+  t.match(evaluate(fewUnseen, redises), { canFailOver: true, faults: [] }, 'one that is late does no harm')
 })

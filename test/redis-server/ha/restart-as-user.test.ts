@@ -1,4 +1,4 @@
-/** What a copy of Redis wrote into its append-only file, it reads again under the users of `muster redis init`. */
+/** What a Redis server wrote into its append-only file, it reads again under the users of `muster redis init`. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import t from 'tap'
-import { redisUsers } from '../../src/redis-server/ha/config-files.ts'
-import { until } from '../support/until.ts'
+import { redisUsers } from '../../../src/redis-server/ha/config-files.ts'
+import { until } from '../../support/until.ts'
 
 /** With `everysec` Redis keeps a write in memory while the last one is being synced: a SIGKILL just then loses it. */
 const atOnce = ['--appendfsync', 'always']

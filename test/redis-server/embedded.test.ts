@@ -19,10 +19,10 @@ import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { StartupError } from '../../src/errors.ts'
+import { processIdentity } from '../../src/process-identity.ts'
 import { closeRedis, connectRedis, type RedisClient } from '../../src/redis/connect/connection.ts'
 import { lockDataDir } from '../../src/redis-server/data-dir-lock.ts'
 import { EmbeddedRedis } from '../../src/redis-server/embedded.ts'
-import { processStart } from '../../src/redis-server/process-identity.ts'
 import { until } from '../support/until.ts'
 
 const log = { info: () => undefined, warn: () => undefined, error: () => undefined } as never
@@ -41,7 +41,7 @@ async function start(
   const redis = new EmbeddedRedis({ dataDir, log })
   t.teardown(() => redis.stop())
   const { socketPath } = await redis.start()
-  const client = await connectRedis({ socketPath, role: 'commands', log })
+  const client = await connectRedis({ socketPath, purpose: 'commands', log })
   t.teardown(() => closeRedis(client))
   return { redis, client, socketPath }
 }
@@ -51,7 +51,7 @@ async function stop({ redis, client }: { redis: EmbeddedRedis; client: RedisClie
   await redis.stop()
 }
 
-const lives = async (pid: number): Promise<boolean> => (await processStart(pid)) !== undefined
+const lives = async (pid: number): Promise<boolean> => processIdentity(pid) !== undefined
 
 const node = `
   const { EmbeddedRedis } = await import(process.argv[1])
@@ -229,7 +229,7 @@ t.test(
     const dataDir = await makeDataDir(t)
     const { child, said } = await spawnNode(t, dataDir)
     const { socketPath, pid } = JSON.parse(said) as { socketPath: string; pid: number }
-    const client = await connectRedis({ socketPath, role: 'commands', log })
+    const client = await connectRedis({ socketPath, purpose: 'commands', log })
     await client.set('kept', 'yes')
     await closeRedis(client)
     child.kill('SIGKILL')
@@ -249,7 +249,7 @@ t.test('a Redis that was left behind is ended before the next one starts, even w
     const { child, said } = await spawnNode(t, dataDir, programs) // no setpriv on this PATH
     const { socketPath, pid } = JSON.parse(said) as { socketPath: string; pid: number }
     t.teardown(() => lives(pid).then(is => is && process.kill(pid, 'SIGKILL')))
-    const client = await connectRedis({ socketPath, role: 'commands', log })
+    const client = await connectRedis({ socketPath, purpose: 'commands', log })
     await client.incr('kept')
     await closeRedis(client)
     child.kill('SIGKILL')

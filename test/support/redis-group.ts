@@ -1,5 +1,5 @@
 /**
- * Three copies of Redis as an operator runs them: `muster redis run` for each, with TLS and ACL, on loopback addresses of
+ * Three Redis servers as an operator runs them: `muster redis run` for each, with TLS and ACL, on loopback addresses of
  * this test's own; and somebody who writes to them and knows what was acknowledged.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
@@ -11,11 +11,11 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import type { Test } from 'tap'
+import { type GroupStatus, readStatus, sourceOfFolder } from '../../src/redis-server/ha/group-status.ts'
 import { ask, type Target } from '../../src/redis-server/ha/probe.ts'
-import { type CopiesStatus, readStatus, sourceOfFolder } from '../../src/redis-server/ha/replica-status.ts'
-import { type Copies, parseHosts } from '../../src/redis-server/ha/replicas.ts'
+import { parseHosts, type ReplicationGroup } from '../../src/redis-server/ha/replication-group.ts'
 import { readSecrets, type Secrets, type UserName } from '../../src/redis-server/ha/secrets.ts'
-import { writeCopies } from '../../src/redis-server/ha/write-replicas.ts'
+import { writeGroup } from '../../src/redis-server/ha/write-group.ts'
 import { freePort } from './free-port.ts'
 import { cli } from './node-process.ts'
 import { patienceMs, until } from './until.ts'
@@ -34,19 +34,19 @@ export interface RunningHost {
   log(): string
 }
 
-export class RedisCopies {
+export class RedisGroup {
   readonly folder: string
-  readonly copies: Copies
+  readonly config: ReplicationGroup
   readonly secrets: Secrets
   readonly hosts: readonly RunningHost[]
   /** The test is over. */
   isOver = false
 
-  constructor(folder: string, copies: Copies, secrets: Secrets) {
+  constructor(folder: string, config: ReplicationGroup, secrets: Secrets) {
     this.folder = folder
-    this.copies = copies
+    this.config = config
     this.secrets = secrets
-    this.hosts = copies.hosts.map(({ name, address }) => runningHost(name, address, join(folder, name)))
+    this.hosts = config.hosts.map(({ name, address }) => runningHost(name, address, join(folder, name)))
   }
 
   host(name: string | undefined): RunningHost {
@@ -60,20 +60,20 @@ export class RedisCopies {
   }
 
   target(server: 'redis' | 'sentinel', name: string, user: UserName): Target {
-    const { port, sentinelPort } = this.copies
+    const { port, sentinelPort } = this.config
     return {
       ...{ address: this.host(name).address, port: server === 'redis' ? port : sentinelPort },
       ...{ username: user, password: this.secrets.passwords[user], tls: { ca: this.secrets.caCertificate } },
     }
   }
 
-  async status(): Promise<CopiesStatus> {
+  async status(): Promise<GroupStatus> {
     return await readStatus(await sourceOfFolder(join(this.folder, 'a')))
   }
 
   /** Until one serves as primary, all others follow it, and any of them could take over. @returns its name */
   async untilWhole(withinMs = patienceMs): Promise<string> {
-    let last: CopiesStatus | undefined
+    let last: GroupStatus | undefined
     await until(async () => {
       last = await this.status()
       return last.canFailOver && last.faults.length === 0
@@ -85,7 +85,7 @@ export class RedisCopies {
 
   /** Until one other than `name` is named by a majority and serves. @returns its name */
   async untilPrimaryIsNot(name: string, withinMs = patienceMs): Promise<string> {
-    let last: CopiesStatus | undefined
+    let last: GroupStatus | undefined
     await until(async () => {
       last = await this.status()
       const { primary } = last
@@ -116,21 +116,21 @@ export class RedisCopies {
   }
 }
 
-export const roleOf = (status: CopiesStatus, name: string | undefined): string | undefined =>
+export const roleOf = (status: GroupStatus, name: string | undefined): string | undefined =>
   status.hosts.find(({ host }) => host === name)?.redis
 
 const hasSetpriv = process.platform === 'linux' && spawnSync('setpriv', ['--pdeathsig', 'TERM', 'true']).status === 0
 
 /** Writes the configuration of three hosts; nothing runs yet. A primary that is silent for `downAfterMs` is given up. */
-export async function makeCopies(t: Test, { downAfterMs = 5000 } = {}): Promise<RedisCopies> {
-  const folder = await mkdtemp(join(tmpdir(), 'muster-copies-'))
+export async function makeGroup(t: Test, { downAfterMs = 5000 } = {}): Promise<RedisGroup> {
+  const folder = await mkdtemp(join(tmpdir(), 'muster-group-'))
   // An address block that other tests do not use at the same time.
   const block = `127.${1 + (process.pid % 250)}.1`
   const hosts = parseHosts(`a=${block}.1,b=${block}.2,c=${block}.3`)
   const ports = { port: await freePort(), sentinelPort: await freePort() }
-  const copies = { hosts, ...ports, name: 'muster', tls: true, downAfterMs, maxMemoryMb: 64 }
-  await writeCopies({ copies, primary: 'a', out: folder })
-  const made = new RedisCopies(folder, copies, await readSecrets(join(folder, 'secrets.json')))
+  const group = { hosts, ...ports, name: 'muster', tls: true, downAfterMs, maxMemoryMb: 64 }
+  await writeGroup({ group, primary: 'a', out: folder })
+  const made = new RedisGroup(folder, group, await readSecrets(join(folder, 'secrets.json')))
   t.teardown(async () => {
     made.isOver = true
     if (!t.passing()) t.comment(made.logs())
@@ -205,13 +205,13 @@ const twoWrites = "redis.call('SET', KEYS[1] .. ':before', '1') return redis.cal
 /** Writes as fast as it goes, each write together with its WAIT, to whoever is primary; keeps what was acknowledged. */
 export class Writer {
   readonly acknowledged: string[] = []
-  readonly #copies: RedisCopies
+  readonly #group: RedisGroup
   readonly #done: Promise<void>
   #isStopping = false
   #count = 0
 
-  constructor(copies: RedisCopies) {
-    this.#copies = copies
+  constructor(group: RedisGroup) {
+    this.#group = group
     this.#done = this.#run()
   }
 
@@ -222,9 +222,9 @@ export class Writer {
   }
 
   async #run(): Promise<void> {
-    while (!this.#isStopping && !this.#copies.isOver) {
-      for (const { name } of this.#copies.hosts) {
-        await ask(this.#copies.target('redis', name, 'muster'), 60_000, client => this.#write(client)).catch(
+    while (!this.#isStopping && !this.#group.isOver) {
+      for (const { name } of this.#group.hosts) {
+        await ask(this.#group.target('redis', name, 'muster'), 60_000, client => this.#write(client)).catch(
           () => undefined,
         )
       }
@@ -233,7 +233,7 @@ export class Writer {
   }
 
   async #write(client: Redis): Promise<void> {
-    while (!this.#isStopping && !this.#copies.isOver) {
+    while (!this.#isStopping && !this.#group.isOver) {
       const key = `{muster}:w:${process.pid}:${this.#count++}`
       const [set, wait] = (await client.pipeline().eval(twoWrites, 1, key).call('WAIT', '1', '1000').exec()) ?? []
       if (set?.[0]) throw set[0]
@@ -242,9 +242,9 @@ export class Writer {
   }
 }
 
-/** Waits until all three are in step again, and looks for what was acknowledged. */
-export async function holdsAll(t: Test, copies: RedisCopies, acknowledged: readonly string[], what: string) {
-  const kept = await copies.keysOf(await copies.untilWhole())
+/** Waits until all three are in sync again, and looks for what was acknowledged. */
+export async function holdsAll(t: Test, group: RedisGroup, acknowledged: readonly string[], what: string) {
+  const kept = await group.keysOf(await group.untilWhole())
   const lost = acknowledged.filter(key => !kept.has(key))
   t.strictSame(lost, [], `${what}: ${acknowledged.length} acknowledged, none lost`)
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isStale } from '../../src/redis-server/ha/stale-sentinel.ts'
+import { isStale } from '../../../src/redis-server/ha/stale-sentinel.ts'
 
 t.test('only a Sentinel that reaches no majority forgets who reported to be primary', async t => {
   const belief = { reaches: 1, claimants: ['10.0.0.1'], isLeading: false }

@@ -1,13 +1,13 @@
 /**
- * The copies of Redis as the operator names them: three (or five) hosts, each with a Redis and a Sentinel; and what one
- * host has to know to run its own (`copy.json`).
+ * The replication group as the operator names it: three (or five) hosts, each with a Redis and a Sentinel; and what one
+ * host has to know to run its own server (`server.json`).
  */
 import { readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { isAbsolute, join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
 
-/** The name in the certificate of every copy: who connects verifies this, not an address. */
+/** The name in the certificate of every server: a client verifies this, not an address. */
 export const tlsName = 'muster-redis'
 
 export interface Host {
@@ -17,9 +17,9 @@ export interface Host {
 }
 
 /** What all hosts agree on. */
-export interface Copies {
+export interface ReplicationGroup {
   readonly hosts: readonly Host[]
-  /** What Sentinel calls the whole. */
+  /** The name of the group in Sentinel. */
   readonly name: string
   readonly port: number
   readonly sentinelPort: number
@@ -29,8 +29,8 @@ export interface Copies {
   readonly maxMemoryMb?: number
 }
 
-/** One host's share, as `copy.json` holds it. */
-export interface Copy extends Copies {
+/** One host's share, as `server.json` holds it. */
+export interface ServerConfig extends ReplicationGroup {
   readonly version: 1
   /** The name of this host. */
   readonly host: string
@@ -73,9 +73,9 @@ export function parseHosts(text: string): Host[] {
 }
 
 /** Where everything of one host lies. */
-export interface CopyFiles {
+export interface ServerFiles {
   readonly folder: string
-  readonly copy: string
+  readonly server: string
   readonly redisConf: string
   readonly sentinelConf: string
   readonly users: string
@@ -86,11 +86,11 @@ export interface CopyFiles {
 }
 
 /** The files in the folder of one host; they name each other by absolute paths. */
-export function copyFiles(folder: string): CopyFiles {
+export function serverFiles(folder: string): ServerFiles {
   const at = (...parts: string[]): string => join(resolve(folder), ...parts)
   return {
     folder: at(),
-    copy: at('copy.json'),
+    server: at('server.json'),
     redisConf: at('redis.conf'),
     sentinelConf: at('sentinel.conf'),
     users: at('users.acl'),
@@ -101,7 +101,7 @@ export function copyFiles(folder: string): CopyFiles {
   }
 }
 
-/** Where Redis and Sentinel keep what they write themselves, unless told. */
+/** Where Redis and Sentinel keep what they write, by default. */
 export const defaultDataDir = (folder: string): string => join(resolve(folder), 'data')
 
 /** Paths that differ between the machine that wrote the files and the one that runs them are written in relation to this. */
@@ -115,14 +115,19 @@ export function placeFolder(text: string, folder: string): string {
 }
 
 /**
- * Reads the `copy.json` of a host.
+ * Reads the `server.json` of a host.
  * @throws StartupError when it is not there or not one of ours
  */
-export async function readCopy(folder: string): Promise<Copy> {
-  const file = copyFiles(folder).copy
-  let found: Copy
+export async function readServerConfig(folder: string): Promise<ServerConfig> {
+  const file = serverFiles(folder).server
+  // Muster 0.1 called it copy.json.
+  const earlier = join(resolve(folder), 'copy.json')
+  let found: ServerConfig
   try {
-    found = JSON.parse(await readFile(file, 'utf8')) as Copy
+    const text = await readFile(file, 'utf8').catch(error =>
+      readFile(earlier, 'utf8').catch(() => Promise.reject(error)),
+    )
+    found = JSON.parse(text) as ServerConfig
   } catch (error) {
     throw new StartupError(
       `${file} cannot be read (${(error as Error).message}). Give the folder of this host, as "muster redis init" wrote it.`,
@@ -135,7 +140,7 @@ export async function readCopy(folder: string): Promise<Copy> {
 }
 
 /** The host itself, and the others. */
-export function sidesOf(copy: Copy): { own: Host; others: Host[] } {
-  const own = copy.hosts.find(({ name }) => name === copy.host) as Host
-  return { own, others: copy.hosts.filter(({ name }) => name !== copy.host) }
+export function sidesOf(config: ServerConfig): { own: Host; others: Host[] } {
+  const own = config.hosts.find(({ name }) => name === config.host) as Host
+  return { own, others: config.hosts.filter(({ name }) => name !== config.host) }
 }

@@ -1,35 +1,40 @@
 /**
  * Runs the Redis and the Sentinel of one host.
  *
- *   stopped ──start()──▶ asking ──the start rule says primary or replica──▶ running ──stop()──▶ handing over ──▶ stopped
- *                          ▲  └── wait, ask again ──┘                          │
- *                          └──────────────── ended by itself ◀─────────────────┘
+ *   stopped ──start()──▶ asking ──start role: primary or replica──▶ running ──stop()──▶ switchover ──▶ stopped
+ *                          ▲  └── wait, ask again ──┘              │
+ *                          └────────── ended by itself ◀───────────┘
  *
  * Sentinel runs all the time: it is one of those that are asked. A Redis that died as primary is not brought back before
- * its place was taken or nobody can take it. Both servers end with this process, where the system can do that.
+ * another primary took over or none can. Both servers end with this process, where the system can do that.
  */
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { type DataDirLock, lockDataDir } from '../data-dir-lock.ts'
 import { findRedisBinary, type RedisBinary } from '../redis-binary.ts'
-import { ask, askOthers, askRedisInfo, openTargets, surveyCopies, type Target, type Targets } from './probe.ts'
-import { type CopyProcess, endLeftoverCopy, launchCopy, rotateLog, tailOf } from './replica-process.ts'
-import { type Copy, defaultDataDir, type Host, readCopy, sidesOf } from './replicas.ts'
+import {
+  endLeftover,
+  keepRunning,
+  launchServer,
+  notedPid,
+  rotateLog,
+  type ServerProcess,
+  tailOf,
+} from '../server-process.ts'
+import { ask, askOthers, askRedisInfo, openTargets, surveyGroup, type Target, type Targets } from './probe.ts'
+import { defaultDataDir, type Host, readServerConfig, type ServerConfig, sidesOf } from './replication-group.ts'
 import { type DataFiles, dataFiles, holdsNoData, makeDataDir, writeRedisConf, writeSentinelConf } from './run-files.ts'
 import { type SentinelBelief, watchForStaleSentinel } from './stale-sentinel.ts'
 import { barOf, decideStart, type StartDecision } from './start-role.ts'
-import { handOver } from './switchover.ts'
+import { switchover } from './switchover.ts'
 
 const askAgainMs = 250
 const askFailoverEveryMs = 5000
 const sayAgainMs = 30_000
 const rotateEveryMs = 600_000
-/** A run that lasted this long counts as healthy. */
-const healthyAfterMs = 30_000
-const maxDelayMs = 5000
 
-export interface CopySupervisorOptions {
+export interface ServerSupervisorOptions {
   /** The folder of this host, as `muster redis init` wrote it. */
   readonly folder: string
   /** Where Redis and Sentinel write (default: `data` in `folder`). */
@@ -38,7 +43,7 @@ export interface CopySupervisorOptions {
 }
 
 interface Parts {
-  readonly copy: Copy
+  readonly config: ServerConfig
   readonly targets: Targets
   readonly binary: RedisBinary
   readonly lock: DataDirLock
@@ -48,58 +53,61 @@ interface Parts {
 interface Barred {
   readonly primary: Host
   readonly wasEmpty: boolean
-  readonly child: CopyProcess
+  readonly child: ServerProcess
 }
 
-export class CopySupervisor {
+export class ServerSupervisor {
   readonly #folder: string
   readonly #files: DataFiles
-  readonly #log: CopySupervisorOptions['log']
+  readonly #log: ServerSupervisorOptions['log']
   readonly #stopping = new AbortController()
   #parts: Parts | undefined
-  #redis: CopyProcess | undefined
-  #sentinel: CopyProcess | undefined
+  #redis: ServerProcess | undefined
+  #sentinel: ServerProcess | undefined
   /** Ended on purpose, to be started again. */
-  readonly #renewed = new WeakSet<CopyProcess>()
+  readonly #renewed = new WeakSet<ServerProcess>()
   #loops: Promise<unknown> = Promise.resolve()
   #rotation: NodeJS.Timeout | undefined
   #stopped: Promise<void> | undefined
 
-  constructor({ folder, dataDir, log }: CopySupervisorOptions) {
+  constructor({ folder, dataDir, log }: ServerSupervisorOptions) {
     this.#folder = resolve(folder)
     this.#files = dataFiles(resolve(dataDir ?? defaultDataDir(folder)))
     this.#log = log
   }
 
   /**
-   * Starts Sentinel, and goes on to start Redis once it is known as what. To be called once.
+   * Starts Sentinel, and goes on to start Redis once its start role is known. To be called once.
    * @throws StartupError when the folder is none of ours, redis-server is missing, or the data directory is in use
    */
   async start(): Promise<void> {
-    const copy = await readCopy(this.#folder)
-    const targets = await openTargets(this.#folder, copy)
+    const config = await readServerConfig(this.#folder)
+    const targets = await openTargets(this.#folder, config)
     const binary = await findRedisBinary()
     await makeDataDir(this.#files.dataDir)
     const lock = await lockDataDir(this.#files.dataDir)
     try {
-      for (const { pid, config } of [this.#files.redis, this.#files.sentinel]) await endLeftoverCopy(pid, config)
-      await writeSentinelConf(copy, this.#folder, this.#files)
+      for (const { pid, config: file } of [this.#files.redis, this.#files.sentinel]) {
+        const leftover = await notedPid(pid, [file])
+        if (leftover !== undefined) await endLeftover(leftover, file)
+      }
+      await writeSentinelConf(config, this.#folder, this.#files)
     } catch (error) {
       await lock.release()
       throw error
     }
-    const parts = { copy, targets, binary, lock }
+    const parts = { config, targets, binary, lock }
     this.#parts = parts
     this.#rotation = setInterval(() => void this.#rotate(), rotateEveryMs).unref()
     this.#log.info(
-      { host: copy.host, dataDir: this.#files.dataDir },
+      { host: config.host, dataDir: this.#files.dataDir },
       'starting the Redis and the Sentinel of this host',
     )
     this.#loops = Promise.all([this.#keepSentinel(parts), this.#keepRedis(parts), this.#watchSentinel(parts)])
   }
 
   /**
-   * Stops Redis and then Sentinel, within 60 s. A primary first hands its role over, unless `failover` is false.
+   * Stops Redis and then Sentinel, within 60 s. A primary first makes a switchover, unless `failover` is false.
    * May be called again.
    */
   stop({ failover = true }: { failover?: boolean } = {}): Promise<void> {
@@ -112,7 +120,7 @@ export class CopySupervisor {
     clearInterval(this.#rotation)
     const parts = this.#parts
     if (parts === undefined) return
-    if (failover && this.#redis !== undefined && !this.#redis.hasEnded()) await this.#giveUpRole(parts)
+    if (failover && this.#redis !== undefined && !this.#redis.hasEnded()) await this.#switchOver(parts)
     await this.#redis?.end()
     await this.#sentinel?.end()
     await this.#loops
@@ -120,27 +128,27 @@ export class CopySupervisor {
     this.#log.info('stopped')
   }
 
-  async #giveUpRole({ copy, targets }: Parts): Promise<void> {
-    const { own, others } = sidesOf(copy)
+  async #switchOver({ config, targets }: Parts): Promise<void> {
+    const { own, others } = sidesOf(config)
     const sentinels = [own, ...others].map(targets.sentinel)
-    const handed = await handOver({ redis: targets.redis(own), sentinels, name: copy.name, log: this.#log })
-    if (handed.outcome === 'moved') this.#log.info({ to: handed.to }, 'another host is primary now')
-    if (handed.outcome === 'failed')
-      this.#log.warn({ reason: handed.reason }, 'the role of primary was not handed over: a failover has to follow')
+    const outcome = await switchover({ redis: targets.redis(own), sentinels, name: config.name, log: this.#log })
+    if (outcome.outcome === 'moved') this.#log.info({ to: outcome.to }, 'another host is primary now')
+    if (outcome.outcome === 'failed')
+      this.#log.warn({ reason: outcome.reason }, 'the switchover failed: a failover has to follow')
   }
 
-  /** Sentinel is brought back whatever happens. */
+  /** Sentinel is started again each time it ends. */
   async #keepSentinel(parts: Parts): Promise<void> {
     await this.#keep('Sentinel', this.#files.sentinel.log, () => {
-      this.#sentinel = launchCopy(parts.binary, [this.#files.sentinel.config, '--sentinel'])
+      this.#sentinel = launchServer(parts.binary, [this.#files.sentinel.config, '--sentinel'])
       return Promise.resolve(this.#sentinel)
     })
   }
 
-  async #watchSentinel({ copy, targets }: Parts): Promise<void> {
+  async #watchSentinel({ config, targets }: Parts): Promise<void> {
     await watchForStaleSentinel({
-      sentinel: targets.sentinel(sidesOf(copy).own),
-      ...{ name: copy.name, hostCount: copy.hosts.length, signal: this.#stopping.signal },
+      sentinel: targets.sentinel(sidesOf(config).own),
+      ...{ name: config.name, hostCount: config.hosts.length, signal: this.#stopping.signal },
       onStale: async belief => await this.#renewSentinel(belief),
     })
   }
@@ -148,14 +156,14 @@ export class CopySupervisor {
   async #renewSentinel({ claimants }: SentinelBelief): Promise<void> {
     this.#log.warn(
       { claimants },
-      'Sentinel is cut off from the others, and what it knows of who is primary may be outdated: it starts anew',
+      'Sentinel is cut off from the others, and what it knows of who is primary may be outdated: it is started again',
     )
     if (this.#sentinel === undefined) return
     this.#renewed.add(this.#sentinel)
     await this.#sentinel.end()
   }
 
-  /** Redis only as the start rule says, each time. */
+  /** Redis starts only in its start role, each time. */
   async #keepRedis(parts: Parts): Promise<void> {
     await this.#keep('Redis', this.#files.redis.log, async () => {
       const decision = await this.#decide(parts)
@@ -163,9 +171,9 @@ export class CopySupervisor {
       const of = decision.act === 'replica' ? decision.of : undefined
       const isEmpty = await holdsNoData(this.#files.dataDir)
       const isBarred = of !== undefined && (isEmpty || (await this.#isSilent(parts, of)))
-      await writeRedisConf(parts.copy, this.#folder, this.#files, { isBarred, ...(of && { of }) })
+      await writeRedisConf(parts.config, this.#folder, this.#files, { isBarred, ...(of && { of }) })
       if (this.#stopping.signal.aborted) return undefined
-      const child = launchCopy(parts.binary, [this.#files.redis.config])
+      const child = launchServer(parts.binary, [this.#files.redis.config])
       this.#redis = child
       this.#log.info(
         { pid: child.pid, reason: decision.reason },
@@ -176,42 +184,25 @@ export class CopySupervisor {
     })
   }
 
-  /** Launches again and again, with growing pauses while it does not hold, until stop(). */
-  async #keep(what: string, logFile: string, launch: () => Promise<CopyProcess | undefined>): Promise<void> {
-    let quickEnds = 0
-    while (!this.#stopping.signal.aborted) {
-      let startedMs = Date.now()
-      let how: Record<string, unknown>
-      try {
-        const child = await launch()
-        if (child === undefined) return
-        startedMs = Date.now()
-        how = await child.ended
-        if (this.#renewed.has(child)) continue
-      } catch (error) {
-        how = { err: error }
-      }
-      if (this.#stopping.signal.aborted) return
-      const ranMs = Date.now() - startedMs
-      quickEnds = ranMs >= healthyAfterMs ? 0 : quickEnds + 1
-      const delayMs = quickEnds <= 1 ? 0 : Math.min(100 * 2 ** (quickEnds - 1), maxDelayMs)
-      this.#log.error({ ...how, ranMs, delayMs, lastWords: await tailOf(logFile) }, `${what} ended by itself`)
-      await this.#pause(delayMs)
-    }
+  async #keep(what: string, logFile: string, launch: () => Promise<ServerProcess | undefined>): Promise<void> {
+    await keepRunning({
+      ...{ launch, signal: this.#stopping.signal, isPlanned: server => this.#renewed.has(server) },
+      onEnd: async how => this.#log.error({ ...how, lastWords: await tailOf(logFile) }, `${what} ended by itself`),
+    })
   }
 
   /** Asks until there is an answer; undefined: stopped meanwhile. */
-  async #decide({ copy, targets }: Parts): Promise<Exclude<StartDecision, { act: 'wait' }> | undefined> {
-    const { own } = sidesOf(copy)
+  async #decide({ config, targets }: Parts): Promise<Exclude<StartDecision, { act: 'wait' }> | undefined> {
+    const { own } = sidesOf(config)
     let namedSinceMs: number | undefined
     let askedFailoverMs = 0
     let said = ''
     let saidMs = 0
     while (!this.#stopping.signal.aborted) {
-      const { sentinels, copies, silent } = await surveyCopies(copy, targets)
+      const { sentinels, servers, silent } = await surveyGroup(config, targets)
       const nowMs = Date.now()
       const decision = decideStart({
-        ...{ own, hosts: copy.hosts, sentinels, copies, downAfterMs: copy.downAfterMs },
+        ...{ own, hosts: config.hosts, sentinels, servers, downAfterMs: config.downAfterMs },
         isEmpty: await holdsNoData(this.#files.dataDir),
         namedForMs: namedSinceMs === undefined ? 0 : nowMs - namedSinceMs,
       })
@@ -224,18 +215,18 @@ export class CopySupervisor {
       }
       if (decision.wantsFailover && nowMs - askedFailoverMs > askFailoverEveryMs) {
         askedFailoverMs = nowMs
-        await this.#askForFailover(copy, targets)
+        await this.#askForFailover(config, targets)
       }
       await this.#pause(askAgainMs)
     }
     return undefined
   }
 
-  async #askForFailover(copy: Copy, targets: Targets): Promise<void> {
-    const { own } = sidesOf(copy)
+  async #askForFailover(config: ServerConfig, targets: Targets): Promise<void> {
+    const { own } = sidesOf(config)
     try {
-      await ask(targets.sentinel(own), 1000, client => client.call('SENTINEL', 'FAILOVER', copy.name))
-      this.#log.info('asked Sentinel for a failover to a copy that has the data')
+      await ask(targets.sentinel(own), 1000, client => client.call('SENTINEL', 'FAILOVER', config.name))
+      this.#log.info('asked Sentinel for a failover to a server that has the data')
     } catch (error) {
       this.#log.warn({ reason: (error as Error).message }, 'Sentinel does not fail over')
     }
@@ -248,28 +239,28 @@ export class CopySupervisor {
     )
   }
 
-  /** Lets Sentinel promote the copy, as soon as the rule allows. */
-  async #unbar({ copy, targets }: Parts, { primary, wasEmpty, child }: Barred): Promise<void> {
-    const own = targets.redis(sidesOf(copy).own)
+  /** Lets Sentinel promote the server, as soon as barOf() allows it. */
+  async #unbar({ config, targets }: Parts, { primary, wasEmpty, child }: Barred): Promise<void> {
+    const own = targets.redis(sidesOf(config).own)
     const startedMs = performance.now()
     let said = ''
     while (!this.#stopping.signal.aborted) {
-      const [hasFollowed, copies] = await Promise.all([
+      const [hasFollowed, servers] = await Promise.all([
         askRedisInfo(own, 1000).then(
           ({ role, isLinked, offset }) => role === 'primary' || isLinked || offset > 0,
           () => false,
         ),
-        wasEmpty ? [] : askOthers(copy, targets),
+        wasEmpty ? [] : askOthers(config, targets),
       ])
       // From then on it is another Redis that answers.
       if (child.hasEnded()) return
-      const reason = barOf({ primary, wasEmpty, barredForMs: performance.now() - startedMs, hasFollowed, copies })
+      const reason = barOf({ primary, wasEmpty, barredForMs: performance.now() - startedMs, hasFollowed, servers })
       if (reason === undefined && (await this.#setPriority(own))) {
-        this.#log.info('Sentinel may promote this copy now')
+        this.#log.info('Sentinel may promote this server now')
         return
       }
       if (reason !== undefined && reason !== said) {
-        this.#log.info({ reason }, 'Sentinel may not promote this copy yet')
+        this.#log.info({ reason }, 'Sentinel may not promote this server yet')
         said = reason
       }
       await this.#pause(askAgainMs)
@@ -286,7 +277,7 @@ export class CopySupervisor {
 
   async #rotate(): Promise<void> {
     for (const { log } of [this.#files.redis, this.#files.sentinel]) {
-      await rotateLog(log).catch((error: unknown) => this.#log.warn({ err: error }, 'a log cannot be put aside'))
+      await rotateLog(log).catch((error: unknown) => this.#log.warn({ err: error }, 'a log cannot be renamed'))
     }
   }
 
