@@ -5,7 +5,7 @@
  *                  └── no node for long, or not let in ──▶ stopped
  *
  * Actors: NodeClient (calls), ClaimLoop (jobs in), SlotPool (jobs run), Reporter (outcomes out), HeartbeatLoop (leases held,
- * orders in), UpdateLoop (progress and logs out), CheckpointUploads (checkpoints out), Returns (jobs back),
+ * orders in), UpdateLoop (progress and logs out), CheckpointUploads (checkpoints out), Requeues (jobs back to their queue),
  * InterruptionWatch (on EC2: what is known of the end of the machine).
  */
 import { hostname } from 'node:os'
@@ -17,7 +17,7 @@ import { version } from '../../version.ts'
 import { NodeClient } from '../node/node-client.ts'
 import { SlotPool } from '../slots/slot-pool.ts'
 import type { HandlerDescription } from '../slots/slot-protocol.ts'
-import { Attempt, type Outcome, type Verdict } from './attempt.ts'
+import { Attempt, type EndReason, type Outcome } from './attempt.ts'
 import { ownBootReport } from './boot-report.ts'
 import { ClaimLoop } from './claim-loop.ts'
 import { HandlersUpdates } from './handlers-updates.ts'
@@ -26,7 +26,7 @@ import { HeldLeases } from './held-leases.ts'
 import { InterruptionWatch } from './interruption-watch.ts'
 import { fetchBlobs } from './payload-fetch.ts'
 import { Reporter } from './reporter.ts'
-import { Returns } from './returns.ts'
+import { Requeues } from './requeues.ts'
 import { UpdateLoop } from './update-loop.ts'
 import { CheckpointUploads } from './uploads.ts'
 import type { StopReason, WorkerOptions } from './worker-options.ts'
@@ -41,7 +41,7 @@ const abortedWithinMs = 4000
 const lastCheckpointsMs = 5000
 /** An interrupted instance stops its jobs this long before its end: for checkpoints, returns and results. */
 const beforeEndMs = 10_000
-const goodbyeMs = 3000
+const lastHeartbeatMs = 3000
 /** For so long after handlers were replaced a job may come, or a slot may be there, of those before. */
 const settlingMs = 60_000
 
@@ -53,7 +53,7 @@ export class Worker {
   readonly #client: NodeClient
   readonly #leases = new HeldLeases()
   readonly #pool: SlotPool
-  readonly #returns: Returns
+  readonly #requeues: Requeues
   readonly #checkpoints: CheckpointUploads
   readonly #watch: InterruptionWatch | undefined
   readonly #handlers: HandlersUpdates | undefined
@@ -67,7 +67,7 @@ export class Worker {
   #ending: Promise<void> | undefined
   /** performance.now() of the end of the instance, as far as it is known. */
   #instanceEndsAtMs = Number.POSITIVE_INFINITY
-  readonly #hurry = new AbortController()
+  readonly #skipWaits = new AbortController()
   #replacedAtMs = Number.NEGATIVE_INFINITY
 
   constructor(options: WorkerOptions) {
@@ -81,7 +81,7 @@ export class Worker {
     const ca = trustedAuthorities(settings.caFile)
     const { nodeUrls, workerToken: token } = settings
     this.#client = new NodeClient({ nodeUrls, token, log, ...(ca !== undefined && { ca }) })
-    this.#returns = new Returns({ client: this.#client, workerId: this.workerId, queue, log, onGone: this.#drop })
+    this.#requeues = new Requeues({ client: this.#client, workerId: this.workerId, queue, log, onGone: this.#drop })
     this.#checkpoints = new CheckpointUploads(this.#client)
     this.#handlers =
       follows &&
@@ -105,11 +105,11 @@ export class Worker {
       log,
       leaseMs: () => this.#leases.leaseMs,
       isLeaseGood: attempt => this.#leases.isGood(attempt),
-      isOnlyLease: attempt => this.#leases.size === 1 && this.#leases.has(attempt) && this.#returns.isSettled,
+      isOnlyLease: attempt => this.#leases.size === 1 && this.#leases.has(attempt) && this.#requeues.isSettled,
       fetchBlobs: async (attempt, slot, signal) => await fetchBlobs(this.#client, attempt, slot, signal),
       events: {
         onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
-        onReturn: attempts => this.#returns.give(attempts),
+        onRequeue: attempts => this.#requeues.requeue(attempts),
         onForgotten: attempts => this.#forget(attempts),
         onRoom: () => this.#claims?.poke(),
         onUpdate: attempt => this.#updates?.note(attempt),
@@ -124,7 +124,7 @@ export class Worker {
   }
 
   /**
-   * Starts the slots and then the talk with the nodes; resolves when the first slot is ready. A node need not be there yet.
+   * Starts the slots and then the calls to the nodes; resolves when the first slot is ready. A node need not be there yet.
    * @throws StartupError when the handlers cannot be loaded
    */
   async start(): Promise<void> {
@@ -167,7 +167,7 @@ export class Worker {
         onHandlers: digest => this.#handlers?.heard(digest),
         onRefused: error => {
           log.fatal({ err: error }, 'the nodes do not let this worker in; check MUSTER_WORKER_TOKEN')
-          void this.#abandon('refused')
+          void this.#stop('refused')
         },
       },
     })
@@ -180,7 +180,7 @@ export class Worker {
       ...base,
       inlineBytes: settings.inlineBytes,
       updates,
-      wanted: () => this.#wanted(),
+      prefetch: () => this.#prefetch(),
       onReply: reply => this.#onReply(reply),
       onRecovered: () => this.#claims?.poke(),
       onForgotten: attempts => this.#forget(attempts),
@@ -189,7 +189,7 @@ export class Worker {
     })
     this.#claims = new ClaimLoop({
       ...base,
-      wanted: () => (this.#mayClaim() ? this.#wanted() : 0),
+      prefetch: () => (this.#mayClaim() ? this.#prefetch() : 0),
       onReply: reply => this.#onReply(reply),
       onDrain: () => void this.#end('ordered'),
       register,
@@ -206,16 +206,16 @@ export class Worker {
   }
 
   /**
-   * Stops claiming, returns what has not started, lets running jobs finish for up to workerDrainMs, aborts and returns the
+   * Stops claiming, requeues what has not started, lets running jobs finish for up to workerDrainMs, aborts and requeues the
    * rest, and ends. Safe to call twice.
    */
   async drain(): Promise<void> {
     await this.#end('asked')
   }
 
-  /** Like drain, without patience: what runs is killed and returned. */
+  /** Like drain, without waiting: kills what runs and requeues it. */
   async stopNow(): Promise<void> {
-    this.#hurry.abort()
+    this.#skipWaits.abort()
     await this.#end('asked')
   }
 
@@ -233,19 +233,19 @@ export class Worker {
     this.#heartbeat.renew()
   }
 
-  /** What was claimed for other handlers than a slot has goes back: it says nothing of what this worker runs. */
+  /** Requeues what was claimed for other handlers than a slot has: the error says nothing about the new handlers. */
   #onOutcome(attempt: Attempt, outcome: Outcome): void {
     const isSettling = performance.now() - this.#replacedAtMs < settlingMs
-    if (isSettling && 'error' in outcome && outcome.error.code === 'type_unsupported') this.#returns.give([attempt])
+    if (isSettling && 'error' in outcome && outcome.error.code === 'type_unsupported') this.#requeues.requeue([attempt])
     else this.#reporter?.report(attempt, outcome)
   }
 
   /** Jobs to ask for, beyond those that calls on their way already ask for. */
-  #wanted(): number {
+  #prefetch(): number {
     if (this.#ending !== undefined || this.#reporter?.isBlocked !== false || this.#handlers?.isUpdating === true)
       return 0
     const asked = this.#reporter.askedCount + (this.#claims?.askedCount ?? 0)
-    return Math.min(1000, Math.max(0, this.#pool.appetite - asked))
+    return Math.min(1000, Math.max(0, this.#pool.prefetch - asked))
   }
 
   /** A claim of its own only pays when a slot is idle and no completion is about to bring jobs. */
@@ -265,7 +265,7 @@ export class Worker {
     this.#claims?.poke()
   }
 
-  /** Whatever goes wrong on the way to a slot, each job keeps an owner. */
+  /** Each job keeps an owner, also when the pool fails to accept it. */
   #offer(attempts: readonly Attempt[]): void {
     try {
       this.#pool.offer(attempts)
@@ -275,15 +275,15 @@ export class Worker {
     }
   }
 
-  /** A lease that is extended while nobody here has the job would keep it from all others, for ever. */
+  /** A lease that is extended while no actor here has the job would keep the job from every other worker for ever. */
   #requeueUnowned(): void {
     const unowned = this.#leases
       .attempts()
-      .filter(one => !this.#pool.has(one) && this.#reporter?.has(one) !== true && !this.#returns.has(one))
+      .filter(one => !this.#pool.has(one) && this.#reporter?.has(one) !== true && !this.#requeues.has(one))
     if (unowned.length === 0) return
     const workIds = unowned.slice(0, 10).map(({ ref }) => ref.workId)
-    this.#options.log.warn({ count: unowned.length, workIds }, 'jobs that nobody here runs go back to their queue')
-    this.#returns.give(unowned)
+    this.#options.log.warn({ count: unowned.length, workIds }, 'jobs that no slot here has go back to their queue')
+    this.#requeues.requeue(unowned)
   }
 
   #onStopOrder(order: HeartbeatReply['stop'][number]): void {
@@ -294,7 +294,7 @@ export class Worker {
     this.#pool.end(attempt, 'stopped')
   }
 
-  /** What has not started goes back at once, and the nodes hear of it at once. */
+  /** Requeues at once what has not started, and tells the nodes at once. */
   #onInterruption(notice: Interruption): void {
     if (this.#heartbeat !== undefined) this.#heartbeat.interruption = notice
     if (notice.kind === 'interruption') this.#instanceEndsAtMs = performance.now() + Date.parse(notice.at) - Date.now()
@@ -303,7 +303,7 @@ export class Worker {
   }
 
   #forget(attempts: readonly Attempt[]): void {
-    for (const attempt of attempts) this.#returns.forget(attempt)
+    for (const attempt of attempts) this.#requeues.forget(attempt)
     this.#drop(attempts)
   }
 
@@ -316,7 +316,7 @@ export class Worker {
   #checkOrphaned(orphanMs: number): void {
     if (performance.now() - this.#client.lastReachedMs < orphanMs) return
     this.#options.log.error({ orphanMs }, 'no node was reached for too long; this worker ends itself')
-    void this.#abandon('orphaned')
+    void this.#stop('orphaned')
   }
 
   #end(reason: StopReason): Promise<void> {
@@ -324,10 +324,10 @@ export class Worker {
     return this.#ending
   }
 
-  /** Nobody is there to return anything to. */
-  async #abandon(reason: StopReason): Promise<void> {
+  /** Stops without requeueing: no node answers. */
+  async #stop(reason: StopReason): Promise<void> {
     if (this.#ending === undefined) this.#ending = this.#shutDown(reason)
-    else this.#hurry.abort()
+    else this.#skipWaits.abort()
     await this.#ending
   }
 
@@ -337,41 +337,41 @@ export class Worker {
     if (this.#heartbeat !== undefined) this.#heartbeat.state = 'draining'
     this.#heartbeat?.renew()
     this.#pool.drain()
-    await this.#claims?.stop(this.#hurry.signal.aborted ? 0 : claimGraceMs)
+    await this.#claims?.stop(this.#skipWaits.signal.aborted ? 0 : claimGraceMs)
     const drainedByMs = performance.now() + settings.workerDrainMs
     // An interruption may come in the middle: then it says how long there is.
     const finishByMs = (): number =>
       this.#instanceEndsAtMs === Number.POSITIVE_INFINITY ? drainedByMs : this.#instanceEndsAtMs - beforeEndMs
-    await pauseUntil(() => this.#pool.isEmpty, finishByMs, this.#hurry.signal)
-    const ended = this.#endAll(reason === 'interrupted' ? 'interrupted' : 'returned')
+    await pauseUntil(() => this.#pool.isEmpty, finishByMs, this.#skipWaits.signal)
+    const ended = this.#endAll(reason === 'interrupted' ? 'interrupted' : 'requeued')
     const abortedByMs = performance.now() + abortedWithinMs
     await pauseUntil(
       () => this.#pool.isEmpty,
       () => abortedByMs,
-      this.#hurry.signal,
+      this.#skipWaits.signal,
     )
     this.#pool.stop()
     const keptByMs = performance.now() + lastCheckpointsMs
     const areKept = (): boolean => ended.every(({ checkpointing }) => checkpointing === undefined)
-    await pauseUntil(areKept, () => keptByMs, this.#hurry.signal)
+    await pauseUntil(areKept, () => keptByMs, this.#skipWaits.signal)
     // Not before they have ended here: another worker may start them at once.
-    this.#returns.giveNow(ended)
+    this.#requeues.requeueNow(ended)
     const deliveredByMs = performance.now() + lastResultsMs
     const areDelivered = (): boolean => this.#reporter?.isEmpty !== false
     await pauseUntil(areDelivered, () => deliveredByMs, AbortSignal.timeout(lastResultsMs))
-    await this.#returns.settled()
+    await this.#requeues.settled()
     await this.#shutDown(reason)
   }
 
   /** All that is held and has no outcome, also what a slot has and has not yet said to run. */
-  #endAll(verdict: Verdict): Attempt[] {
+  #endAll(endReason: EndReason): Attempt[] {
     const held = this.#leases
       .attempts()
-      .filter(attempt => attempt.verdict === undefined && this.#reporter?.has(attempt) !== true)
+      .filter(attempt => attempt.endReason === undefined && this.#reporter?.has(attempt) !== true)
     for (const attempt of held) {
-      this.#pool.end(attempt, verdict)
-      // Nobody has it.
-      attempt.verdict ??= verdict
+      this.#pool.end(attempt, endReason)
+      // No slot has it.
+      attempt.endReason ??= endReason
     }
     return held
   }
@@ -389,7 +389,7 @@ export class Worker {
     if (this.#heartbeat !== undefined && reason !== 'orphaned' && reason !== 'refused') {
       this.#heartbeat.state = 'stopped'
       await this.#heartbeat
-        .beat({ waitMs: 0 }, { rounds: 1, signal: AbortSignal.timeout(goodbyeMs) })
+        .beat({ waitMs: 0 }, { rounds: 1, signal: AbortSignal.timeout(lastHeartbeatMs) })
         .catch(() => undefined)
     }
     await this.#client.close()

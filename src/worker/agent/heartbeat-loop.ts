@@ -40,7 +40,7 @@ const uncoveredMs = 500
 const renewAtMostEveryMs = 1000
 /** A node that has just started may not know yet what the others know; one that keeps refusing means it. */
 const refusalsToBelieve = 3
-/** Replies that come early without news: no busy loop, whatever the node does. */
+/** The least pause after a reply that came early: no busy loop against a faulty node. */
 const leastBetweenMs = 25
 
 export class HeartbeatLoop {

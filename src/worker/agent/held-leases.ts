@@ -29,7 +29,7 @@ export class HeldLeases {
     this.#extendedAtMs = Math.max(this.#extendedAtMs, sentAtMs)
   }
 
-  /** False when the lease must have run out by now: somebody else may run the job. */
+  /** False when the lease must have run out by now: another worker may run the job. */
   isGood(attempt: Attempt): boolean {
     return performance.now() - Math.max(attempt.claimedAtMs, this.#extendedAtMs) < this.#leaseMs
   }

@@ -21,13 +21,13 @@ export interface ReporterOptions {
   readonly log: Logger
   readonly updates: UpdateLoop
   /** How many jobs to ask for along with completions. */
-  readonly wanted: () => number
+  readonly prefetch: () => number
   /** Digest of the handlers of the nodes that this worker follows; undefined: it follows none. */
   readonly handlers: () => string | undefined
   readonly onReply: (reply: CompleteReply) => void
   /** Completions can be delivered again. */
   readonly onRecovered: () => void
-  /** A node has the outcome, or nobody wants it. */
+  /** A node has the outcome, or no node needs it. */
   readonly onForgotten: (attempts: Attempt[]) => void
   /** False once a node has said that the lease is gone. */
   readonly isHeld: (attempt: Attempt) => boolean
@@ -42,7 +42,7 @@ interface Entry {
 /** Calls in flight: a second one keeps node and worker busy while the first is on its way. */
 const callsAtOnce = 2
 const batchCount = 200
-/** At most 3 MiB as UTF-8, and so is one completion alone: a node takes 4 MiB. */
+/** At most 3 MiB as UTF-8, and so is a single completion: a node takes 4 MiB. */
 const batchChars = 1024 * 1024
 /** How long a completion may linger while another call is in flight, unless many have gathered. */
 const lingerMs = 4
@@ -95,7 +95,7 @@ export class Reporter {
     this.#options.updates.forget(attempt)
     const isLarge = 'value' in outcome && outcome.value.bytes.length > this.#options.inlineBytes
     const mustWait = attempt.logsInFlight !== undefined || attempt.hasLogs || attempt.checkpointing !== undefined
-    if (isLarge || mustWait) void this.#prepareOrLetGo(attempt, keep(outcome))
+    if (isLarge || mustWait) void this.#prepareOrFail(attempt, keep(outcome))
     else this.#pushSmall(attempt, outcome)
   }
 
@@ -107,7 +107,7 @@ export class Reporter {
   }
 
   /** Never throws: what cannot be told in full is told as a failure. */
-  async #prepareOrLetGo(attempt: Attempt, outcome: Outcome): Promise<void> {
+  async #prepareOrFail(attempt: Attempt, outcome: Outcome): Promise<void> {
     this.#preparingCount += 1
     try {
       await this.#prepare(attempt, outcome)
@@ -143,7 +143,7 @@ export class Reporter {
     }
   }
 
-  /** An outcome that cannot be written down is an outcome, too. */
+  /** An outcome that cannot be encoded is reported as a failure. */
   #pushFault(attempt: Attempt, error: unknown): void {
     this.#options.log.error({ err: error, workId: attempt.ref.workId }, 'an outcome cannot be written down')
     const message = `The outcome cannot be written down: ${error instanceof Error ? error.message : String(error)}`
@@ -189,7 +189,7 @@ export class Reporter {
     this.#callCount += 1
     const delivered = await this.#deliver(batch)
     this.#callCount -= 1
-    if (!delivered) this.#putBack(batch)
+    if (!delivered) this.#requeue(batch)
     if (!delivered && !this.#failing) void this.#recover()
     this.#schedule()
   }
@@ -203,7 +203,7 @@ export class Reporter {
       if (signal.aborted) return
       const batch = this.#takeBatch()
       if (batch.length === 0 || (await this.#deliver(batch))) break
-      this.#putBack(batch)
+      this.#requeue(batch)
     }
     this.#backoff.reset()
     this.#failing = false
@@ -214,7 +214,7 @@ export class Reporter {
   /** @returns false when the batch has to be sent again */
   async #deliver(batch: readonly Entry[]): Promise<boolean> {
     const { client, workerId, queue, onReply, log } = this.#options
-    const claim = this.#failing ? 0 : this.#options.wanted()
+    const claim = this.#failing ? 0 : this.#options.prefetch()
     this.#asked += claim
     const head = JSON.stringify({ workerId, queue, claim, handlers: this.#options.handlers() }).slice(0, -1)
     let reply: CompleteReply
@@ -229,7 +229,7 @@ export class Reporter {
     }
     this.#asked -= claim
     for (const { workId, outcome } of reply.results)
-      if (outcome === 'stale') log.debug({ workId }, 'the node wanted this result no more')
+      if (outcome === 'stale') log.debug({ workId }, 'the lease of this result was gone')
     this.#forget(batch.map(entry => entry.attempt))
     onReply(reply)
     return true
@@ -255,7 +255,7 @@ export class Reporter {
     if (batch.length > 1) {
       const middle = Math.ceil(batch.length / 2)
       for (const half of [batch.slice(0, middle), batch.slice(middle)])
-        if (!(await this.#deliver(half))) this.#putBack(half)
+        if (!(await this.#deliver(half))) this.#requeue(half)
       return true
     }
     const attempt = batch[0]?.attempt as Attempt
@@ -279,12 +279,12 @@ export class Reporter {
     }
     const taken = this.#waiting.splice(0, count)
     for (const { text } of taken) this.#waitingChars -= text.length
-    // A stop order came in the meantime: nobody wants to hear of it.
+    // A stop order came in the meantime: no node takes the outcome any more.
     for (const { attempt } of taken) if (!this.#options.isHeld(attempt)) this.#held.delete(attempt)
     return taken.filter(({ attempt }) => this.#held.has(attempt))
   }
 
-  #putBack(batch: readonly Entry[]): void {
+  #requeue(batch: readonly Entry[]): void {
     this.#waiting.unshift(...batch)
     for (const { text } of batch) this.#waitingChars += text.length
   }

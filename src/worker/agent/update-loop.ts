@@ -108,7 +108,7 @@ export class UpdateLoop {
     } catch {
       // Progress is soon out of date anyway; lines are kept for later, or go with the completion.
       for (const [attempt, lines] of logs) {
-        attempt.putLogsBack(lines)
+        attempt.requeueLogs(lines)
         if (!attempt.isOver) this.note(attempt)
       }
     }

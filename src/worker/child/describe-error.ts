@@ -85,7 +85,7 @@ function describeCauses(error: object): string {
   return told.join(' ← ')
 }
 
-/** By its places: the methods of an array that somebody threw may be anything. */
+/** By its places: the methods of a thrown array may be anything. */
 function headlines(several: readonly unknown[]): string[] {
   const told: string[] = []
   try {

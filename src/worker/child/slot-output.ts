@@ -1,6 +1,6 @@
 /**
- * What a slot says, in order: results, log lines and whatever handlers print. Each message is written at once, so that a
- * crash in the next instant loses nothing that was said before it.
+ * Writes what a slot sends, in order: results, log lines and what handlers print. Each message is written at once, so that a
+ * crash in the next instant loses nothing that was sent before it.
  */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'

@@ -4,7 +4,7 @@
  *   run ──▶ queued ──▶ running ──▶ done or failed is sent at once ──▶ the next one
  *              └─ recall ──▶ recalled
  *
- * After a job that took a while the mailbox is read before the next one starts, so that the agent can take back the jobs
+ * After a job that took a while the mailbox is read before the next one starts, so that the agent can recall the jobs
  * that wait behind a long one.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -40,7 +40,7 @@ export class SlotRunner {
   #current: { readonly context: JobContext; readonly startedMs: number } | undefined
   #running = false
   #lastTurnMs = 0
-  /** The agent was told that this one starts: it cannot be given back any more. */
+  /** The agent was told that this one starts: it cannot be recalled any more. */
   #announced: number | undefined
   /** An abort that came for a job just before it started. */
   #earlyAbort: Extract<ToSlot, { k: 'abort' }> | undefined
@@ -85,7 +85,7 @@ export class SlotRunner {
     }
   }
 
-  /** Printed text, for the log of the job that printed it, if that is not over. @returns false when it is nobody's */
+  /** Printed text, for the log of the job that printed it, if that is not over. @returns false when no job owns it */
   print(text: string): boolean {
     const owner = this.#leftovers.owner ?? this.#current?.context
     owner?.log(text)
@@ -96,7 +96,7 @@ export class SlotRunner {
   fault(error: unknown, origin: string): FromSlot {
     const described = describeError(error)
     const fault = { k: 'fault', ms: 0, error: { ...described, message: `${origin}: ${described.message}` } } as const
-    // What another job left behind, or nobody knows who, is not the fault of the one that runs.
+    // What another or an unknown job left behind is not the fault of the running one.
     if (this.#current === undefined || this.#leftovers.owner !== this.#current.context) return fault
     return { ...fault, id: this.#current.context.job.id, ms: elapsedMs(this.#current.startedMs) }
   }

@@ -1,5 +1,5 @@
 /**
- * The turn of a job that must run with nothing beside it, because workers were lost under it:
+ * The turn of a job that must run exclusively, because workers were lost under it:
  *
  *   free ──admit──▶ waiting (until nothing else is here) ──begin──▶ running ──left──▶ free
  *
@@ -30,7 +30,7 @@ export class ExclusiveRun {
     return this.#wasLast
   }
 
-  /** Gives the turn to the first of these that needs it, if it is free. @returns those that may not come in while it is taken */
+  /** The first of these that needs the turn takes it, if it is free. @returns those that may not come in while it is taken */
   admit(attempts: readonly Attempt[]): Attempt[] {
     if (this.#attempt === undefined) {
       this.#attempt = attempts.find(({ lease }) => lease.exclusive === true)

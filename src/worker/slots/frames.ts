@@ -52,7 +52,7 @@ interface Filling {
 
 /**
  * Cuts a byte stream into frames. The body is only good until `onFrame` returns, unless it is large: keep a copy.
- * Whoever writes the stream need not be trusted: a frame over the limits makes `push` throw before anything of it is kept.
+ * The writer is not trusted: a frame over the limits makes `push` throw before any of it is kept.
  */
 export class FrameReader<Header> {
   readonly #onFrame: (header: Header, body: Buffer) => void

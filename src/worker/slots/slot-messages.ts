@@ -1,7 +1,7 @@
-/** What goes into and comes out of a slot, in the words of the other side. Pure. */
+/** Translates between leases and slot messages, in both directions. Pure. */
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import type { AbortWhy } from '../../handlers/define-handler.ts'
-import type { Attempt, Outcome, Verdict } from '../agent/attempt.ts'
+import type { Attempt, EndReason, Outcome } from '../agent/attempt.ts'
 import type { SlotError, SlotJob } from './slot-protocol.ts'
 
 /** Of an error's code, as nodes take it. */
@@ -10,10 +10,10 @@ const maxNameChars = 256
 const maxCauseChars = 4096
 
 /** What a handler is told when its attempt is ended. */
-export const aborts: Record<Verdict, (attempt: Attempt) => { why: AbortWhy; message: string }> = {
+export const aborts: Record<EndReason, (attempt: Attempt) => { why: AbortWhy; message: string }> = {
   timeout: ({ lease }) => ({ why: 'timeout', message: `The run-time limit of ${lease.timeoutMs} ms is over` }),
   stopped: () => ({ why: 'stopped', message: 'The job was cancelled, or its lease is lost' }),
-  returned: () => ({ why: 'worker-leaves', message: 'The worker must go' }),
+  requeued: () => ({ why: 'worker-leaves', message: 'The worker must go' }),
   interrupted: () => ({ why: 'interruption', message: 'The instance is about to be interrupted' }),
 }
 
@@ -44,7 +44,7 @@ export function toAttemptError({ code, message, stack, name, cause, final }: Slo
   }
 }
 
-/** Of an attempt that cannot be written down for its slot: it would not fare better the next time. */
+/** The error of an attempt that cannot be encoded for its slot: a retry would fail in the same way. */
 export function unreadable(error: unknown): AttemptError {
   const why = error instanceof Error ? error.message : String(error)
   return {

@@ -6,11 +6,11 @@ import type { Slot, SlotEvents } from './slot.ts'
 
 export interface SlotPoolEvents {
   readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
-  /** These will not start here; no attempt is spent. */
-  readonly onReturn: (attempts: Attempt[]) => void
-  /** These are over and nobody wants to hear of them: stopped, or their lease was lost. */
+  /** These will not start here: requeue them; no attempt is spent. */
+  readonly onRequeue: (attempts: Attempt[]) => void
+  /** These are over and need no report: stopped, or their lease was lost. */
   readonly onForgotten: (attempts: Attempt[]) => void
-  /** The appetite may have grown. */
+  /** The prefetch may have grown. */
   readonly onRoom: () => void
   readonly onUpdate: (attempt: Attempt) => void
   readonly onCheckpoint: SlotEvents['onCheckpoint']
@@ -18,7 +18,7 @@ export interface SlotPoolEvents {
 
 export interface SlotPoolOptions {
   readonly slots: number
-  /** process: every attempt is isolated, whatever its handler declares. */
+  /** process: every attempt is isolated, also when its handler does not ask for it. */
   readonly isolation: 'slot' | 'process'
   readonly heapMb: number
   /** Memory of a slot with all that it started; 0: any. */

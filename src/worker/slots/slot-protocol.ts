@@ -42,7 +42,7 @@ export type ToSlot =
     }
   | { readonly k: 'chunk' }
   | { readonly k: 'discard' }
-  /** Give back what has not started: these, or all. */
+  /** Asks for the jobs that have not started: these, or all. */
   | { readonly k: 'recall'; readonly seq: number; readonly ids?: readonly number[] }
   | { readonly k: 'abort'; readonly id: number; readonly why: AbortWhy; readonly message: string }
   /** What became of all checkpoints of a job up to this one; without `error` the newest of them is kept. */
@@ -86,7 +86,7 @@ export type FromSlot =
   /** Something was thrown outside of any handler; the slot ends itself after this. `id`: the job that ran then. */
   | { readonly k: 'fault'; readonly id?: number; readonly ms: number; readonly error: SlotError }
 
-/** Checks what a slot says. A handler can write anything into the pipe: nothing of it is believed before it has this shape. */
+/** Checks what a slot sends. A handler can write anything into the pipe, so every message is checked before it is used. */
 type Fields = Readonly<Record<string, unknown>>
 type Check = (value: unknown) => boolean
 

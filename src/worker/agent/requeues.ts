@@ -1,49 +1,49 @@
-/** Gives leases back, so that others can run the jobs at once. No attempt is spent. */
+/** Requeues jobs that will not run here, so that other workers can run them at once. No attempt is spent. */
 import type { Logger } from 'pino'
 import type { NodeClient } from '../node/node-client.ts'
 import type { Attempt } from './attempt.ts'
 import { checkpointKept } from './uploads.ts'
 
-export interface ReturnsOptions {
+export interface RequeuesOptions {
   readonly client: NodeClient
   readonly workerId: string
   readonly queue: string
   readonly log: Logger
-  /** Their leases are no longer this worker's: they are about to be sent. */
+  /** The worker stops extending their leases: the call is about to be sent. */
   readonly onGone: (attempts: readonly Attempt[]) => void
 }
 
 const batchCount = 1000
 
-export class Returns {
-  readonly #options: ReturnsOptions
+export class Requeues {
+  readonly #options: RequeuesOptions
   readonly #open = new Set<Promise<void>>()
   /** Attempts whose newest checkpoint is on its way: without their leases no node would keep it. */
   readonly #waiting = new Map<Attempt, AbortController>()
 
-  constructor(options: ReturnsOptions) {
+  constructor(options: RequeuesOptions) {
     this.#options = options
   }
 
-  /** Begins to return these. If no node can be told, their leases run out by themselves. */
-  give(attempts: readonly Attempt[]): void {
-    this.#give(attempts.filter(({ checkpointing }) => checkpointing === undefined))
+  /** Begins to requeue these. If no node answers, their leases run out by themselves. */
+  requeue(attempts: readonly Attempt[]): void {
+    this.#begin(attempts.filter(({ checkpointing }) => checkpointing === undefined))
     for (const attempt of attempts)
-      if (attempt.checkpointing !== undefined && !this.#waiting.has(attempt)) this.#track(this.#giveKept(attempt))
+      if (attempt.checkpointing !== undefined && !this.#waiting.has(attempt)) this.#track(this.#requeueKept(attempt))
   }
 
-  /** The same, whether their checkpoints have been kept or not. */
-  giveNow(attempts: readonly Attempt[]): void {
+  /** The same, without waiting for their checkpoints. */
+  requeueNow(attempts: readonly Attempt[]): void {
     for (const attempt of attempts) this.#waiting.get(attempt)?.abort()
-    this.#give(attempts.filter(attempt => !this.#waiting.has(attempt)))
+    this.#begin(attempts.filter(attempt => !this.#waiting.has(attempt)))
   }
 
-  /** It is to be returned and waits for its checkpoint; its lease must hold until then. */
+  /** It waits for its checkpoint before it is requeued; its lease must hold until then. */
   has(attempt: Attempt): boolean {
     return this.#waiting.has(attempt)
   }
 
-  /** Its lease is gone: there is nothing to return. */
+  /** Its lease is gone: there is nothing to requeue. */
   forget(attempt: Attempt): void {
     this.#waiting.get(attempt)?.abort()
     this.#waiting.delete(attempt)
@@ -59,19 +59,19 @@ export class Returns {
     while (this.#open.size > 0) await Promise.all(this.#open)
   }
 
-  #give(attempts: readonly Attempt[]): void {
+  #begin(attempts: readonly Attempt[]): void {
     if (attempts.length === 0) return
     this.#options.onGone(attempts)
     for (let start = 0; start < attempts.length; start += batchCount)
       this.#track(this.#send(attempts.slice(start, start + batchCount)))
   }
 
-  /** A checkpoint that is on its way goes ahead of its job. */
-  async #giveKept(attempt: Attempt): Promise<void> {
+  /** Sends the job only after its checkpoint has arrived. */
+  async #requeueKept(attempt: Attempt): Promise<void> {
     const controller = new AbortController()
     this.#waiting.set(attempt, controller)
     await checkpointKept(attempt, controller.signal)
-    if (this.#waiting.delete(attempt)) this.#give([attempt])
+    if (this.#waiting.delete(attempt)) this.#begin([attempt])
   }
 
   #track(sending: Promise<void>): void {
@@ -83,9 +83,9 @@ export class Returns {
     const { client, workerId, queue, log } = this.#options
     try {
       const { returned } = await client.requeue({ workerId, queue, jobs: attempts.map(attempt => attempt.ref) })
-      log.info({ returned, of: attempts.length }, 'returned jobs that will not run here')
+      log.info({ returned, of: attempts.length }, 'requeued jobs that will not run here')
     } catch (error) {
-      log.warn({ err: error, count: attempts.length }, 'jobs could not be returned; their leases run out by themselves')
+      log.warn({ err: error, count: attempts.length }, 'jobs could not be requeued; their leases run out by themselves')
     }
   }
 }

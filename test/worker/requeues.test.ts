@@ -2,7 +2,7 @@
 import { pino } from 'pino'
 import t from 'tap'
 import { Attempt } from '../../src/worker/agent/attempt.ts'
-import { Returns } from '../../src/worker/agent/returns.ts'
+import { Requeues } from '../../src/worker/agent/requeues.ts'
 import type { NodeClient } from '../../src/worker/node/node-client.ts'
 
 function setUp() {
@@ -14,7 +14,7 @@ function setUp() {
       return { returned: jobs.length }
     },
   } as unknown as NodeClient
-  const returns = new Returns({
+  const requeues = new Requeues({
     ...{ client, workerId: 'w1', queue: 'default', log: pino({ level: 'silent' }) },
     onGone: attempts => gone.push(...attempts.map(({ ref }) => ref.workId)),
   })
@@ -36,40 +36,40 @@ function setUp() {
       resolve()
     }
   })
-  return { returns, sent, gone, idle: attempt('idle'), busy, keep: () => keep() }
+  return { requeues, sent, gone, idle: attempt('idle'), busy, keep: () => keep() }
 }
 
 t.test('one whose checkpoint is on its way keeps its lease until it is kept', async t => {
-  const { returns, sent, gone, idle, busy, keep } = setUp()
-  returns.give([busy, idle])
-  returns.give([busy])
+  const { requeues, sent, gone, idle, busy, keep } = setUp()
+  requeues.requeue([busy, idle])
+  requeues.requeue([busy])
   t.same(gone, ['idle'])
-  t.ok(returns.has(busy) && !returns.has(idle))
-  t.notOk(returns.isSettled)
+  t.ok(requeues.has(busy) && !requeues.has(idle))
+  t.notOk(requeues.isSettled)
   keep()
-  await returns.settled()
+  await requeues.settled()
   t.same({ sent, gone }, { sent: ['idle', 'busy'], gone: ['idle', 'busy'] })
-  t.ok(returns.isSettled && !returns.has(busy))
+  t.ok(requeues.isSettled && !requeues.has(busy))
 })
 
 t.test('it goes at once when there is no time, or does not go when its lease is lost', async t => {
   const late = setUp()
-  late.returns.give([late.busy])
-  late.returns.giveNow([late.busy, late.idle])
-  await late.returns.settled()
+  late.requeues.requeue([late.busy])
+  late.requeues.requeueNow([late.busy, late.idle])
+  await late.requeues.settled()
   t.same(late.sent.sort(), ['busy', 'idle'])
 
   const lost = setUp()
-  lost.returns.give([lost.busy])
-  lost.returns.forget(lost.busy)
-  t.notOk(lost.returns.has(lost.busy))
-  await lost.returns.settled()
+  lost.requeues.requeue([lost.busy])
+  lost.requeues.forget(lost.busy)
+  t.notOk(lost.requeues.has(lost.busy))
+  await lost.requeues.settled()
   t.same({ sent: lost.sent, gone: lost.gone }, { sent: [], gone: [] })
 })
 
-t.test('one that is to go at once was not given before', async t => {
-  const { returns, sent, busy } = setUp()
-  returns.giveNow([busy])
-  await returns.settled()
+t.test('one that is to go at once was not sent before', async t => {
+  const { requeues, sent, busy } = setUp()
+  requeues.requeueNow([busy])
+  await requeues.settled()
   t.same(sent, ['busy'])
 })
