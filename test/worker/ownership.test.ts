@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { Attempt } from '../../src/worker/agent/attempt.ts'
+import type { Attempt } from '../../src/worker/attempts/attempt.ts'
 import { SlotPool } from '../../src/worker/slots/slot-pool.ts'
 import { keptLog, startWorker } from '../support/agent.ts'
 import type { FakeNode } from '../support/fake-node.ts'

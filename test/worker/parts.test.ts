@@ -2,11 +2,11 @@
 import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { Backoff } from '../../src/retry.ts'
-import { Attempt } from '../../src/worker/agent/attempt.ts'
-import { HeldLeases } from '../../src/worker/agent/held-leases.ts'
 import { completionText } from '../../src/worker/agent/reporter.ts'
-import { toLogLines } from '../../src/worker/child/log-lines.ts'
-import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/slots/frames.ts'
+import { Attempt } from '../../src/worker/attempts/attempt.ts'
+import { AttemptTable } from '../../src/worker/attempts/attempt-table.ts'
+import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/protocol/frames.ts'
+import { toLogLines } from '../../src/worker/protocol/log-lines.ts'
 import {
   DurationEstimate,
   PrefetchBuffer,
@@ -183,7 +183,9 @@ t.test('completions are valid JSON', async t => {
 })
 
 t.test('a lease is good until it must have run out', async t => {
-  const leases = new HeldLeases()
+  const none = (): void => undefined
+  const events = { onOutcome: none, onRequeue: none, onUpdate: none, onCheckpoint: none, onRoom: none }
+  const leases = new AttemptTable(events)
   const nowMs = performance.now()
   const [fresh, old] = [new Attempt(lease('fresh'), nowMs), new Attempt(lease('old'), nowMs - 60_000)]
   leases.add(fresh)

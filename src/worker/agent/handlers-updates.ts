@@ -17,8 +17,8 @@ import type { HandlersBundle } from '../../handlers/bundle-handlers.ts'
 import { Backoff } from '../../retry.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { NodeClient, NodeError } from '../node/node-client.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { type BundleFile, describeHandlers, writeBundle } from '../slots/load-bundle.ts'
-import type { HandlerDescription } from '../slots/slot-protocol.ts'
 
 export interface HandlersUpdatesOptions {
   readonly client: NodeClient

@@ -3,7 +3,7 @@
  * throw themselves. Never throws.
  */
 import { inspect, types } from 'node:util'
-import type { SlotError } from '../slots/slot-protocol.ts'
+import type { SlotError } from '../protocol/slot-protocol.ts'
 
 const maxMessageChars = 16_384
 const maxStackChars = 16_384

@@ -1,8 +1,8 @@
 /** The context that a handler gets with its payload. */
 import { AttemptAborted, type HandlerContext, type JsonValue } from '../../handlers/define-handler.ts'
-import type { SlotJob, ToSlot } from '../slots/slot-protocol.ts'
+import { inMessages, maxLogLines, toLogLines } from '../protocol/log-lines.ts'
+import type { SlotJob, ToSlot } from '../protocol/slot-protocol.ts'
 import { inspectBriefly } from './describe-error.ts'
-import { inMessages, maxLogLines, toLogLines } from './log-lines.ts'
 import type { SlotOutput } from './slot-output.ts'
 
 /** Progress is told at most this often. */

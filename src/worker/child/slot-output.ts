@@ -4,8 +4,8 @@
  */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { encodeFrame, encodeFrameHead } from '../slots/frames.ts'
-import type { FromSlot } from '../slots/slot-protocol.ts'
+import { encodeFrame, encodeFrameHead } from '../protocol/frames.ts'
+import type { FromSlot } from '../protocol/slot-protocol.ts'
 
 /** A body above this is not copied into its frame. */
 const copyUpToBytes = 65_536

@@ -5,7 +5,7 @@
  *
  * While the turn is taken no other job comes in.
  */
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 
 export class ExclusiveRun {
   #attempt: Attempt | undefined

@@ -2,7 +2,7 @@
  * Remembers the futile starts of jobs that were requeued. When the job comes again its count goes on, so that a job that keeps
  * ending slots fails in the end.
  */
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 
 /** Jobs; the oldest are forgotten first. */
 const mostRemembered = 1000

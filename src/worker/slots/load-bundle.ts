@@ -6,9 +6,9 @@ import { dirname, join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
 import type { HandlersBundle } from '../../handlers/bundle-handlers.ts'
 import { ownerName } from '../../marked-processes.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { Slot } from './slot.ts'
 import type { ProcessUser } from './slot-process.ts'
-import type { HandlerDescription } from './slot-protocol.ts'
 
 export interface BundleFile {
   readonly path: string
@@ -95,16 +95,18 @@ export async function describeHandlers(
     onDeath = resolve
   })
   const nothing = (): void => undefined
-  const events = {
-    onOutcome: nothing,
-    onChange: nothing,
-    onUnstarted: nothing,
-    onUpdate: nothing,
-    onCheckpoint: nothing,
-    onDeath,
-  }
+  const events = { onOutcome: nothing, onChange: nothing, onUnstarted: nothing, onDeath }
+  const attemptEvents = { onUpdate: nothing, onCheckpoint: nothing }
   const handlersFile = file === '' ? undefined : file
-  const slot = new Slot({ handlersFile, heapMb, maxBodyBytes: 0, passEnv, ...(user && { user }), events })
+  const slot = new Slot({
+    handlersFile,
+    heapMb,
+    maxBodyBytes: 0,
+    passEnv,
+    ...(user && { user }),
+    attemptEvents,
+    events,
+  })
   try {
     return await slot.ready
   } finally {

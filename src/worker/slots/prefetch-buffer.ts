@@ -2,7 +2,7 @@
  * Jobs that wait for a slot, in order, and what is known of how long they will take: short ones go to a slot together.
  */
 import type { Content } from '../../contract/worker-protocol.ts'
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 
 /** Jobs of one batch, and how long they should take together. */
 const batchCount = 64

@@ -1,8 +1,8 @@
 /** Translates between leases and slot messages, in both directions. Pure. */
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import type { AbortWhy } from '../../handlers/define-handler.ts'
-import type { Attempt, EndReason, Outcome } from '../agent/attempt.ts'
-import type { SlotError, SlotJob } from './slot-protocol.ts'
+import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
+import type { SlotError, SlotJob } from '../protocol/slot-protocol.ts'
 
 /** Of an error's code, as nodes take it. */
 const maxCodeChars = 128

@@ -12,15 +12,14 @@
  * then it runs with nothing beside it.
  */
 
-import type { Attempt, EndReason, Outcome } from '../agent/attempt.ts'
-import type { FetchOutcome } from '../agent/payload-fetch.ts'
+import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { ExclusiveRun } from './exclusive-run.ts'
 import { FutileStarts } from './futile-starts.ts'
 import { longRunMs, PrefetchBuffer, prefetchCount } from './prefetch-buffer.ts'
 import type { Slot } from './slot.ts'
 import { timedOut, unreadable, whileFetching } from './slot-messages.ts'
-import type { SlotPoolOptions } from './slot-options.ts'
-import type { HandlerDescription } from './slot-protocol.ts'
+import type { FetchOutcome, SlotPoolOptions } from './slot-options.ts'
 import { isIdle, SlotSupply } from './slot-supply.ts'
 
 /** A slot with fewer short jobs than this gets more. */
@@ -50,12 +49,10 @@ export class SlotPool {
         onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
         onChange: slot => this.#onChange(slot),
         onUnstarted: attempts => this.#onUnstarted(attempts),
-        onUpdate: options.events.onUpdate,
-        onCheckpoint: options.events.onCheckpoint,
       },
       onGone: () => {
         this.#dispatch()
-        options.events.onRoom()
+        options.attempts.events.onRoom()
       },
     })
   }
@@ -118,7 +115,7 @@ export class SlotPool {
     return false
   }
 
-  /** Takes jobs in; each comes out again by exactly one of onOutcome, onRequeue and onForgotten. */
+  /** Takes jobs in; each comes out again by exactly one of onOutcome and onRequeue, or is removed from the table. */
   offer(attempts: readonly Attempt[]): void {
     if (this.#draining) {
       this.#requeue([...attempts])
@@ -193,7 +190,7 @@ export class SlotPool {
     if (attempt === undefined) return
     const isIsolated = this.#isIsolated(attempt)
     const slot = this.#supply.idle.find(({ isFresh }) => isFresh || !isIsolated)
-    if (slot !== undefined && this.#isQuiet && this.#options.isOnlyLease(attempt)) {
+    if (slot !== undefined && this.#isQuiet && this.#options.attempts.isOnly(attempt)) {
       this.#exclusive.begin()
       this.#buffer.append([attempt])
       this.#feed(slot)
@@ -211,7 +208,7 @@ export class SlotPool {
     this.#supply.worked()
     this.#buffer.observe(attempt, outcome.durationMs, performance.now())
     this.#exclusive.left([attempt])
-    this.#options.events.onOutcome(attempt, outcome)
+    this.#options.attempts.events.onOutcome(attempt, outcome)
   }
 
   #onChange(slot: Slot): void {
@@ -219,7 +216,7 @@ export class SlotPool {
     if (slot.size === 0) this.#freshen()
     if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
     this.#supply.endRetired(slot)
-    if (slot.size === 0) this.#options.events.onRoom()
+    if (slot.size === 0) this.#options.attempts.events.onRoom()
   }
 
   /** Jobs that did not start in their slot go to the head of the buffer again. */
@@ -233,7 +230,7 @@ export class SlotPool {
       return
     }
     // A node ends an attempt at its run-time limit and a few leases after the claim: a late second start would not end by then.
-    const sinceMs = performance.now() - this.#options.leaseMs()
+    const sinceMs = performance.now() - this.#options.attempts.leaseMs
     this.#requeue(rest.filter(({ claimedAtMs }) => claimedAtMs < sinceMs))
     this.#buffer.prepend(rest.filter(({ claimedAtMs }) => claimedAtMs >= sinceMs))
     this.#dispatch()
@@ -242,12 +239,12 @@ export class SlotPool {
   #requeue(attempts: Attempt[]): void {
     for (const attempt of attempts) this.#futile.remember(attempt)
     this.#exclusive.left(attempts)
-    if (attempts.length > 0) this.#options.events.onRequeue(attempts)
+    if (attempts.length > 0) this.#options.attempts.events.onRequeue(attempts)
   }
 
   #forget(attempts: Attempt[]): void {
     this.#exclusive.left(attempts)
-    if (attempts.length > 0) this.#options.events.onForgotten(attempts)
+    if (attempts.length > 0) this.#options.attempts.remove(attempts)
   }
 
   #dispatch(): void {
@@ -300,7 +297,7 @@ export class SlotPool {
   }
 
   #isGood(attempt: Attempt): boolean {
-    const isGood = this.#options.isLeaseGood(attempt)
+    const isGood = this.#options.attempts.isGood(attempt)
     if (!isGood) this.#forget([attempt])
     return isGood
   }

@@ -10,10 +10,10 @@ import { fileURLToPath } from 'node:url'
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { endMarked, newMark, slotMark } from '../../marked-processes.ts'
 import { childEnvironment } from '../../settings/child-environment.ts'
-import { removeAttemptFolder } from '../child/attempt-folder.ts'
-import { toLogLines } from '../child/log-lines.ts'
-import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
-import type { ToSlot } from './slot-protocol.ts'
+import { removeAttemptFolder } from '../protocol/attempt-folder.ts'
+import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from '../protocol/frames.ts'
+import { toLogLines } from '../protocol/log-lines.ts'
+import type { ToSlot } from '../protocol/slot-protocol.ts'
 
 /** After the process has ended: how long its pipes may stay open, held by what the handler started. */
 const closeWithinMs = 500

@@ -9,15 +9,15 @@
  */
 
 import { Backoff, pause } from '../../retry.ts'
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { Slot, type SlotEvents } from './slot.ts'
 import { MemoryWatch } from './slot-memory.ts'
 import type { SlotPoolOptions } from './slot-options.ts'
-import type { HandlerDescription } from './slot-protocol.ts'
 
 export type SlotSupplyOptions = Pick<
   SlotPoolOptions,
-  'slots' | 'heapMb' | 'memoryMb' | 'maxBodyBytes' | 'passEnv' | 'handlersFile' | 'log'
+  'slots' | 'heapMb' | 'memoryMb' | 'maxBodyBytes' | 'passEnv' | 'handlersFile' | 'log' | 'attempts'
 > & {
   readonly events: Omit<SlotEvents, 'onDeath'>
   /** A slot ended: its place is free. */
@@ -138,9 +138,10 @@ export class SlotSupply {
   }
 
   #spawn(): Slot {
-    const { heapMb, maxBodyBytes, passEnv, events } = this.#options
+    const { heapMb, maxBodyBytes, passEnv, events, attempts } = this.#options
     const slot = new Slot({
       ...{ handlersFile: this.#handlersFile, heapMb, maxBodyBytes, passEnv },
+      attemptEvents: attempts.events,
       events: { ...events, onDeath: (gone, reason, hadJob) => this.#onDeath(gone, reason, hadJob) },
     })
     this.#slots.add(slot)

@@ -10,11 +10,12 @@
  */
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { StartupError } from '../../errors.ts'
-import type { Attempt, EndReason, Outcome } from '../agent/attempt.ts'
+import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
+import type { AttemptEvents } from '../attempts/attempt-table.ts'
+import { type BlobPart, checkedMessage, type FromSlot, type HandlerDescription } from '../protocol/slot-protocol.ts'
 import { Deadline } from './deadline.ts'
 import { aborts, checkedJson, timedOut, toAttemptError, toSlotJob, unreadable } from './slot-messages.ts'
 import { SlotProcess } from './slot-process.ts'
-import { type BlobPart, checkedMessage, type FromSlot, type HandlerDescription } from './slot-protocol.ts'
 
 /** Between the abort of a job and the kill of its slot: time for a last checkpoint. */
 const killGraceMs = 3000
@@ -37,10 +38,6 @@ export interface SlotEvents {
   readonly onUnstarted: (attempts: Attempt[]) => void
   /** After it no other event comes. `hadJob`: a job was running. */
   readonly onDeath: (slot: Slot, reason: string, hadJob: boolean) => void
-  /** The attempt has new log lines or progress. */
-  readonly onUpdate: (attempt: Attempt) => void
-  /** The attempt leaves these bytes for the next one; they are the receiver's. `answer` is to be called once it is known. */
-  readonly onCheckpoint: (attempt: Attempt, bytes: Buffer, answer: (error?: string) => void) => void
 }
 
 export interface SlotOptions {
@@ -49,6 +46,7 @@ export interface SlotOptions {
   /** Largest value or checkpoint. */
   readonly maxBodyBytes: number
   readonly passEnv: readonly string[]
+  readonly attemptEvents: Pick<AttemptEvents, 'onUpdate' | 'onCheckpoint'>
   readonly events: SlotEvents
 }
 
@@ -62,6 +60,7 @@ export class Slot {
   readonly ready: Promise<HandlerDescription[]>
   readonly #process: SlotProcess
   readonly #events: SlotEvents
+  readonly #attemptEvents: SlotOptions['attemptEvents']
   readonly #settlers: ReadySettlers
   readonly #handlersFile: string | undefined
   #state: 'starting' | 'ready' | 'dead' = 'starting'
@@ -96,8 +95,9 @@ export class Slot {
   isFresh = true
 
   /** @throws Error when the system has no room for another process */
-  constructor({ events, ...options }: SlotOptions) {
+  constructor({ events, attemptEvents, ...options }: SlotOptions) {
     this.#events = events
+    this.#attemptEvents = attemptEvents
     this.#handlersFile = options.handlersFile
     this.#process = new SlotProcess({
       ...options,
@@ -277,7 +277,7 @@ export class Slot {
   #update(attempt: Attempt | undefined, change: (attempt: Attempt) => void): void {
     if (attempt === undefined || attempt.endReason !== undefined) return
     change(attempt)
-    this.#events.onUpdate(attempt)
+    this.#attemptEvents.onUpdate(attempt)
   }
 
   /** Also of an attempt that is being ended: this is what the time until its kill is for. */
@@ -285,7 +285,7 @@ export class Slot {
     const attempt = this.#running({ id })
     if (attempt === undefined || attempt.endReason === 'stopped') return
     // The frame's bytes are used again.
-    this.#events.onCheckpoint(attempt, Buffer.from(body), error =>
+    this.#attemptEvents.onCheckpoint(attempt, Buffer.from(body), error =>
       this.#process.send({ k: 'checkpointed', id, seq, ...(error === undefined ? {} : { error }) }),
     )
   }

@@ -6,7 +6,7 @@
  *       └──────────────┘
  */
 import type { AttemptError, Lease, LeaseRef } from '../../contract/worker-protocol.ts'
-import { droppedNotice, maxLogLines } from '../child/log-lines.ts'
+import { droppedNotice, maxLogLines } from '../protocol/log-lines.ts'
 
 /** Why the agent ends an attempt; what the slot still says about it is then ignored. */
 export type EndReason = 'timeout' | 'stopped' | 'requeued' | 'interrupted'
@@ -44,8 +44,10 @@ export class Attempt {
   futileStarts = 0
   /** A node did not accept its completion. */
   isRefused = false
-  /** It has left its slot for good; only its outcome remains to be told. */
-  isOver = false
+  /** Which actor has it, or `gone`: its lease is not held any more. */
+  place: 'slots' | 'reporter' | 'requeues' | 'gone' = 'slots'
+  /** While it is in `requeues`: ends the wait for its checkpoint. */
+  checkpointWait: AbortController | undefined
   #lines: string[] | undefined
   #lineCount = 0
   #droppedCount = 0
@@ -72,6 +74,11 @@ export class Attempt {
       this.#lineCount += kept.length
     }
     this.#droppedCount += droppedCount + lines.length - kept.length
+  }
+
+  /** It has left its slot for good. */
+  get isOver(): boolean {
+    return this.place === 'reporter' || this.place === 'gone'
   }
 
   /** Something of it has to be streamed into the slot before it can start. */
