@@ -85,7 +85,7 @@ async function fetchOnce(
 ): Promise<FetchOutcome> {
   try {
     const { body, kind, bytes, sha256 } = await open()
-    slot.openBlob(attempt, part, bytes, kind)
+    slot.openBlob(attempt, part, { bytes, kind })
     const hash = createHash('sha256')
     let count = 0
     for await (const chunk of body) {

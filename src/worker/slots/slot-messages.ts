@@ -2,7 +2,7 @@
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import type { AbortWhy } from '../../handlers/define-handler.ts'
 import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
-import type { SlotError, SlotJob } from '../protocol/slot-protocol.ts'
+import type { Blob, SlotError, SlotJob } from '../protocol/slot-protocol.ts'
 
 /** Of an error's code, as nodes take it. */
 const maxCodeChars = 128
@@ -17,8 +17,12 @@ export const aborts: Record<EndReason, (attempt: Attempt) => { why: AbortWhy; me
   interrupted: () => ({ why: 'interruption', message: 'The instance is about to be interrupted' }),
 }
 
-/** Blobs come ahead of the job. @param isIsolated it is the only one of its slot */
-export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolated: boolean): SlotJob {
+/**
+ * Blobs of the lease are streamed ahead of the job.
+ * @param isIsolated it is the only one of its slot
+ * @param body gets the bytes that the frame carries
+ */
+export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolated: boolean, body: Buffer[]): SlotJob {
   const { workId, type, attempt, attempts, params, payload, checkpoint } = lease
   return {
     id,
@@ -28,9 +32,17 @@ export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolate
     attempts,
     params,
     ...(isIsolated ? { isolated: true } : {}),
-    ...('blob' in payload ? {} : { payload }),
-    ...(checkpoint === undefined || isCheckpointFetched ? {} : { checkpoint }),
+    ...('blob' in payload ? {} : { payload: 'base64' in payload ? inBody(payload.base64, body) : payload }),
+    ...(checkpoint === undefined || isCheckpointFetched || !('base64' in checkpoint)
+      ? {}
+      : { checkpoint: inBody(checkpoint.base64, body) }),
   }
+}
+
+function inBody(base64: string, body: Buffer[]): { blob: Blob } {
+  const bytes = Buffer.from(base64, 'base64')
+  body.push(bytes)
+  return { blob: { kind: 'bytes', bytes: bytes.length } }
 }
 
 export function toAttemptError({ code, message, stack, name, cause, final }: SlotError): AttemptError {

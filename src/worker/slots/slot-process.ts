@@ -11,7 +11,7 @@ import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { endMarked, newMark, slotMark } from '../../marked-processes.ts'
 import { childEnvironment } from '../../settings/child-environment.ts'
 import { removeAttemptFolder } from '../protocol/attempt-folder.ts'
-import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from '../protocol/frames.ts'
+import { BodyTooLarge, encodeFrame, type FrameBody, FrameReader, maxFrameBodyBytes } from '../protocol/frames.ts'
 import { toLogLines } from '../protocol/log-lines.ts'
 import type { ToSlot } from '../protocol/slot-protocol.ts'
 
@@ -102,8 +102,8 @@ export class SlotProcess {
     return this.#child.pid
   }
 
-  send(message: ToSlot): void {
-    if (!this.#ended && this.#pipe.writable) this.#pipe.write(encodeFrame(message))
+  send(message: ToSlot, body?: FrameBody): void {
+    if (!this.#ended && this.#pipe.writable) this.#pipe.write(encodeFrame(message, body))
   }
 
   /** Sends bytes; resolves when they have left, also when the process has died. */

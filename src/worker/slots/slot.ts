@@ -12,7 +12,13 @@ import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { StartupError } from '../../errors.ts'
 import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
 import type { AttemptEvents } from '../attempts/attempt-table.ts'
-import { type BlobPart, checkedMessage, type FromSlot, type HandlerDescription } from '../protocol/slot-protocol.ts'
+import {
+  type Blob,
+  type BlobPart,
+  checkedMessage,
+  type FromSlot,
+  type HandlerDescription,
+} from '../protocol/slot-protocol.ts'
 import { Deadline } from './deadline.ts'
 import { aborts, checkedJson, timedOut, toAttemptError, toSlotJob, unreadable } from './slot-messages.ts'
 import { SlotProcess } from './slot-process.ts'
@@ -164,7 +170,9 @@ export class Slot {
     for (const attempt of attempts) this.#held.set(attempt.id, attempt)
     if (wasEmpty) this.#awaitStart()
     try {
-      this.#process.send({ k: 'run', jobs: attempts.map(attempt => toSlotJob(attempt, isIsolated)) })
+      const body: Buffer[] = []
+      const jobs = attempts.map(attempt => toSlotJob(attempt, isIsolated, body))
+      this.#process.send({ k: 'run', jobs }, body)
     } catch (error) {
       // Nothing has left yet. One of them cannot be encoded: sending them one by one finds out which.
       const [first] = attempts
@@ -173,9 +181,9 @@ export class Slot {
     }
   }
 
-  openBlob({ id }: Attempt, part: BlobPart, bytes: number, kind: 'bytes' | 'json'): void {
+  openBlob({ id }: Attempt, part: BlobPart, blob: Blob): void {
     this.isFresh = false
-    this.#process.send({ k: 'blob', id, part, bytes, kind })
+    this.#process.send({ k: 'blob', id, part, blob })
   }
 
   /** Resolves when there is room for more; also when the slot died. */
