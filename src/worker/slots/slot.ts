@@ -56,18 +56,14 @@ export interface SlotOptions {
   readonly events: SlotEvents
 }
 
-interface ReadySettlers {
-  readonly resolve: (types: HandlerDescription[]) => void
-  readonly reject: (error: Error) => void
-}
-
 export class Slot {
   /** Settles once: the types it can run, or a StartupError. */
   readonly ready: Promise<HandlerDescription[]>
   readonly #process: SlotProcess
   readonly #events: SlotEvents
   readonly #attemptEvents: SlotOptions['attemptEvents']
-  readonly #settlers: ReadySettlers
+  #resolveReady: (types: HandlerDescription[]) => void = () => undefined
+  #rejectReady: (error: Error) => void = () => undefined
   readonly #handlersFile: string | undefined
   #state: 'starting' | 'ready' | 'dead' = 'starting'
   /** Everything in the slot, in the order in which it runs. */
@@ -111,17 +107,16 @@ export class Slot {
       onOutput: lines => this.#update(this.#current, attempt => attempt.addLog(lines)),
       onEnd: death => this.#die(death),
     })
-    let settlers: ReadySettlers | undefined
     this.ready = new Promise((resolve, reject) => {
-      settlers = { resolve, reject }
+      this.#resolveReady = resolve
+      this.#rejectReady = reject
     })
-    this.#settlers = settlers as unknown as ReadySettlers
     // The starter of a slot awaits it; without this a slot that ends early would be an unhandled rejection.
     this.ready.catch(() => undefined)
     this.#readyTimer = setTimeout(() => {
       const what = this.#handlersFile ?? 'The built-in handlers'
       const hint = 'Nothing at the top level of the file may run for ever.'
-      this.#settlers.reject(new StartupError(`${what}: not loaded within ${readyWithinMs / 1000} s. ${hint}`))
+      this.#rejectReady(new StartupError(`${what}: not loaded within ${readyWithinMs / 1000} s. ${hint}`))
       this.kill()
     }, readyWithinMs)
   }
@@ -230,11 +225,11 @@ export class Slot {
         if (this.#state !== 'starting') throw new Error('it said twice that it is ready')
         clearTimeout(this.#readyTimer)
         this.#state = 'ready'
-        this.#settlers.resolve([...message.types])
+        this.#resolveReady([...message.types])
         this.#events.onChange(this)
         break
       case 'unready':
-        this.#settlers.reject(new StartupError(message.message))
+        this.#rejectReady(new StartupError(message.message))
         break
       case 'start':
         if (this.#current !== undefined) throw new Error('it started a job while another one ran')
@@ -378,7 +373,7 @@ export class Slot {
     this.death = death
     this.#deadline.clear()
     for (const timer of [this.#readyTimer, this.#killTimer, this.#recallTimer]) clearTimeout(timer)
-    this.#settlers.reject(new StartupError(`A slot ended while it was starting: ${death.message}`))
+    this.#rejectReady(new StartupError(`A slot ended while it was starting: ${death.message}`))
     const culprit = this.#culprit()
     const unstarted = [...this.#held.values()].filter(attempt => attempt !== culprit)
     this.#held.clear()
