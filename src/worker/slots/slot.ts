@@ -166,8 +166,7 @@ export class Slot {
     if (wasEmpty) this.#awaitStart()
     try {
       const body: Buffer[] = []
-      const jobs = attempts.map(attempt => toSlotJob(attempt, isIsolated, body))
-      this.#process.send({ k: 'run', jobs }, body)
+      this.#process.send({ k: 'run', jobs: attempts.map(attempt => toSlotJob(attempt, isIsolated, body)) }, body)
     } catch (error) {
       // Nothing has left yet. One of them cannot be encoded: sending them one by one finds out which.
       const [first] = attempts
