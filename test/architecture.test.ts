@@ -43,6 +43,19 @@ const rooms: Record<string, readonly string[]> = {
   contract: [],
 }
 
+/**
+ * Inside the worker: each folder, and exactly the folders that it uses. Agent and child are two processes; they share only
+ * the protocol between them.
+ */
+const workerFolders: Record<string, readonly string[]> = {
+  agent: ['attempts', 'node', 'protocol', 'slots'],
+  slots: ['attempts', 'protocol'],
+  child: ['protocol'],
+  attempts: ['protocol'],
+  node: [],
+  protocol: [],
+}
+
 /** These decide, and nothing else: no clock, no environment, no I/O. */
 const pure = [
   'fleet/scaling/decide.ts',
@@ -79,6 +92,19 @@ t.test('the arrows between rooms are exactly those that are listed', async t => 
     const beside = room in ground ? seen : [...seen].filter(target => !(target in ground))
     t.same([...beside].sort(), [...(ground[room] ?? rooms[room] ?? [])].sort(), room)
   }
+})
+
+t.test('the arrows between the folders of the worker are exactly those that are listed', async t => {
+  const arrows = new Map<string, Set<string>>()
+  const folderOf = (file: string): string => file.split('/')[1] as string
+  for (const file of (await sourceFiles()).filter(file => roomOf(file) === 'worker')) {
+    const seen = arrows.get(folderOf(file)) ?? new Set()
+    arrows.set(folderOf(file), seen)
+    for (const target of await filesSeenBy(file))
+      if (roomOf(target) === 'worker' && folderOf(target) !== folderOf(file)) seen.add(folderOf(target))
+  }
+  t.same([...arrows.keys()].sort(), Object.keys(workerFolders).sort(), 'every folder is listed')
+  for (const [folder, seen] of arrows) t.same([...seen].sort(), [...(workerFolders[folder] ?? [])].sort(), folder)
 })
 
 t.test('no files import each other in a circle', async t => {

@@ -8,7 +8,7 @@ export const WorkId = Type.String({ minLength: 1, maxLength: 128, description: '
 
 const Token = Type.String({ minLength: 1, maxLength: 256, description: 'The fencing token of one attempt' })
 
-/** Names one attempt at one job: whoever shows both may act on it. */
+/** Names one attempt at one job: a worker that shows both may act on it. */
 export const LeaseRef = Type.Object({ workId: WorkId, token: Token })
 export type LeaseRef = Static<typeof LeaseRef>
 
@@ -33,7 +33,7 @@ export const Content = Type.Union([
 ])
 export type Content = Static<typeof Content>
 
-/** What a worker says of itself with every heartbeat. */
+/** How a worker describes itself in every heartbeat. */
 export const WorkerDescription = Type.Object({
   workerId: Type.String({ pattern: '^[A-Za-z0-9_-]{1,64}$' }),
   queue: Type.String(),
@@ -54,13 +54,13 @@ export const WorkerDescription = Type.Object({
         installedAt: Type.Optional(Type.String({ maxLength: 40, description: 'When the code was in its place' })),
         agentAt: Type.Optional(Type.String({ maxLength: 40, description: 'When the process of the worker began' })),
       },
-      { description: 'How its instance came up, as far as it knows; ISO 8601. To be shown, and for nothing else' },
+      { description: 'How its instance booted, as far as it knows; ISO 8601. For display only' },
     ),
   ),
 })
 export type WorkerDescription = Static<typeof WorkerDescription>
 
-/** What a worker hears of the end of its instance, told with every heartbeat from then on. */
+/** What a worker knows about the end of its instance; every heartbeat carries it from then on. */
 export const Interruption = Type.Object(
   {
     kind: Type.Enum(['interruption', 'rebalance'], {
@@ -104,9 +104,9 @@ export type HeartbeatRequest = Static<typeof HeartbeatRequest>
 export const HeartbeatReply = Type.Object({
   leaseMs: Type.Integer({ description: 'How long each lease holds from now; send the next heartbeat well before' }),
   stop: Type.Array(Type.Object({ workId: WorkId, token: Token, reason: Type.Enum(['cancelled', 'lost']) }), {
-    description: 'Leases that hold no longer: stop running these jobs and report nothing',
+    description: 'Leases that have ended: stop these jobs and report nothing about them',
   }),
-  drain: Type.Boolean({ description: 'Finish what runs, return what has not started, claim nothing more, and stop' }),
+  drain: Type.Boolean({ description: 'Claim nothing more, finish what runs, requeue what has not started, and stop' }),
   handlers: Type.Optional(
     Type.String({
       description:
@@ -114,7 +114,7 @@ export const HeartbeatReply = Type.Object({
     }),
   ),
   token: Type.Optional(
-    Type.String({ description: 'Of a worker with a token that runs out: send this one from now on, as bearer token' }),
+    Type.String({ description: 'A new token for a worker whose token expires: send it as bearer token from now on' }),
   ),
 })
 export type HeartbeatReply = Static<typeof HeartbeatReply>
@@ -127,7 +127,7 @@ export const JoinRequest = Type.Object({
     Type.String({
       pattern: '^[0-9a-f]{64}$',
       description:
-        'A word that the instance made up before its first join, and keeps for root alone: later joins show it',
+        'A random value that the instance makes before its first join and keeps readable only for root; later joins show it',
     }),
   ),
   document: Type.Optional(
@@ -157,7 +157,7 @@ export const Lease = Type.Object({
   timeoutMs: Type.Integer({ minimum: 1, description: 'Run-time limit of this attempt; the worker enforces it' }),
   checkpoint: Type.Optional(Content),
   exclusive: Type.Optional(
-    Type.Boolean({ description: 'Workers were lost under this job: run it with no other job beside it' }),
+    Type.Boolean({ description: 'Workers were lost under this job: run it exclusively, with no other job beside it' }),
   ),
   isolation: Type.Optional(
     Type.Enum(['process'], {
@@ -171,7 +171,7 @@ export type Lease = Static<typeof Lease>
 const ClaimedTypes = Type.Optional(
   Type.Array(Type.String({ maxLength: 128 }), {
     maxItems: 1000,
-    description: 'Only jobs of these types; left out: those that the latest heartbeat declared',
+    description: 'Claim only these types; default: the types that the latest heartbeat declared',
   }),
 )
 
@@ -180,7 +180,7 @@ const FollowedHandlers = Type.Optional(
   Type.String({
     maxLength: 128,
     description:
-      'For a worker that runs the handlers of the nodes: the digest of those that it took over last. It is given no job while the node has others. Left out: it runs handlers of its own',
+      'The digest of the node handlers that the worker loaded last. It gets no job while the node has others. Left out: the worker runs its own handlers',
   }),
 )
 
@@ -268,7 +268,7 @@ export const ReturnRequest = Type.Object({
 export type ReturnRequest = Static<typeof ReturnRequest>
 
 export const ReturnReply = Type.Object({
-  returned: Type.Integer({ description: 'How many went back; no attempt is spent' }),
+  returned: Type.Integer({ description: 'How many were requeued; no attempt is spent' }),
 })
 export type ReturnReply = Static<typeof ReturnReply>
 

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { Attempt } from '../../src/worker/agent/attempt.ts'
+import type { Attempt } from '../../src/worker/attempts/attempt.ts'
 import { SlotPool } from '../../src/worker/slots/slot-pool.ts'
 import { keptLog, startWorker } from '../support/agent.ts'
 import type { FakeNode } from '../support/fake-node.ts'
@@ -11,7 +11,7 @@ import { until } from '../support/until.ts'
 
 const inlineBytes = 16_384
 const jobCount = 400
-const isLossReport = ({ msg }: Record<string, unknown>): boolean => /nobody here runs/.test(String(msg))
+const isLossReport = ({ msg }: Record<string, unknown>): boolean => /no slot here has/.test(String(msg))
 
 /** A job as a user may put it in; what becomes of it is `ok`, or the code of its error. */
 function addOne(node: FakeNode, chance: Random): [workId: string, expected: RegExp] {

@@ -2,12 +2,17 @@
 import t from 'tap'
 import type { Lease } from '../../src/contract/worker-protocol.ts'
 import { Backoff } from '../../src/retry.ts'
-import { Attempt } from '../../src/worker/agent/attempt.ts'
-import { HeldLeases } from '../../src/worker/agent/held-leases.ts'
 import { completionText } from '../../src/worker/agent/reporter.ts'
-import { toLogLines } from '../../src/worker/child/log-lines.ts'
-import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/slots/frames.ts'
-import { type AppetiteSnapshot, appetite, DurationEstimate, JobBuffer } from '../../src/worker/slots/prefetch-buffer.ts'
+import { Attempt } from '../../src/worker/attempts/attempt.ts'
+import { AttemptTable } from '../../src/worker/attempts/attempt-table.ts'
+import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/protocol/frames.ts'
+import { toLogLines } from '../../src/worker/protocol/log-lines.ts'
+import {
+  DurationEstimate,
+  PrefetchBuffer,
+  type PrefetchSnapshot,
+  prefetchCount,
+} from '../../src/worker/slots/prefetch-buffer.ts'
 import { describeDeath } from '../../src/worker/slots/slot-process.ts'
 
 const lease = (workId: string, more: Partial<Lease> = {}): Lease => ({
@@ -22,8 +27,8 @@ const lease = (workId: string, more: Partial<Lease> = {}): Lease => ({
   ...more,
 })
 
-t.test('appetite', async t => {
-  const table: [what: string, snapshot: AppetiteSnapshot, expected: number][] = [
+t.test('prefetch', async t => {
+  const table: [what: string, snapshot: PrefetchSnapshot, expected: number][] = [
     ['unknown jobs: a free slot for each', { openSlots: 2, heldCount: 0, expectedMs: Number.POSITIVE_INFINITY }, 2],
     ['long jobs, one slot taken', { openSlots: 4, heldCount: 1, expectedMs: 10_000 }, 3],
     ['long jobs, all taken', { openSlots: 2, heldCount: 2, expectedMs: 51 }, 0],
@@ -32,7 +37,7 @@ t.test('appetite', async t => {
     ['tiny jobs: no more than 500', { openSlots: 8, heldCount: 100, expectedMs: 0 }, 400],
     ['no slot', { openSlots: 0, heldCount: 0, expectedMs: 0.1 }, 0],
   ]
-  for (const [what, snapshot, expected] of table) t.equal(appetite(snapshot), expected, what)
+  for (const [what, snapshot, expected] of table) t.equal(prefetchCount(snapshot), expected, what)
 })
 
 t.test('frames survive any cut', async t => {
@@ -76,7 +81,7 @@ t.test('a buffer gives short jobs out together, in order', async t => {
   const make = (names: string, more: Partial<Lease> = {}): Attempt[] =>
     [...names].map(name => new Attempt(lease(name, more), 0))
   const names = (attempts: Attempt[]): string => attempts.map(({ ref }) => ref.workId).join('')
-  const buffer = new JobBuffer()
+  const buffer = new PrefetchBuffer()
   buffer.append(make('abcdef'))
   t.equal(names(buffer.takeBatch(1, true)), 'a', 'unknown: one at a time')
   buffer.observe(new Attempt(lease('z'), 0), 1, 0)
@@ -100,7 +105,7 @@ t.test('a buffer gives short jobs out together, in order', async t => {
 t.test('an isolated job goes alone, into a fresh slot only; others pass it by', async t => {
   const one = (name: string, type = 'noop'): Attempt => new Attempt(lease(name, { type }), 0)
   const names = (attempts: Attempt[]): string => attempts.map(({ ref }) => ref.workId).join('')
-  const buffer = new JobBuffer(({ lease }) => lease.type === 'own')
+  const buffer = new PrefetchBuffer(({ lease }) => lease.type === 'own')
   for (const type of ['noop', 'own']) buffer.observe(one('z', type), 1, 0)
   buffer.append([one('A', 'own'), one('b'), one('c'), one('D', 'own')])
   t.equal(buffer.isolatedCount, 2)
@@ -149,7 +154,7 @@ t.test('log lines', async t => {
   attempt.addLog(['late'], 5)
   const some = attempt.takeLogs(10)
   t.same(some.slice(0, 2), ['0', '1'])
-  attempt.putLogsBack(some)
+  attempt.requeueLogs(some)
   const all = attempt.closeLogs() as string[]
   t.equal(all.length, 1001)
   t.equal(all[0], '0')
@@ -178,7 +183,9 @@ t.test('completions are valid JSON', async t => {
 })
 
 t.test('a lease is good until it must have run out', async t => {
-  const leases = new HeldLeases()
+  const none = (): void => undefined
+  const events = { onOutcome: none, onRequeue: none, onUpdate: none, onCheckpoint: none, onRoom: none }
+  const leases = new AttemptTable(events)
   const nowMs = performance.now()
   const [fresh, old] = [new Attempt(lease('fresh'), nowMs), new Attempt(lease('old'), nowMs - 60_000)]
   leases.add(fresh)

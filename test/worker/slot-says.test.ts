@@ -2,8 +2,8 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/slots/frames.ts'
-import { checkedMessage } from '../../src/worker/slots/slot-protocol.ts'
+import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/protocol/frames.ts'
+import { checkedMessage } from '../../src/worker/protocol/slot-protocol.ts'
 import { badHandlers, keptLog, startWorker } from '../support/agent.ts'
 import type { FakeNode } from '../support/fake-node.ts'
 import { type Random, random } from '../support/random.ts'
@@ -118,7 +118,7 @@ t.test(`random frames: the agent lives, the other jobs succeed (MUSTER_TEST_SEED
     await node.result(id)
   }
   for (const id of others) t.equal((await node.result(id)).error, undefined)
-  t.notOk(lines.some(({ msg }) => /nobody here runs/.test(String(msg))))
+  t.notOk(lines.some(({ msg }) => /no slot here has/.test(String(msg))))
   t.equal(node.stale.length, 0)
   await node.when(() => worker.slotPids.length === 2, 'both slots')
 })

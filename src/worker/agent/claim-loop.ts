@@ -14,7 +14,7 @@ export interface ClaimLoopOptions {
   readonly queue: string
   readonly log: Logger
   /** How many jobs to ask for now; 0: none. */
-  readonly wanted: () => number
+  readonly prefetch: () => number
   /** Digest of the handlers of the nodes that this worker follows; undefined: it follows none. */
   readonly handlers: () => string | undefined
   readonly onReply: (reply: ClaimReply) => void
@@ -24,7 +24,7 @@ export interface ClaimLoopOptions {
 }
 
 const waitMs = 20_000
-/** An empty reply that came sooner than this was not a wait: no busy loop, whatever the node does. */
+/** An empty reply that came sooner than this was not a wait: the loop pauses, so that it never spins. */
 const quickMs = 100
 
 export class ClaimLoop {
@@ -49,7 +49,7 @@ export class ClaimLoop {
     this.#ended ??= this.#run()
   }
 
-  /** The appetite may have grown. */
+  /** The prefetch may have grown. */
   poke(): void {
     this.#wake?.()
   }
@@ -66,7 +66,7 @@ export class ClaimLoop {
   async #run(): Promise<void> {
     const signal = this.#stopping.signal
     while (!signal.aborted) {
-      const max = Math.min(1000, this.#options.wanted())
+      const max = Math.min(1000, this.#options.prefetch())
       if (max > 0) await this.#once(max)
       else await new Promise<void>(resolve => (this.#wake = resolve))
       this.#wake = undefined

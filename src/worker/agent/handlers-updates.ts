@@ -6,7 +6,7 @@
  *      │                                             └── it failed: tried again after a pause
  *      └── new jobs run on them; what runs ends on those before
  *
- * From the moment that a node has others it gives no job to a claim that names those before.
+ * From the moment that a node has others, it hands no job to a claim that names the old ones.
  */
 
 import { createHash } from 'node:crypto'
@@ -17,12 +17,12 @@ import type { HandlersBundle } from '../../handlers/bundle-handlers.ts'
 import { Backoff } from '../../retry.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { NodeClient, NodeError } from '../node/node-client.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { type BundleFile, describeHandlers, writeBundle } from '../slots/load-bundle.ts'
-import type { HandlerDescription } from '../slots/slot-protocol.ts'
 
 export interface HandlersUpdatesOptions {
   readonly client: NodeClient
-  /** Of the handlers that it starts with; undefined: the built-in ones alone. */
+  /** Of the handlers that it starts with; undefined: only the built-in ones. */
   readonly digest: string | undefined
   readonly passEnv: readonly string[]
   /** An update is over, however it ended: jobs may be claimed again. */

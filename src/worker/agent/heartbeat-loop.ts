@@ -10,8 +10,8 @@ import type {
   WorkerDescription,
 } from '../../contract/worker-protocol.ts'
 import { Backoff, pause } from '../../retry.ts'
+import type { AttemptTable } from '../attempts/attempt-table.ts'
 import { type CallOptions, hasCode, type NodeClient, NodeError } from '../node/node-client.ts'
-import type { HeldLeases } from './held-leases.ts'
 
 export interface HeartbeatEvents {
   /** Before each heartbeat: what is named in it from now on has to be true. */
@@ -28,8 +28,8 @@ export interface HeartbeatEvents {
 
 export interface HeartbeatOptions {
   readonly client: NodeClient
-  readonly leases: HeldLeases
-  readonly worker: WorkerDescription
+  readonly attempts: AttemptTable
+  readonly worker: Omit<WorkerDescription, 'types'>
   readonly log: Logger
   readonly events: HeartbeatEvents
 }
@@ -40,7 +40,7 @@ const uncoveredMs = 500
 const renewAtMostEveryMs = 1000
 /** A node that has just started may not know yet what the others know; one that keeps refusing means it. */
 const refusalsToBelieve = 3
-/** Replies that come early without news: no busy loop, whatever the node does. */
+/** The least pause after a reply that came early: no busy loop against a faulty node. */
 const leastBetweenMs = 25
 
 export class HeartbeatLoop {
@@ -54,8 +54,8 @@ export class HeartbeatLoop {
   #refusals = 0
   #ended: Promise<void> | undefined
   state: HeartbeatRequest['state'] = 'ready'
-  /** What it runs, when that is no longer what it started with. */
-  types: string[] | undefined
+  /** What the slots can run; set before `start`. */
+  types: string[] = []
   /** What the nodes said last. */
   #handlers: string | undefined
   /** What the machine has said of its end, if anything. */
@@ -63,6 +63,10 @@ export class HeartbeatLoop {
 
   constructor(options: HeartbeatOptions) {
     this.#options = options
+  }
+
+  get isStarted(): boolean {
+    return this.#ended !== undefined
   }
 
   get isRegistered(): boolean {
@@ -92,16 +96,16 @@ export class HeartbeatLoop {
     extra: Partial<Pick<HeartbeatRequest, 'progress' | 'logs' | 'waitMs'>>,
     options: CallOptions,
   ): Promise<HeartbeatReply> {
-    const { client, leases, events } = this.#options
-    const worker = this.types === undefined ? this.#options.worker : { ...this.#options.worker, types: this.types }
+    const { client, attempts, events } = this.#options
+    const worker = { ...this.#options.worker, types: this.types }
     events.onBeat()
     const sentAtMs = performance.now()
     const { state, interruption } = this
-    const request = { worker, state, leases: leases.refs(), ...extra }
+    const request = { worker, state, leases: attempts.refs(), ...extra }
     const reply = await client.heartbeat(interruption === undefined ? request : { ...request, interruption }, options)
     if (reply.token !== undefined) client.renewToken(reply.token)
-    leases.leaseMs = reply.leaseMs
-    leases.extended(sentAtMs)
+    attempts.leaseMs = reply.leaseMs
+    attempts.extended(sentAtMs)
     if (!this.#registered) {
       this.#registered = true
       events.onRegistered()
@@ -120,7 +124,7 @@ export class HeartbeatLoop {
   }
 
   async #once(): Promise<void> {
-    const intervalMs = Math.min(this.#options.leases.leaseMs / 3, longestIntervalMs)
+    const intervalMs = Math.min(this.#options.attempts.leaseMs / 3, longestIntervalMs)
     // The first one says hello, and has no time to wait.
     const waitMs = this.#registered ? Math.floor(intervalMs) : 0
     this.#renewal = new AbortController()
@@ -162,6 +166,6 @@ export class HeartbeatLoop {
 
   #renewIfUncovered(): void {
     if (performance.now() - this.#sentAtMs < renewAtMostEveryMs) return
-    if (this.#options.leases.hasUncovered(this.#sentAtMs, uncoveredMs)) this.renew()
+    if (this.#options.attempts.hasUncovered(this.#sentAtMs, uncoveredMs)) this.renew()
   }
 }

@@ -1,11 +1,12 @@
 /** Streams the blobs of a job from a node into a slot; the agent itself keeps no more than a chunk of them. */
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AttemptError, Content } from '../../contract/worker-protocol.ts'
+import type { Content } from '../../contract/worker-protocol.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 import { hasCode, type NodeClient, NodeError } from '../node/node-client.ts'
+import type { BlobPart } from '../protocol/slot-protocol.ts'
 import type { Slot } from '../slots/slot.ts'
-import type { BlobPart } from '../slots/slot-protocol.ts'
-import type { Attempt } from './attempt.ts'
+import type { FetchOutcome } from '../slots/slot-options.ts'
 import { checkpointKept } from './uploads.ts'
 
 type Blob = Extract<Content, { blob: unknown }>['blob']
@@ -17,15 +18,6 @@ interface Opened {
   readonly bytes: number
   readonly sha256: string
 }
-
-export type FetchOutcome =
-  | { readonly kind: 'ready' }
-  /** The attempt has failed. */
-  | { readonly kind: 'failed'; readonly error: AttemptError }
-  /** No node hands it out now: the job goes back, no attempt is spent. */
-  | { readonly kind: 'away' }
-  /** The lease is gone, or the signal has aborted. */
-  | { readonly kind: 'lost' }
 
 const tries = 3
 const betweenTriesMs = 200
@@ -93,7 +85,7 @@ async function fetchOnce(
 ): Promise<FetchOutcome> {
   try {
     const { body, kind, bytes, sha256 } = await open()
-    slot.openBlob(attempt, part, bytes, kind)
+    slot.openBlob(attempt, part, { bytes, kind })
     const hash = createHash('sha256')
     let count = 0
     for await (const chunk of body) {

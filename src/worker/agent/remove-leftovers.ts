@@ -3,7 +3,7 @@ import { lstatSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { agentOf, endOrphans, isOwnerGone } from '../../marked-processes.ts'
-import { attemptFolders } from '../child/attempt-folder.ts'
+import { attemptFolders } from '../protocol/attempt-folder.ts'
 import { bundleFolders } from '../slots/load-bundle.ts'
 
 /**

@@ -8,8 +8,9 @@
 import type { Logger } from 'pino'
 import type { AttemptError, CompleteReply, Content } from '../../contract/worker-protocol.ts'
 import { Backoff } from '../../retry.ts'
+import type { Attempt, Outcome } from '../attempts/attempt.ts'
+import type { AttemptTable } from '../attempts/attempt-table.ts'
 import { hasCode, isPassing, type NodeClient, NodeError } from '../node/node-client.ts'
-import type { Attempt, Outcome } from './attempt.ts'
 import type { UpdateLoop } from './update-loop.ts'
 import { checkpointKept, Uploader } from './uploads.ts'
 
@@ -19,18 +20,13 @@ export interface ReporterOptions {
   readonly queue: string
   readonly inlineBytes: number
   readonly log: Logger
+  readonly attempts: AttemptTable
   readonly updates: UpdateLoop
   /** How many jobs to ask for along with completions. */
-  readonly wanted: () => number
+  readonly prefetch: () => number
   /** Digest of the handlers of the nodes that this worker follows; undefined: it follows none. */
   readonly handlers: () => string | undefined
   readonly onReply: (reply: CompleteReply) => void
-  /** Completions can be delivered again. */
-  readonly onRecovered: () => void
-  /** A node has the outcome, or nobody wants it. */
-  readonly onForgotten: (attempts: Attempt[]) => void
-  /** False once a node has said that the lease is gone. */
-  readonly isHeld: (attempt: Attempt) => boolean
   readonly register: (signal: AbortSignal) => Promise<unknown>
 }
 
@@ -42,7 +38,7 @@ interface Entry {
 /** Calls in flight: a second one keeps node and worker busy while the first is on its way. */
 const callsAtOnce = 2
 const batchCount = 200
-/** At most 3 MiB as UTF-8, and so is one completion alone: a node takes 4 MiB. */
+/** At most 3 MiB as UTF-8, and so is a single completion: a node takes 4 MiB. */
 const batchChars = 1024 * 1024
 /** How long a completion may linger while another call is in flight, unless many have gathered. */
 const lingerMs = 4
@@ -55,8 +51,6 @@ export class Reporter {
   readonly #uploader: Uploader
   readonly #stopping = new AbortController()
   readonly #backoff = new Backoff(100, 2000)
-  /** Attempts whose outcome is here and that no node has answered yet. */
-  readonly #held = new Set<Attempt>()
   #waiting: Entry[] = []
   #waitingChars = 0
   #preparingCount = 0
@@ -85,17 +79,13 @@ export class Reporter {
     return this.#waiting.length === 0 && this.#callCount === 0 && this.#preparingCount === 0
   }
 
-  has(attempt: Attempt): boolean {
-    return this.#held.has(attempt)
-  }
-
   /** Takes the outcome of an attempt; reads the value's bytes before it returns. */
   report(attempt: Attempt, outcome: Outcome): void {
-    this.#held.add(attempt)
-    this.#options.updates.forget(attempt)
+    if (attempt.place === 'gone') return
+    attempt.place = 'reporter'
     const isLarge = 'value' in outcome && outcome.value.bytes.length > this.#options.inlineBytes
     const mustWait = attempt.logsInFlight !== undefined || attempt.hasLogs || attempt.checkpointing !== undefined
-    if (isLarge || mustWait) void this.#prepareOrLetGo(attempt, keep(outcome))
+    if (isLarge || mustWait) void this.#prepareOrFail(attempt, keep(outcome))
     else this.#pushSmall(attempt, outcome)
   }
 
@@ -107,7 +97,7 @@ export class Reporter {
   }
 
   /** Never throws: what cannot be told in full is told as a failure. */
-  async #prepareOrLetGo(attempt: Attempt, outcome: Outcome): Promise<void> {
+  async #prepareOrFail(attempt: Attempt, outcome: Outcome): Promise<void> {
     this.#preparingCount += 1
     try {
       await this.#prepare(attempt, outcome)
@@ -120,7 +110,7 @@ export class Reporter {
 
   /** What cannot be written down at once: its log is still on its way, or its value has to be uploaded. */
   async #prepare(attempt: Attempt, outcome: Outcome): Promise<void> {
-    const { updates, inlineBytes, isHeld } = this.#options
+    const { updates, inlineBytes, attempts } = this.#options
     await updates.settle(attempt)
     // A failed attempt's last checkpoint goes ahead of its outcome, which ends the lease.
     if ('error' in outcome) await checkpointKept(attempt, this.#stopping.signal)
@@ -128,8 +118,8 @@ export class Reporter {
       this.#pushSmall(attempt, outcome)
     } else {
       const { kind, bytes } = outcome.value
-      const stored = await this.#uploader.upload(attempt, kind, bytes, () => isHeld(attempt))
-      if (stored.kind === 'lost') this.#forget([attempt])
+      const stored = await this.#uploader.upload(attempt, kind, bytes)
+      if (stored.kind === 'lost') attempts.remove([attempt])
       else if (stored.kind === 'refused') this.#push(attempt, outcome.durationMs, { error: stored.error })
       else this.#push(attempt, outcome.durationMs, { value: { content: stored.content } })
     }
@@ -143,16 +133,11 @@ export class Reporter {
     }
   }
 
-  /** An outcome that cannot be written down is an outcome, too. */
+  /** An outcome that cannot be encoded is reported as a failure. */
   #pushFault(attempt: Attempt, error: unknown): void {
     this.#options.log.error({ err: error, workId: attempt.ref.workId }, 'an outcome cannot be written down')
     const message = `The outcome cannot be written down: ${error instanceof Error ? error.message : String(error)}`
     this.#push(attempt, 0, { error: { code: 'result_refused', message, retryable: false } })
-  }
-
-  #forget(attempts: Attempt[]): void {
-    for (const attempt of attempts) this.#held.delete(attempt)
-    this.#options.onForgotten(attempts)
   }
 
   #push(attempt: Attempt, durationMs: number, end: Parameters<typeof completionText>[2]): void {
@@ -189,7 +174,7 @@ export class Reporter {
     this.#callCount += 1
     const delivered = await this.#deliver(batch)
     this.#callCount -= 1
-    if (!delivered) this.#putBack(batch)
+    if (!delivered) this.#requeue(batch)
     if (!delivered && !this.#failing) void this.#recover()
     this.#schedule()
   }
@@ -203,18 +188,18 @@ export class Reporter {
       if (signal.aborted) return
       const batch = this.#takeBatch()
       if (batch.length === 0 || (await this.#deliver(batch))) break
-      this.#putBack(batch)
+      this.#requeue(batch)
     }
     this.#backoff.reset()
     this.#failing = false
     this.#schedule()
-    this.#options.onRecovered()
+    this.#options.attempts.events.onRoom()
   }
 
   /** @returns false when the batch has to be sent again */
   async #deliver(batch: readonly Entry[]): Promise<boolean> {
     const { client, workerId, queue, onReply, log } = this.#options
-    const claim = this.#failing ? 0 : this.#options.wanted()
+    const claim = this.#failing ? 0 : this.#options.prefetch()
     this.#asked += claim
     const head = JSON.stringify({ workerId, queue, claim, handlers: this.#options.handlers() }).slice(0, -1)
     let reply: CompleteReply
@@ -229,8 +214,8 @@ export class Reporter {
     }
     this.#asked -= claim
     for (const { workId, outcome } of reply.results)
-      if (outcome === 'stale') log.debug({ workId }, 'the node wanted this result no more')
-    this.#forget(batch.map(entry => entry.attempt))
+      if (outcome === 'stale') log.debug({ workId }, 'the lease of this result was gone')
+    this.#options.attempts.remove(batch.map(entry => entry.attempt))
     onReply(reply)
     return true
   }
@@ -255,13 +240,13 @@ export class Reporter {
     if (batch.length > 1) {
       const middle = Math.ceil(batch.length / 2)
       for (const half of [batch.slice(0, middle), batch.slice(middle)])
-        if (!(await this.#deliver(half))) this.#putBack(half)
+        if (!(await this.#deliver(half))) this.#requeue(half)
       return true
     }
     const attempt = batch[0]?.attempt as Attempt
     log.error({ err: error, workId: attempt.ref.workId }, 'a node does not accept this completion')
     if (attempt.isRefused) {
-      this.#forget([attempt])
+      this.#options.attempts.remove([attempt])
     } else {
       attempt.isRefused = true
       this.#push(attempt, 0, { error: { code: 'result_refused', message: error.message, retryable: false } })
@@ -279,12 +264,11 @@ export class Reporter {
     }
     const taken = this.#waiting.splice(0, count)
     for (const { text } of taken) this.#waitingChars -= text.length
-    // A stop order came in the meantime: nobody wants to hear of it.
-    for (const { attempt } of taken) if (!this.#options.isHeld(attempt)) this.#held.delete(attempt)
-    return taken.filter(({ attempt }) => this.#held.has(attempt))
+    // A stop order came in the meantime: no node takes the outcome any more.
+    return taken.filter(({ attempt }) => attempt.place === 'reporter')
   }
 
-  #putBack(batch: readonly Entry[]): void {
+  #requeue(batch: readonly Entry[]): void {
     this.#waiting.unshift(...batch)
     for (const { text } of batch) this.#waitingChars += text.length
   }

@@ -16,7 +16,7 @@ export interface RunWorkerOptions {
   readonly log: Logger
 }
 
-/** 0: it ended as it should, and whoever runs it need not start it again (on EC2 the machine then powers off). */
+/** 0: it ended as it should, and its supervisor need not start it again (on EC2 the machine then powers off). */
 const exitCodes: Record<StopReason, number> = { asked: 0, ordered: 0, interrupted: 0, orphaned: 0, refused: 1 }
 
 /** Where an EC2 instance finds what is known of it; the SDKs of AWS know the same variable. */
@@ -71,7 +71,7 @@ export async function runWorker({ settings, queue, instanceId, log }: RunWorkerO
 }
 
 interface FoundHandlers {
-  /** undefined: the built-in ones alone. */
+  /** undefined: only the built-in ones. */
   readonly file?: BundleFile
   /** They came from the nodes, and change with them. */
   readonly follows?: { readonly digest: string | undefined }

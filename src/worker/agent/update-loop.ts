@@ -4,7 +4,7 @@
  */
 import type { HeartbeatRequest } from '../../contract/worker-protocol.ts'
 import { Backoff } from '../../retry.ts'
-import type { Attempt } from './attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 import type { HeartbeatLoop } from './heartbeat-loop.ts'
 
 const everyMs = 250
@@ -26,12 +26,6 @@ export class UpdateLoop {
   note(attempt: Attempt): void {
     this.#waiting.add(attempt)
     this.#arm(everyMs)
-  }
-
-  /** The attempt is over: nothing of it is sent from here any more, unless `settle` asks. */
-  forget(attempt: Attempt): void {
-    attempt.isOver = true
-    this.#waiting.delete(attempt)
   }
 
   /** For an attempt that is over: resolves when the lines on their way have arrived or come back, and no more is left than fits into a completion. */
@@ -65,8 +59,10 @@ export class UpdateLoop {
       this.#arm(everyMs)
       return
     }
-    const attempts = [...this.#waiting]
+    // Lines of an attempt that is over go with its completion, or `settle` sends them.
+    const attempts = [...this.#waiting].filter(({ isOver }) => !isOver)
     this.#waiting.clear()
+    if (attempts.length === 0) return
     this.#sending = this.#send(attempts).finally(() => {
       this.#sending = undefined
     })
@@ -108,7 +104,7 @@ export class UpdateLoop {
     } catch {
       // Progress is soon out of date anyway; lines are kept for later, or go with the completion.
       for (const [attempt, lines] of logs) {
-        attempt.putLogsBack(lines)
+        attempt.requeueLogs(lines)
         if (!attempt.isOver) this.note(attempt)
       }
     }

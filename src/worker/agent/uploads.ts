@@ -8,8 +8,8 @@
 
 import type { AttemptError, Content } from '../../contract/worker-protocol.ts'
 import { Backoff, settledWithin } from '../../retry.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 import { hasCode, isPassing, type NodeClient, NodeError } from '../node/node-client.ts'
-import type { Attempt } from './attempt.ts'
 
 /** What became of a checkpoint, and so of all older ones; nothing when it is kept. */
 type Answer = (error?: string) => void
@@ -60,7 +60,7 @@ export class CheckpointUploads {
     const backoff = new Backoff(100, 2000)
     for (let next = this.#newest.get(attempt); next !== undefined; next = this.#newest.get(attempt)) {
       const answer = await this.#try(attempt, next.bytes)
-      const isOver = signal.aborted || attempt.verdict === 'stopped'
+      const isOver = signal.aborted || attempt.endReason === 'stopped'
       if (answer === 'again' && !isOver) {
         await backoff.wait(signal)
         continue
@@ -88,7 +88,7 @@ export type UploadOutcome =
   | { readonly kind: 'stored'; readonly content: Content }
   /** The node does not want this value, now or later. */
   | { readonly kind: 'refused'; readonly error: AttemptError }
-  /** The lease is gone: nobody waits for the value. */
+  /** The lease is gone: no node takes the value. */
   | { readonly kind: 'lost' }
 
 const atOnce = 4
@@ -110,17 +110,12 @@ export class Uploader {
   }
 
   /** Uploads a value; tries until a node has answered for good, or the uploader stops (`lost`). Never throws. */
-  async upload(
-    attempt: Attempt,
-    kind: 'bytes' | 'json',
-    bytes: Uint8Array,
-    isWanted: () => boolean,
-  ): Promise<UploadOutcome> {
+  async upload(attempt: Attempt, kind: 'bytes' | 'json', bytes: Uint8Array): Promise<UploadOutcome> {
     this.#heldBytes += bytes.length
     if (this.#runningCount >= atOnce) await new Promise<void>(resolve => this.#waiting.push(resolve))
     this.#runningCount += 1
     try {
-      return await this.#tryUntilDone(attempt, kind, bytes, isWanted)
+      return await this.#tryUntilDone(attempt, kind, bytes)
     } finally {
       this.#heldBytes -= bytes.length
       this.#runningCount -= 1
@@ -132,15 +127,10 @@ export class Uploader {
     this.#stopping.abort()
   }
 
-  async #tryUntilDone(
-    attempt: Attempt,
-    kind: 'bytes' | 'json',
-    bytes: Uint8Array,
-    isWanted: () => boolean,
-  ): Promise<UploadOutcome> {
+  async #tryUntilDone(attempt: Attempt, kind: 'bytes' | 'json', bytes: Uint8Array): Promise<UploadOutcome> {
     const { signal } = this.#stopping
     const backoff = new Backoff(100, 3000)
-    while (!signal.aborted && isWanted()) {
+    while (!signal.aborted && attempt.place !== 'gone') {
       try {
         return { kind: 'stored', content: await this.#client.upload(attempt.ref, kind, bytes, { signal }) }
       } catch (error) {

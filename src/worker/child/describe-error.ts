@@ -3,7 +3,7 @@
  * throw themselves. Never throws.
  */
 import { inspect, types } from 'node:util'
-import type { SlotError } from '../slots/slot-protocol.ts'
+import type { SlotError } from '../protocol/slot-protocol.ts'
 
 const maxMessageChars = 16_384
 const maxStackChars = 16_384
@@ -85,7 +85,7 @@ function describeCauses(error: object): string {
   return told.join(' ← ')
 }
 
-/** By its places: the methods of an array that somebody threw may be anything. */
+/** By its places: the methods of a thrown array may be anything. */
 function headlines(several: readonly unknown[]): string[] {
   const told: string[] = []
   try {

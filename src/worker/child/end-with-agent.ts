@@ -1,6 +1,6 @@
 /** How a slot ends whose agent is gone: in its main thread, or in its watchdog where that hears nothing. */
 import { endMarked, slotMark } from '../../marked-processes.ts'
-import { attemptFolder, removeAttemptFolderNow } from './attempt-folder.ts'
+import { attemptFolder, removeAttemptFolderNow } from '../protocol/attempt-folder.ts'
 
 // As the slot was started: handlers can change both later.
 const mark = process.env[slotMark] ?? ''

@@ -1,8 +1,8 @@
-/** What a handler sees of its attempt, inside the slot. */
+/** The context that a handler gets with its payload. */
 import { AttemptAborted, type HandlerContext, type JsonValue } from '../../handlers/define-handler.ts'
-import type { SlotJob, ToSlot } from '../slots/slot-protocol.ts'
+import { inMessages, maxLogLines, toLogLines } from '../protocol/log-lines.ts'
+import type { SlotJob, ToSlot } from '../protocol/slot-protocol.ts'
 import { inspectBriefly } from './describe-error.ts'
-import { inMessages, maxLogLines, toLogLines } from './log-lines.ts'
 import type { SlotOutput } from './slot-output.ts'
 
 /** Progress is told at most this often. */
@@ -96,7 +96,7 @@ export class JobContext implements HandlerContext {
       // A copy: it is sent bit by bit, and the handler may go on writing into its buffer.
       this.#output.send({ k: 'checkpoint', id: this.job.id, seq }, Buffer.from(bytes))
     })
-    // A handler that does not wait for it need not care either; nobody's unhandled rejection takes the slot down.
+    // A handler that does not await it must not get an unhandled rejection, which would end the slot.
     kept.catch(() => undefined)
     return kept
   }

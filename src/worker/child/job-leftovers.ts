@@ -1,6 +1,6 @@
 /**
- * What a job leaves in its slot when it is over: undone, as far as that can be done from inside. Changes of the environment and
- * of the working directory are taken back, child processes end. What runs on as code stays, and is known by its owner.
+ * Undoes what a job leaves in its slot, as far as that is possible from inside: restores the environment and the working
+ * directory and ends child processes. Code that runs on stays; its owner is known.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { ChildProcess } from 'node:child_process'
@@ -27,12 +27,12 @@ export class JobLeftovers<Owner extends object> {
     subscribe('child_process', message => this.#note((message as { process: ChildProcess }).process))
   }
 
-  /** Runs a handler; whatever it starts has this owner. */
+  /** Runs a handler; everything that it starts has this owner. */
   run<Result>(owner: Owner, handle: () => Result): Result {
     return this.#scope.run(owner, handle)
   }
 
-  /** Whose code this is that runs now; undefined when nobody can tell, or it was started with the slot. */
+  /** The owner of the code that runs now; undefined when it is unknown, or the code was started with the slot. */
   get owner(): Owner | undefined {
     return this.#scope.getStore()
   }
@@ -44,7 +44,7 @@ export class JobLeftovers<Owner extends object> {
     try {
       if (process.cwd() !== this.#folder) process.chdir(this.#folder)
     } catch {
-      // The folder that it changed to, or the one to go back to, is gone: nobody can be in it.
+      // The folder that it changed to, or the first one, is gone: no process can be in it.
     }
   }
 

@@ -1,11 +1,11 @@
 /**
- * What a slot says, in order: results, log lines and whatever handlers print. Each message is written at once, so that a
- * crash in the next instant loses nothing that was said before it.
+ * Writes what a slot sends, in order: results, log lines and what handlers print. Each message is written at once, so that a
+ * crash in the next instant loses nothing that was sent before it.
  */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { encodeFrame, encodeFrameHead } from '../slots/frames.ts'
-import type { FromSlot } from '../slots/slot-protocol.ts'
+import { encodeFrame, encodeFrameHead } from '../protocol/frames.ts'
+import type { FromSlot } from '../protocol/slot-protocol.ts'
 
 /** A body above this is not copied into its frame. */
 const copyUpToBytes = 65_536

@@ -4,14 +4,14 @@
  *   run ──▶ queued ──▶ running ──▶ done or failed is sent at once ──▶ the next one
  *              └─ recall ──▶ recalled
  *
- * After a job that took a while the mailbox is read before the next one starts, so that the agent can take back the jobs
+ * After a job that took a while the mailbox is read before the next one starts, so that the agent can recall the jobs
  * that wait behind a long one.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isUint8Array } from 'node:util/types'
 import type { Handler } from '../../handlers/define-handler.ts'
-import type { BlobPart, FromSlot, SlotJob, ToSlot } from '../slots/slot-protocol.ts'
-import { enterAttemptFolder } from './attempt-folder.ts'
+import { enterAttemptFolder } from '../protocol/attempt-folder.ts'
+import type { Blob, BlobPart, FromSlot, SlotJob, ToSlot } from '../protocol/slot-protocol.ts'
 import { describeError } from './describe-error.ts'
 import { toJson } from './handler-value.ts'
 import { JobContext } from './job-context.ts'
@@ -21,26 +21,36 @@ import type { SlotOutput } from './slot-output.ts'
 /** The event loop gets a turn at least this often. */
 const turnEveryMs = 10
 
-interface IncomingBlob {
+interface ReceivedBlob {
+  readonly kind: Blob['kind']
+  readonly bytes: Buffer
+}
+
+interface StreamedBlob extends ReceivedBlob {
   /** Of the job that it belongs to: one that was recalled leaves it behind. */
   readonly id: number
-  readonly kind: 'bytes' | 'json'
-  readonly bytes: Buffer
   filled: number
+}
+
+interface QueuedJob {
+  readonly job: SlotJob
+  /** What came in the frame of the job. */
+  readonly payload: ReceivedBlob | undefined
+  readonly checkpoint: ReceivedBlob | undefined
 }
 
 export class SlotRunner {
   readonly #handlers: ReadonlyMap<string, Handler>
   readonly #output: SlotOutput
   readonly #leftovers = new JobLeftovers<JobContext>()
-  #queue: SlotJob[] = []
+  #queue: QueuedJob[] = []
   /** Parts that came ahead of their job; the last one begun is being filled. */
-  readonly #incoming = new Map<BlobPart, IncomingBlob>()
-  #filling: IncomingBlob | undefined
+  readonly #streamed = new Map<BlobPart, StreamedBlob>()
+  #filling: StreamedBlob | undefined
   #current: { readonly context: JobContext; readonly startedMs: number } | undefined
   #running = false
   #lastTurnMs = 0
-  /** The agent was told that this one starts: it cannot be given back any more. */
+  /** The agent was told that this one starts: it cannot be recalled any more. */
   #announced: number | undefined
   /** An abort that came for a job just before it started. */
   #earlyAbort: Extract<ToSlot, { k: 'abort' }> | undefined
@@ -53,25 +63,28 @@ export class SlotRunner {
   receive(message: ToSlot, body: Buffer): void {
     switch (message.k) {
       case 'run':
-        this.#queue.push(...message.jobs)
+        this.#enqueue(message.jobs, body)
         if (!this.#running) void this.#runAll()
         break
       case 'blob':
-        this.#filling = { id: message.id, kind: message.kind, bytes: Buffer.allocUnsafeSlow(message.bytes), filled: 0 }
-        this.#incoming.set(message.part, this.#filling)
+        this.#filling = {
+          ...{ id: message.id, kind: message.blob.kind, filled: 0 },
+          bytes: Buffer.allocUnsafeSlow(message.blob.bytes),
+        }
+        this.#streamed.set(message.part, this.#filling)
         break
       case 'chunk':
         if (this.#filling !== undefined) this.#filling.filled += body.copy(this.#filling.bytes, this.#filling.filled)
         break
       case 'discard':
-        this.#incoming.clear()
+        this.#streamed.clear()
         this.#filling = undefined
         break
       case 'recall': {
-        const isMeant = (job: SlotJob): boolean =>
+        const isMeant = ({ job }: QueuedJob): boolean =>
           job.id !== this.#announced && (message.ids === undefined || message.ids.includes(job.id))
-        const ids = this.#queue.filter(isMeant).map(job => job.id)
-        this.#queue = this.#queue.filter(job => !isMeant(job))
+        const ids = this.#queue.filter(isMeant).map(({ job }) => job.id)
+        this.#queue = this.#queue.filter(queued => !isMeant(queued))
         this.#output.send({ k: 'recalled', seq: message.seq, ids })
         break
       }
@@ -85,7 +98,7 @@ export class SlotRunner {
     }
   }
 
-  /** Printed text, for the log of the job that printed it, if that is not over. @returns false when it is nobody's */
+  /** Printed text, for the log of the job that printed it, if that is not over. @returns false when no job owns it */
   print(text: string): boolean {
     const owner = this.#leftovers.owner ?? this.#current?.context
     owner?.log(text)
@@ -96,7 +109,7 @@ export class SlotRunner {
   fault(error: unknown, origin: string): FromSlot {
     const described = describeError(error)
     const fault = { k: 'fault', ms: 0, error: { ...described, message: `${origin}: ${described.message}` } } as const
-    // What another job left behind, or nobody knows who, is not the fault of the one that runs.
+    // What another or an unknown job left behind is not the fault of the running one.
     if (this.#current === undefined || this.#leftovers.owner !== this.#current.context) return fault
     return { ...fault, id: this.#current.context.job.id, ms: elapsedMs(this.#current.startedMs) }
   }
@@ -112,19 +125,38 @@ export class SlotRunner {
         await nextTurn()
         this.#lastTurnMs = performance.now()
       }
-      const job = this.#queue.shift()
-      if (job === undefined) break
-      if (this.#announced !== job.id) this.#output.send({ k: 'start', id: job.id })
-      const running = this.#runOne(job)
+      const queued = this.#queue.shift()
+      if (queued === undefined) break
+      if (this.#announced !== queued.job.id) this.#output.send({ k: 'start', id: queued.job.id })
+      const running = this.#runOne(queued)
       if (running !== undefined) await running
     }
     this.#running = false
   }
 
-  /** @returns a promise only if the handler gave one */
-  #runOne(job: SlotJob): Promise<void> | undefined {
+  /** The bytes of the frame are used again: each job gets its own. */
+  #enqueue(jobs: readonly SlotJob[], body: Buffer): void {
+    let at = 0
+    const cut = ({ kind, bytes }: Blob): ReceivedBlob => {
+      at += bytes
+      return { kind, bytes: Buffer.from(body.subarray(at - bytes, at)) }
+    }
+    for (const job of jobs) {
+      const { payload, checkpoint } = job
+      this.#queue.push({
+        job,
+        payload: payload !== undefined && 'blob' in payload ? cut(payload.blob) : undefined,
+        checkpoint: checkpoint === undefined ? undefined : cut(checkpoint.blob),
+      })
+    }
+  }
+
+  /** @returns a promise only if the handler returned one */
+  #runOne(queued: QueuedJob): Promise<void> | undefined {
+    const { job } = queued
     const startedMs = performance.now()
-    const context = new JobContext(job, this.#checkpointOf(job), this.#output)
+    const checkpoint = queued.checkpoint ?? this.#takeStreamed(job, 'checkpoint')
+    const context = new JobContext(job, checkpoint?.bytes, this.#output)
     this.#current = { context, startedMs }
     if (this.#earlyAbort?.id === job.id) context.abort(this.#earlyAbort)
     try {
@@ -135,7 +167,7 @@ export class SlotRunner {
         return undefined
       }
       if (job.isolated === true) enterAttemptFolder()
-      const payload = this.#payloadOf(job)
+      const payload = this.#payloadOf(queued)
       const value = this.#leftovers.run(context, () => handler.handle(payload, context))
       if (isThenable(value)) return this.#settle(job, startedMs, value)
       this.#succeed(job, startedMs, value)
@@ -153,27 +185,18 @@ export class SlotRunner {
     }
   }
 
-  #payloadOf(job: SlotJob): unknown {
-    if (job.payload === undefined) {
-      const incoming = this.#takeIncoming(job, 'payload')
-      if (incoming === undefined) throw new Error('The payload did not arrive')
-      return incoming.kind === 'bytes' ? incoming.bytes : JSON.parse(incoming.bytes.toString())
-    }
-    if ('base64' in job.payload) return Buffer.from(job.payload.base64, 'base64')
-    return 'json' in job.payload ? job.payload.json : null
+  #payloadOf({ job, payload }: QueuedJob): unknown {
+    if (job.payload !== undefined && !('blob' in job.payload)) return job.payload.json ?? null
+    const received = payload ?? this.#takeStreamed(job, 'payload')
+    if (received === undefined) throw new Error('The payload did not arrive')
+    return received.kind === 'bytes' ? received.bytes : JSON.parse(received.bytes.toString())
   }
 
-  #checkpointOf(job: SlotJob): Buffer | undefined {
-    const { checkpoint } = job
-    if (checkpoint === undefined) return this.#takeIncoming(job, 'checkpoint')?.bytes
-    return 'base64' in checkpoint ? Buffer.from(checkpoint.base64, 'base64') : undefined
-  }
-
-  #takeIncoming({ id }: SlotJob, part: BlobPart): IncomingBlob | undefined {
-    const incoming = this.#incoming.get(part)
-    if (incoming?.id !== id) return undefined
-    this.#incoming.delete(part)
-    return incoming
+  #takeStreamed({ id }: SlotJob, part: BlobPart): StreamedBlob | undefined {
+    const streamed = this.#streamed.get(part)
+    if (streamed?.id !== id) return undefined
+    this.#streamed.delete(part)
+    return streamed
   }
 
   #succeed(job: SlotJob, startedMs: number, value: unknown): void {
@@ -192,7 +215,7 @@ export class SlotRunner {
     }
     this.#current = undefined
     // Announced with the result, so that the agent knows at any time which job a crash would hit.
-    const next = performance.now() - this.#lastTurnMs > turnEveryMs ? undefined : this.#queue[0]
+    const next = performance.now() - this.#lastTurnMs > turnEveryMs ? undefined : this.#queue[0]?.job
     this.#announced = next?.id
     this.#output.send(next === undefined ? message : { ...message, next: next.id }, body)
   }

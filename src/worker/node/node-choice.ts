@@ -187,7 +187,7 @@ export class NodeChoice {
     this.#homeTimer.unref()
   }
 
-  /** Ready twice in a row: a node that is just starting, or about to stop, is left alone. */
+  /** Ready twice in a row: a node that is just starting, or about to stop, is not chosen. */
   async #lookHome(): Promise<void> {
     const home = this.#home
     this.#readyCount = (await this.#answers(home, '/health/ready')) ? this.#readyCount + 1 : 0

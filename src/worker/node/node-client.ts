@@ -72,12 +72,12 @@ export class NodeClient {
     this.#choice = new NodeChoice({ urls: nodeUrls, pools: this.#pools, log })
   }
 
-  /** A node has given a new token: it goes with every call from now on. */
+  /** A node sent a new token: every call carries it from now on. */
   renewToken(token: string): void {
     this.#headers = { authorization: `Bearer ${token}` }
   }
 
-  /** When a node last gave a proper answer, in performance.now(); "cannot now" (502, 503, 504) is none. */
+  /** When a node last sent a proper answer, in performance.now(); "cannot now" (502, 503, 504) is none. */
   get lastReachedMs(): number {
     return this.#lastReachedMs
   }

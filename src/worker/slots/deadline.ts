@@ -1,4 +1,4 @@
-/** One moment that keeps moving, watched by one timer: thousands of short jobs a second set it anew without touching the timer. */
+/** A deadline that moves often and has one timer: thousands of short jobs a second move it without touching the timer. */
 
 /** Timers of Node hold no more. */
 const longestTimerMs = 2 ** 31 - 1
@@ -13,13 +13,13 @@ export class Deadline {
     this.#onPassed = onPassed
   }
 
-  /** Calls onPassed once at this moment of performance.now(), unless it is set anew or cleared before. */
+  /** Calls onPassed once at this moment of performance.now(), unless it is set again or cleared before. */
   set(atMs: number): void {
     this.#atMs = atMs
     if (this.#timer === undefined || atMs < this.#timerFiresAtMs) this.#arm()
   }
 
-  /** The timer may still ring once, and finds nothing to do. */
+  /** The timer may still fire once; it then does nothing. */
   clear(): void {
     this.#atMs = Number.POSITIVE_INFINITY
   }

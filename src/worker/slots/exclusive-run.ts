@@ -1,11 +1,11 @@
 /**
- * The turn of a job that must run with nothing beside it, because workers were lost under it:
+ * The turn of a job that must run exclusively, because workers were lost under it:
  *
  *   free ──admit──▶ waiting (until nothing else is here) ──begin──▶ running ──left──▶ free
  *
  * While the turn is taken no other job comes in.
  */
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 
 export class ExclusiveRun {
   #attempt: Attempt | undefined
@@ -30,7 +30,7 @@ export class ExclusiveRun {
     return this.#wasLast
   }
 
-  /** Gives the turn to the first of these that needs it, if it is free. @returns those that may not come in while it is taken */
+  /** The first of these that needs the turn takes it, if it is free. @returns those that may not come in while it is taken */
   admit(attempts: readonly Attempt[]): Attempt[] {
     if (this.#attempt === undefined) {
       this.#attempt = attempts.find(({ lease }) => lease.exclusive === true)

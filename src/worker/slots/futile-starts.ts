@@ -1,19 +1,19 @@
 /**
- * How often slots ended that were to run a job which went back to its queue afterwards: if it comes again, it is counted on,
- * and a job that ends slots for ever is blamed in the end.
+ * Remembers the futile starts of jobs that were requeued. When the job comes again its count goes on, so that a job that keeps
+ * ending slots fails in the end.
  */
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 
 /** Jobs; the oldest are forgotten first. */
 const mostRemembered = 1000
 
-export class FutileHandOvers {
+export class FutileStarts {
   readonly #counts = new Map<string, number>()
 
   /** This attempt goes back. */
-  remember({ ref: { workId }, futileHandOvers }: Attempt): void {
-    if (futileHandOvers === 0) return
-    this.#counts.set(workId, futileHandOvers)
+  remember({ ref: { workId }, futileStarts }: Attempt): void {
+    if (futileStarts === 0) return
+    this.#counts.set(workId, futileStarts)
     const [oldest] = this.#counts.keys()
     if (this.#counts.size > mostRemembered && oldest !== undefined) this.#counts.delete(oldest)
   }
@@ -21,7 +21,7 @@ export class FutileHandOvers {
   /** This attempt has come: it has the count of the one before. */
   resume(attempt: Attempt): void {
     const { workId } = attempt.ref
-    attempt.futileHandOvers = this.#counts.get(workId) ?? 0
+    attempt.futileStarts = this.#counts.get(workId) ?? 0
     this.#counts.delete(workId)
   }
 }

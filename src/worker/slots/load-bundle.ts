@@ -6,9 +6,9 @@ import { dirname, join, resolve } from 'node:path'
 import { StartupError } from '../../errors.ts'
 import type { HandlersBundle } from '../../handlers/bundle-handlers.ts'
 import { ownerName } from '../../marked-processes.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { Slot } from './slot.ts'
 import type { ProcessUser } from './slot-process.ts'
-import type { HandlerDescription } from './slot-protocol.ts'
 
 export interface BundleFile {
   readonly path: string
@@ -33,7 +33,7 @@ function removeNow(folder: string): void {
   }
 }
 
-/** @param user who is to read it; undefined: the user of this process */
+/** @param user the user that reads it; undefined: the user of this process */
 export async function writeBundle({ code, digest }: HandlersBundle, user?: ProcessUser): Promise<BundleFile> {
   const folder = await mkdtemp(join(tmpdir(), `${bundleFolders}${ownerName()}-`))
   folders.add(folder)
@@ -54,8 +54,8 @@ export async function writeBundle({ code, digest }: HandlersBundle, user?: Proce
 
 /**
  * Loads a bundle in a process of its own, with a time limit.
- * @param source the file that it was made from, to be named in what goes wrong
- * @param user whom it is loaded as; undefined: the user of this process
+ * @param source the file that it was made from, named in errors
+ * @param user the user that loads it; undefined: the user of this process
  * @throws StartupError that names the source and the place in it
  */
 export async function describeBundle(
@@ -80,9 +80,9 @@ export async function describeBundle(
 const heapMb = 256
 
 /**
- * @param file a user's handlers; undefined: the built-in ones alone
+ * @param file a user's handlers; undefined: only the built-in ones
  * @param passEnv variables that they may see besides the harmless ones
- * @param user whom they are loaded as; undefined: the user of this process
+ * @param user the user that loads them; undefined: the user of this process
  * @throws StartupError when they cannot be loaded
  */
 export async function describeHandlers(
@@ -95,16 +95,18 @@ export async function describeHandlers(
     onDeath = resolve
   })
   const nothing = (): void => undefined
-  const events = {
-    onOutcome: nothing,
-    onChange: nothing,
-    onUnstarted: nothing,
-    onUpdate: nothing,
-    onCheckpoint: nothing,
-    onDeath,
-  }
+  const events = { onOutcome: nothing, onChange: nothing, onUnstarted: nothing, onDeath }
+  const attemptEvents = { onUpdate: nothing, onCheckpoint: nothing }
   const handlersFile = file === '' ? undefined : file
-  const slot = new Slot({ handlersFile, heapMb, maxBodyBytes: 0, passEnv, ...(user && { user }), events })
+  const slot = new Slot({
+    handlersFile,
+    heapMb,
+    maxBodyBytes: 0,
+    passEnv,
+    ...(user && { user }),
+    attemptEvents,
+    events,
+  })
   try {
     return await slot.ready
   } finally {

@@ -2,19 +2,19 @@
  * Jobs that wait for a slot, in order, and what is known of how long they will take: short ones go to a slot together.
  */
 import type { Content } from '../../contract/worker-protocol.ts'
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
 
 /** Jobs of one batch, and how long they should take together. */
 const batchCount = 64
 const batchMs = 10
 /** Inline payloads of one batch. */
 const batchChars = 1024 * 1024
-/** A process that starts for one job alone takes about as long: such a job is never short. */
+/** A process that starts for a single job takes about as long: such a job is never short. */
 const isolationMs = 100
 /** After this long without an outcome, what is known of the jobs to come is old. */
 const staleAfterMs = 10_000
 
-export class JobBuffer {
+export class PrefetchBuffer {
   #waiting: Attempt[] = []
   readonly #durations = new DurationEstimate()
   readonly #isIsolated: (attempt: Attempt) => boolean
@@ -84,7 +84,7 @@ export class JobBuffer {
 
   /**
    * Takes the next job, and more with it when they are all short: up to a fair share of what waits. One that has blobs
-   * goes alone: they are streamed into its slot ahead of it. An isolated one goes alone, too, and only into a fresh slot.
+   * goes by itself: they are streamed into its slot ahead of it. So does an isolated one, and only into a fresh slot.
    * @param sharers slots among which the waiting jobs are divided
    * @param isFresh the slot has run nothing yet
    */
@@ -149,7 +149,7 @@ export class DurationEstimate {
     return this.#byType.get(type) ?? Number.POSITIVE_INFINITY
   }
 
-  /** Expected duration of the next job, whatever its type; Infinity when none has ended yet. */
+  /** Expected duration of the next job of any type; Infinity when none has ended yet. */
   get overallMs(): number {
     return this.#overallMs ?? Number.POSITIVE_INFINITY
   }
@@ -165,17 +165,17 @@ function blend(estimateMs: number | undefined, durationMs: number): number {
   return estimateMs + (durationMs - estimateMs) * (durationMs > estimateMs ? rise : fall)
 }
 
-/** How many more jobs a worker should hold. Pure. */
+/** How many more jobs a worker should prefetch. Pure. */
 
 /** Jobs up to this duration are claimed ahead of time and sent to a slot several at once. */
 export const shortJobMs = 50
 /** A slot whose job runs longer than this counts for nothing until it ends. */
 export const longRunMs = 200
-/** Work that a worker holds ahead, when its jobs are short. */
-const aheadMs = 200
+/** How much work a worker prefetches when its jobs are short. */
+const prefetchMs = 200
 const mostHeld = 500
 
-export interface AppetiteSnapshot {
+export interface PrefetchSnapshot {
   /** Slots that can take jobs and do not run a long one. */
   readonly openSlots: number
   /** Jobs that these slots have or will get: buffered, waiting in a slot or running there. */
@@ -184,11 +184,11 @@ export interface AppetiteSnapshot {
   readonly expectedMs: number
 }
 
-/** @returns 0 or more; long or unknown jobs are never claimed ahead, a free slot is needed for each */
-export function appetite({ openSlots, heldCount, expectedMs }: AppetiteSnapshot): number {
+/** @returns 0 or more; long or unknown jobs are never prefetched: each needs a free slot */
+export function prefetchCount({ openSlots, heldCount, expectedMs }: PrefetchSnapshot): number {
   const target =
     expectedMs > shortJobMs
       ? openSlots
-      : Math.min(mostHeld, Math.ceil((openSlots * aheadMs) / Math.max(expectedMs, 0.01)))
+      : Math.min(mostHeld, Math.ceil((openSlots * prefetchMs) / Math.max(expectedMs, 0.01)))
   return Math.max(0, target - heldCount)
 }

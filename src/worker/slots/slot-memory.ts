@@ -1,5 +1,5 @@
 /**
- * The memory of slots, each with all that it started, as /proc tells it (Linux alone). One that is beyond the limit is ended.
+ * The memory of slots, each with all that it started, as /proc tells it (Linux only). One that is beyond the limit is ended.
  * It is looked at now and then, so what grows fast gets further before it is seen.
  */
 import { readdirSync, readFileSync } from 'node:fs'
@@ -134,7 +134,7 @@ function read(file: string): string | undefined {
   try {
     return readFileSync(file, 'latin1')
   } catch {
-    // It has ended, or belongs to somebody else.
+    // It has ended, or belongs to another user.
     return undefined
   }
 }

@@ -1,8 +1,8 @@
-/** What goes into and comes out of a slot, in the words of the other side. Pure. */
+/** Translates between leases and slot messages, in both directions. Pure. */
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import type { AbortWhy } from '../../handlers/define-handler.ts'
-import type { Attempt, Outcome, Verdict } from '../agent/attempt.ts'
-import type { SlotError, SlotJob } from './slot-protocol.ts'
+import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
+import type { Blob, SlotError, SlotJob } from '../protocol/slot-protocol.ts'
 
 /** Of an error's code, as nodes take it. */
 const maxCodeChars = 128
@@ -10,15 +10,19 @@ const maxNameChars = 256
 const maxCauseChars = 4096
 
 /** What a handler is told when its attempt is ended. */
-export const aborts: Record<Verdict, (attempt: Attempt) => { why: AbortWhy; message: string }> = {
+export const aborts: Record<EndReason, (attempt: Attempt) => { why: AbortWhy; message: string }> = {
   timeout: ({ lease }) => ({ why: 'timeout', message: `The run-time limit of ${lease.timeoutMs} ms is over` }),
   stopped: () => ({ why: 'stopped', message: 'The job was cancelled, or its lease is lost' }),
-  returned: () => ({ why: 'worker-leaves', message: 'The worker must go' }),
+  requeued: () => ({ why: 'worker-leaves', message: 'The worker must go' }),
   interrupted: () => ({ why: 'interruption', message: 'The instance is about to be interrupted' }),
 }
 
-/** Blobs come ahead of the job. @param isIsolated it is the only one of its slot */
-export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolated: boolean): SlotJob {
+/**
+ * Blobs of the lease are streamed ahead of the job.
+ * @param isIsolated it is the only one of its slot
+ * @param body gets the bytes that the frame carries
+ */
+export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolated: boolean, body: Buffer[]): SlotJob {
   const { workId, type, attempt, attempts, params, payload, checkpoint } = lease
   return {
     id,
@@ -28,9 +32,17 @@ export function toSlotJob({ id, lease, isCheckpointFetched }: Attempt, isIsolate
     attempts,
     params,
     ...(isIsolated ? { isolated: true } : {}),
-    ...('blob' in payload ? {} : { payload }),
-    ...(checkpoint === undefined || isCheckpointFetched ? {} : { checkpoint }),
+    ...('blob' in payload ? {} : { payload: 'base64' in payload ? inBody(payload.base64, body) : payload }),
+    ...(checkpoint === undefined || isCheckpointFetched || !('base64' in checkpoint)
+      ? {}
+      : { checkpoint: inBody(checkpoint.base64, body) }),
   }
+}
+
+function inBody(base64: string, body: Buffer[]): { blob: Blob } {
+  const bytes = Buffer.from(base64, 'base64')
+  body.push(bytes)
+  return { blob: { kind: 'bytes', bytes: bytes.length } }
 }
 
 export function toAttemptError({ code, message, stack, name, cause, final }: SlotError): AttemptError {
@@ -44,7 +56,7 @@ export function toAttemptError({ code, message, stack, name, cause, final }: Slo
   }
 }
 
-/** Of an attempt that cannot be written down for its slot: it would not fare better the next time. */
+/** The error of an attempt that cannot be encoded for its slot: a retry would fail in the same way. */
 export function unreadable(error: unknown): AttemptError {
   const why = error instanceof Error ? error.message : String(error)
   return {

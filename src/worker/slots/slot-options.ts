@@ -1,24 +1,22 @@
-/** What a pool of slots needs of the worker around it, and what it tells it. */
+/** What a pool of slots needs of the worker around it. */
 import type { Logger } from 'pino'
-import type { Attempt, Outcome } from '../agent/attempt.ts'
-import type { FetchOutcome } from '../agent/payload-fetch.ts'
-import type { Slot, SlotEvents } from './slot.ts'
+import type { AttemptError } from '../../contract/worker-protocol.ts'
+import type { Attempt } from '../attempts/attempt.ts'
+import type { AttemptTable } from '../attempts/attempt-table.ts'
+import type { Slot } from './slot.ts'
 
-export interface SlotPoolEvents {
-  readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
-  /** These will not start here; no attempt is spent. */
-  readonly onReturn: (attempts: Attempt[]) => void
-  /** These are over and nobody wants to hear of them: stopped, or their lease was lost. */
-  readonly onForgotten: (attempts: Attempt[]) => void
-  /** The appetite may have grown. */
-  readonly onRoom: () => void
-  readonly onUpdate: (attempt: Attempt) => void
-  readonly onCheckpoint: SlotEvents['onCheckpoint']
-}
+export type FetchOutcome =
+  | { readonly kind: 'ready' }
+  /** The attempt has failed. */
+  | { readonly kind: 'failed'; readonly error: AttemptError }
+  /** No node hands it out now: requeue the job; no attempt is spent. */
+  | { readonly kind: 'away' }
+  /** The lease is gone, or the signal has aborted. */
+  | { readonly kind: 'lost' }
 
 export interface SlotPoolOptions {
   readonly slots: number
-  /** process: every attempt is isolated, whatever its handler declares. */
+  /** process: every attempt is isolated, also when its handler does not ask for it. */
   readonly isolation: 'slot' | 'process'
   readonly heapMb: number
   /** Memory of a slot with all that it started; 0: any. */
@@ -27,12 +25,6 @@ export interface SlotPoolOptions {
   readonly passEnv: readonly string[]
   readonly handlersFile: string | undefined
   readonly log: Logger
-  readonly events: SlotPoolEvents
-  /** How long a lease holds between two heartbeats. */
-  readonly leaseMs: () => number
-  /** False when the lease has run out, so that the job must not start. */
-  readonly isLeaseGood: (attempt: Attempt) => boolean
-  /** True when the worker holds nothing but this job, as far as the nodes know. */
-  readonly isOnlyLease: (attempt: Attempt) => boolean
+  readonly attempts: AttemptTable
   readonly fetchBlobs: (attempt: Attempt, slot: Slot, signal: AbortSignal) => Promise<FetchOutcome>
 }

@@ -4,23 +4,22 @@
  *   offer ──▶ buffer ──▶ slot ──▶ onOutcome
  *               │ ▲        │
  *               │ └────────┘ not started: recalled from behind a long job, or the slot died
- *               └─ waited too long, or draining ──▶ onReturn
+ *               └─ waited too long, or draining ──▶ onRequeue
  *
- * Short jobs are sent several at once. An isolated attempt goes alone into a slot that has run nothing before
+ * Short jobs are sent several at once. An isolated attempt goes by itself into a slot that has run nothing before
  * (slot-supply.ts); jobs that need no such slot pass it by while there is none.
- * A job that must run alone has its turn (exclusive-run.ts): what has not started goes out by onReturn, what runs may finish,
+ * A job that must run exclusively has its turn (exclusive-run.ts): what has not started goes out by onRequeue, what runs may finish,
  * then it runs with nothing beside it.
  */
 
-import type { Attempt, Outcome, Verdict } from '../agent/attempt.ts'
-import type { FetchOutcome } from '../agent/payload-fetch.ts'
+import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { ExclusiveRun } from './exclusive-run.ts'
-import { FutileHandOvers } from './futile-starts.ts'
-import { appetite, JobBuffer, longRunMs } from './prefetch-buffer.ts'
+import { FutileStarts } from './futile-starts.ts'
+import { longRunMs, PrefetchBuffer, prefetchCount } from './prefetch-buffer.ts'
 import type { Slot } from './slot.ts'
 import { timedOut, unreadable, whileFetching } from './slot-messages.ts'
-import type { SlotPoolOptions } from './slot-options.ts'
-import type { HandlerDescription } from './slot-protocol.ts'
+import type { FetchOutcome, SlotPoolOptions } from './slot-options.ts'
 import { isIdle, SlotSupply } from './slot-supply.ts'
 
 /** A slot with fewer short jobs than this gets more. */
@@ -33,9 +32,9 @@ const lookEveryMs = 50
 export class SlotPool {
   readonly #options: SlotPoolOptions
   readonly #supply: SlotSupply
-  readonly #buffer = new JobBuffer(attempt => this.#isIsolated(attempt))
+  readonly #buffer = new PrefetchBuffer(attempt => this.#isIsolated(attempt))
   readonly #exclusive = new ExclusiveRun()
-  readonly #futile = new FutileHandOvers()
+  readonly #futile = new FutileStarts()
   readonly #fetching = new Map<Attempt, AbortController>()
   #lookTimer: NodeJS.Timeout | undefined
   #draining = false
@@ -49,13 +48,11 @@ export class SlotPool {
       events: {
         onOutcome: (attempt, outcome) => this.#onOutcome(attempt, outcome),
         onChange: slot => this.#onChange(slot),
-        onUnstarted: attempts => this.#takeBack(attempts),
-        onUpdate: options.events.onUpdate,
-        onCheckpoint: options.events.onCheckpoint,
+        onUnstarted: attempts => this.#onUnstarted(attempts),
       },
       onGone: () => {
         this.#dispatch()
-        options.events.onRoom()
+        options.attempts.events.onRoom()
       },
     })
   }
@@ -71,14 +68,14 @@ export class SlotPool {
     return types
   }
 
-  /** Whatever starts from now on runs on these handlers, which can be loaded; what runs ends on those before. */
+  /** Jobs that start from now on run on these handlers, which can be loaded; running jobs end on the old ones. */
   replaceHandlers(file: string, types: readonly HandlerDescription[]): void {
     this.#isolatedTypes = isolatedOf(types)
     this.#supply.replaceHandlers(file)
   }
 
   /** How many more jobs should come. */
-  get appetite(): number {
+  get prefetch(): number {
     if (this.#draining || this.#exclusive.isTaken) return 0
     let openSlots = 0
     let takenPlaces = 0
@@ -92,9 +89,9 @@ export class SlotPool {
       }
     }
     openSlots = Math.min(openSlots, this.#options.slots - takenPlaces)
-    const wanted = appetite({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
-    // The next one may have to run alone as well: what came with it would only go back.
-    return this.#exclusive.wasLast ? Math.min(1, wanted) : wanted
+    const count = prefetchCount({ openSlots, heldCount, expectedMs: this.#buffer.expectedMs(performance.now()) })
+    // The next one may need an exclusive run as well: what came with it would only be requeued.
+    return this.#exclusive.wasLast ? Math.min(1, count) : count
   }
 
   /** A slot has nothing to do, and nothing waits for it. */
@@ -118,10 +115,10 @@ export class SlotPool {
     return false
   }
 
-  /** Takes jobs in; each comes out again by exactly one of onOutcome, onReturn and onForgotten. */
+  /** Takes jobs in; each comes out again by exactly one of onOutcome and onRequeue, or is removed from the table. */
   offer(attempts: readonly Attempt[]): void {
     if (this.#draining) {
-      this.#give([...attempts])
+      this.#requeue([...attempts])
       return
     }
     for (const attempt of attempts) this.#futile.resume(attempt)
@@ -132,33 +129,33 @@ export class SlotPool {
       this.#dispatch()
       return
     }
-    this.#give(rest)
+    this.#requeue(rest)
     if (!wasTaken) this.#clear()
     this.#startExclusive()
   }
 
   /** Ends an attempt wherever it is. */
-  end(attempt: Attempt, verdict: Verdict): void {
-    if (attempt.verdict !== undefined) return
+  end(attempt: Attempt, endReason: EndReason): void {
+    if (attempt.endReason !== undefined) return
     if (this.#buffer.remove(attempt) || this.#exclusive.waiting === attempt) {
-      attempt.verdict = verdict
+      attempt.endReason = endReason
       this.#forget([attempt])
     } else if (this.#fetching.has(attempt)) {
-      attempt.verdict = verdict
+      attempt.endReason = endReason
       this.#fetching.get(attempt)?.abort()
     } else {
-      for (const slot of this.#supply.all) slot.end(attempt, verdict)
+      for (const slot of this.#supply.all) slot.end(attempt, endReason)
     }
   }
 
-  /** From now on nothing starts: what waits goes out by onReturn, what runs may finish. */
+  /** From now on nothing starts: what waits goes out by onRequeue, what runs may finish. */
   drain(): void {
     this.#draining = true
-    if (this.#exclusive.waiting !== undefined) this.#give([this.#exclusive.waiting])
+    if (this.#exclusive.waiting !== undefined) this.#requeue([this.#exclusive.waiting])
     this.#clear()
   }
 
-  /** Kills all slots. What was in them is gone without a word. */
+  /** Kills all slots. No event comes for what was in them. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#lookTimer)
@@ -180,20 +177,20 @@ export class SlotPool {
     return this.#fetching.size === 0 && [...this.#supply.all].every(slot => slot.size === 0)
   }
 
-  /** What has not started goes back. */
+  /** Requeues what has not started. */
   #clear(): void {
-    this.#give(this.#buffer.takeAll())
+    this.#requeue(this.#buffer.takeAll())
     for (const controller of this.#fetching.values()) controller.abort()
     for (const slot of this.#supply.all) if (slot.size > 0) slot.recall()
   }
 
-  /** Not before the nodes know that nothing else is here: else this job would not be blamed alone if the worker is lost. */
+  /** Not before the nodes know that nothing else is here: else they would also count the loss of the worker against other jobs. */
   #startExclusive(): void {
     const attempt = this.#exclusive.waiting
     if (attempt === undefined) return
     const isIsolated = this.#isIsolated(attempt)
     const slot = this.#supply.idle.find(({ isFresh }) => isFresh || !isIsolated)
-    if (slot !== undefined && this.#isQuiet && this.#options.isOnlyLease(attempt)) {
+    if (slot !== undefined && this.#isQuiet && this.#options.attempts.isOnly(attempt)) {
       this.#exclusive.begin()
       this.#buffer.append([attempt])
       this.#feed(slot)
@@ -204,14 +201,14 @@ export class SlotPool {
   }
 
   #onOutcome(attempt: Attempt, outcome: Outcome): void {
-    if (attempt.verdict !== undefined && attempt.verdict !== 'timeout') {
+    if (attempt.endReason !== undefined && attempt.endReason !== 'timeout') {
       this.#forget([attempt])
       return
     }
     this.#supply.worked()
     this.#buffer.observe(attempt, outcome.durationMs, performance.now())
     this.#exclusive.left([attempt])
-    this.#options.events.onOutcome(attempt, outcome)
+    this.#options.attempts.events.onOutcome(attempt, outcome)
   }
 
   #onChange(slot: Slot): void {
@@ -219,35 +216,35 @@ export class SlotPool {
     if (slot.size === 0) this.#freshen()
     if (this.#buffer.size > 0 && this.#canFeed(slot)) this.#feed(slot)
     this.#supply.endRetired(slot)
-    if (slot.size === 0) this.#options.events.onRoom()
+    if (slot.size === 0) this.#options.attempts.events.onRoom()
   }
 
-  /** Jobs that did not start in their slot: to the head of the line again. */
-  #takeBack(attempts: Attempt[]): void {
+  /** Jobs that did not start in their slot go to the head of the buffer again. */
+  #onUnstarted(attempts: Attempt[]): void {
     for (const attempt of attempts)
-      if (attempt.verdict === 'timeout') this.#onOutcome(attempt, timedOut(attempt, attempt.lease.timeoutMs))
-    this.#forget(attempts.filter(({ verdict }) => verdict !== undefined && verdict !== 'timeout'))
-    const rest = attempts.filter(attempt => attempt.verdict === undefined)
+      if (attempt.endReason === 'timeout') this.#onOutcome(attempt, timedOut(attempt, attempt.lease.timeoutMs))
+    this.#forget(attempts.filter(({ endReason }) => endReason !== undefined && endReason !== 'timeout'))
+    const rest = attempts.filter(attempt => attempt.endReason === undefined)
     if (this.#draining || this.#exclusive.isTaken) {
-      this.#give(rest)
+      this.#requeue(rest)
       return
     }
-    // A node ends an attempt at its run-time limit and a few leases after the claim: one that began anew late would not be done by then.
-    const sinceMs = performance.now() - this.#options.leaseMs()
-    this.#give(rest.filter(({ claimedAtMs }) => claimedAtMs < sinceMs))
+    // A node ends an attempt at its run-time limit and a few leases after the claim: a late second start would not end by then.
+    const sinceMs = performance.now() - this.#options.attempts.leaseMs
+    this.#requeue(rest.filter(({ claimedAtMs }) => claimedAtMs < sinceMs))
     this.#buffer.prepend(rest.filter(({ claimedAtMs }) => claimedAtMs >= sinceMs))
     this.#dispatch()
   }
 
-  #give(attempts: Attempt[]): void {
+  #requeue(attempts: Attempt[]): void {
     for (const attempt of attempts) this.#futile.remember(attempt)
     this.#exclusive.left(attempts)
-    if (attempts.length > 0) this.#options.events.onReturn(attempts)
+    if (attempts.length > 0) this.#options.attempts.events.onRequeue(attempts)
   }
 
   #forget(attempts: Attempt[]): void {
     this.#exclusive.left(attempts)
-    if (attempts.length > 0) this.#options.events.onForgotten(attempts)
+    if (attempts.length > 0) this.#options.attempts.remove(attempts)
   }
 
   #dispatch(): void {
@@ -295,12 +292,12 @@ export class SlotPool {
       if (batch.length > 1) this.#buffer.prepend(batch.slice(1))
       return
     }
-    this.#supply.hand(slot, batch, this.#isIsolated(first))
+    this.#supply.assign(slot, batch, this.#isIsolated(first))
     if (batch.length > 1) this.#keepLooking()
   }
 
   #isGood(attempt: Attempt): boolean {
-    const isGood = this.#options.isLeaseGood(attempt)
+    const isGood = this.#options.attempts.isGood(attempt)
     if (!isGood) this.#forget([attempt])
     return isGood
   }
@@ -313,21 +310,21 @@ export class SlotPool {
     this.#fetching.delete(attempt)
     slot.isReserved = false
     const mustGo = this.#draining || (this.#exclusive.isTaken && !this.#exclusive.isTurnOf(attempt))
-    if (outcome.kind === 'ready' && attempt.verdict === undefined && !slot.isDead && !slot.isRetired && !mustGo) {
+    if (outcome.kind === 'ready' && attempt.endReason === undefined && !slot.isDead && !slot.isRetired && !mustGo) {
       slot.takesMore = false
-      this.#supply.hand(slot, [attempt], this.#isIsolated(attempt))
+      this.#supply.assign(slot, [attempt], this.#isIsolated(attempt))
       return
     }
     slot.discardBlobs()
     // A part of it has been in there.
     if (this.#isIsolated(attempt)) slot.isRetired = true
-    if (attempt.verdict !== undefined) this.#forget([attempt])
-    else if (mustGo || outcome.kind === 'away') this.#give([attempt])
+    if (attempt.endReason !== undefined) this.#forget([attempt])
+    else if (mustGo || outcome.kind === 'away') this.#requeue([attempt])
     else if (outcome.kind === 'failed') this.#onOutcome(attempt, { durationMs: 0, error: outcome.error })
     else if (outcome.kind === 'lost') this.#forget([attempt])
-    else if (slot.death !== undefined && attempt.countFutileHandOver())
+    else if (slot.death !== undefined && attempt.countFutileStart())
       this.#onOutcome(attempt, { durationMs: 0, error: whileFetching(slot.death) })
-    else this.#takeBack([attempt])
+    else this.#onUnstarted([attempt])
     this.#onChange(slot)
   }
 
@@ -349,7 +346,7 @@ export class SlotPool {
   }
 
   #look(): void {
-    this.#give(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
+    this.#requeue(this.#buffer.takeClaimedBefore(performance.now() - waitAtMostMs))
     this.#startExclusive()
     let isWaiting = this.#buffer.size > 0
     for (const slot of this.#supply.all) {

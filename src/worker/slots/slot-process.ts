@@ -1,6 +1,6 @@
 /**
  * The child process under a slot: starts it, passes frames to and fro, reads what it prints, and says how it ended.
- * It leads a process group of its own: a Ctrl-C in the terminal is for the agent alone, and a kill takes along whatever the
+ * It leads a process group of its own: a Ctrl-C in the terminal reaches only the agent, and a kill also ends what the
  * handler started.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -10,10 +10,10 @@ import { fileURLToPath } from 'node:url'
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { endMarked, newMark, slotMark } from '../../marked-processes.ts'
 import { childEnvironment } from '../../settings/child-environment.ts'
-import { removeAttemptFolder } from '../child/attempt-folder.ts'
-import { toLogLines } from '../child/log-lines.ts'
-import { BodyTooLarge, encodeFrame, FrameReader, maxFrameBodyBytes } from './frames.ts'
-import type { ToSlot } from './slot-protocol.ts'
+import { removeAttemptFolder } from '../protocol/attempt-folder.ts'
+import { BodyTooLarge, encodeFrame, type FrameBody, FrameReader, maxFrameBodyBytes } from '../protocol/frames.ts'
+import { toLogLines } from '../protocol/log-lines.ts'
+import type { ToSlot } from '../protocol/slot-protocol.ts'
 
 /** After the process has ended: how long its pipes may stay open, held by what the handler started. */
 const closeWithinMs = 500
@@ -40,7 +40,7 @@ export interface SlotProcessOptions {
   readonly maxBodyBytes: number
   /** Variables that the handlers may see besides the harmless ones. */
   readonly passEnv: readonly string[]
-  /** Whom it runs as; unset: the user of its parent. */
+  /** The user that it runs as; unset: the user of its parent. */
   readonly user?: ProcessUser
   /** May throw: what the slot said is nonsense, and it is killed. */
   readonly onMessage: (header: unknown, body: Buffer) => void
@@ -60,7 +60,7 @@ export class SlotProcess {
   #death: AttemptError | undefined
   /** It said nonsense: nothing more of it is read. */
   #isCorrupt = false
-  /** Inherited by whatever its handlers start. */
+  /** Every process that its handlers start inherits it. */
   readonly #mark = newMark()
   readonly #oomKillsBefore = countOomKills()
 
@@ -102,8 +102,8 @@ export class SlotProcess {
     return this.#child.pid
   }
 
-  send(message: ToSlot): void {
-    if (!this.#ended && this.#pipe.writable) this.#pipe.write(encodeFrame(message))
+  send(message: ToSlot, body?: FrameBody): void {
+    if (!this.#ended && this.#pipe.writable) this.#pipe.write(encodeFrame(message, body))
   }
 
   /** Sends bytes; resolves when they have left, also when the process has died. */
@@ -121,12 +121,12 @@ export class SlotProcess {
     try {
       process.kill(-this.#child.pid, 'SIGKILL')
     } catch {
-      // The group is gone already, or not there yet: then the child alone.
+      // The group is gone already, or not there yet: only the child is killed.
       this.#child.kill('SIGKILL')
     }
   }
 
-  /** The agent and the other slots live on, whatever this one says. */
+  /** A faulty message ends only this slot, never the agent or another slot. */
   #read(reader: FrameReader<unknown>, chunk: Buffer): void {
     if (this.#isCorrupt) return
     try {
@@ -189,7 +189,7 @@ export interface SlotEnd {
 
 const abortedExitCode = 134
 
-/** @returns the error of the attempt: out_of_memory when V8 gave up or, as far as one can tell, the kernel; else crash */
+/** @returns the error of the attempt: out_of_memory when V8 ran out of heap or, most likely, the kernel killed it; else crash */
 export function describeDeath({ code, signal, heapMb, oomKills, stderrTail }: SlotEnd): {
   code: string
   message: string
@@ -218,7 +218,7 @@ export function describeDeath({ code, signal, heapMb, oomKills, stderrTail }: Sl
 
 function describeEnd(code: number | null, signal: NodeJS.Signals | null): string {
   if (signal === 'SIGKILL')
-    return 'was killed by SIGKILL, not by its worker: by the system for lack of memory, or by somebody on the machine'
+    return 'was killed by SIGKILL, not by its worker: by the system for lack of memory, or by another process on the machine'
   if (signal !== null) return `was killed by ${signal}`
   return `ended with exit code ${code ?? 'unknown'}`
 }
@@ -231,7 +231,7 @@ function describeEnd(code: number | null, signal: NodeJS.Signals | null): string
 /** Of 1000: half of the memory of the machine is added to what the process has. */
 const slotScore = 500
 
-/** A process may always be made to go earlier, whoever runs it. What it starts has its score. */
+/** Any user may raise the score of a process. What it starts inherits the score. */
 export function goFirst(pid: number | undefined): void {
   if (pid === undefined) return
   try {

@@ -9,15 +9,15 @@
  */
 
 import { Backoff, pause } from '../../retry.ts'
-import type { Attempt } from '../agent/attempt.ts'
+import type { Attempt } from '../attempts/attempt.ts'
+import type { HandlerDescription } from '../protocol/slot-protocol.ts'
 import { Slot, type SlotEvents } from './slot.ts'
 import { MemoryWatch } from './slot-memory.ts'
 import type { SlotPoolOptions } from './slot-options.ts'
-import type { HandlerDescription } from './slot-protocol.ts'
 
 export type SlotSupplyOptions = Pick<
   SlotPoolOptions,
-  'slots' | 'heapMb' | 'memoryMb' | 'maxBodyBytes' | 'passEnv' | 'handlersFile' | 'log'
+  'slots' | 'heapMb' | 'memoryMb' | 'maxBodyBytes' | 'passEnv' | 'handlersFile' | 'log' | 'attempts'
 > & {
   readonly events: Omit<SlotEvents, 'onDeath'>
   /** A slot ended: its place is free. */
@@ -70,8 +70,8 @@ export class SlotSupply {
     return [...idle.filter(slot => !slot.isFresh), ...idle.filter(slot => slot.isFresh)]
   }
 
-  /** Gives jobs to a slot. With an isolated one it runs nothing else. */
-  hand(slot: Slot, batch: readonly Attempt[], isIsolated: boolean): void {
+  /** Sends jobs to a slot. A slot that gets an isolated job runs nothing else. */
+  assign(slot: Slot, batch: readonly Attempt[], isIsolated: boolean): void {
     if (isIsolated) {
       slot.isRetired = true
       slot.isReplaced = true
@@ -80,7 +80,7 @@ export class SlotSupply {
     slot.run(batch, isIsolated)
   }
 
-  /** So many isolated attempts wait: idle slots that have run jobs give way to fresh ones. */
+  /** So many isolated attempts wait: idle fresh slots replace idle ones that have run jobs. */
   freshen(waiting: number): void {
     let fresh = 0
     for (const slot of this.#slots) if (slot.isFresh && !slot.isRetired && !slot.isDead) fresh += 1
@@ -95,7 +95,7 @@ export class SlotSupply {
     }
   }
 
-  /** Whatever starts from now on runs on these handlers, which can be loaded; what runs ends on those before. */
+  /** Jobs that start from now on run on these handlers, which can be loaded; running jobs end on the old ones. */
   replaceHandlers(file: string): void {
     this.#handlersFile = file
     for (const slot of [...this.#slots]) {
@@ -114,7 +114,7 @@ export class SlotSupply {
     this.#spawnBackoff.reset()
   }
 
-  /** Kills all slots. What was in them is gone without a word. */
+  /** Kills all slots. No event comes for what was in them. */
   stop(): void {
     this.#stopped = true
     this.#memory.stop()
@@ -138,9 +138,10 @@ export class SlotSupply {
   }
 
   #spawn(): Slot {
-    const { heapMb, maxBodyBytes, passEnv, events } = this.#options
+    const { heapMb, maxBodyBytes, passEnv, events, attempts } = this.#options
     const slot = new Slot({
       ...{ handlersFile: this.#handlersFile, heapMb, maxBodyBytes, passEnv },
+      attemptEvents: attempts.events,
       events: { ...events, onDeath: (gone, reason, hadJob) => this.#onDeath(gone, reason, hadJob) },
     })
     this.#slots.add(slot)

@@ -4,17 +4,24 @@
  *   starting ──ready──▶ ready ──exit, crash, kill──▶ dead
  *       └──unready, too slow, exit──▶ dead
  *
- * It enforces the run-time limit, counted from the hand-over, so that a slot that never says "start" does not keep a job.
- * What a slot says is input from outside: it is heard only about the job that runs, and nonsense ends the slot.
+ * It enforces the run-time limit, counted from when the job was sent, so that a slot that never says "start" does not keep a job.
+ * What a slot sends is untrusted input: only messages about the running job count, and an invalid message ends the slot.
  * A slot is never repaired: its owner starts another one.
  */
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { StartupError } from '../../errors.ts'
-import type { Attempt, Outcome, Verdict } from '../agent/attempt.ts'
+import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
+import type { AttemptEvents } from '../attempts/attempt-table.ts'
+import {
+  type Blob,
+  type BlobPart,
+  checkedMessage,
+  type FromSlot,
+  type HandlerDescription,
+} from '../protocol/slot-protocol.ts'
 import { Deadline } from './deadline.ts'
 import { aborts, checkedJson, timedOut, toAttemptError, toSlotJob, unreadable } from './slot-messages.ts'
 import { SlotProcess } from './slot-process.ts'
-import { type BlobPart, checkedMessage, type FromSlot, type HandlerDescription } from './slot-protocol.ts'
 
 /** Between the abort of a job and the kill of its slot: time for a last checkpoint. */
 const killGraceMs = 3000
@@ -31,16 +38,12 @@ const maxNoteChars = 1000
 export interface SlotEvents {
   /** The attempt has left the slot. The bytes of its value are only good until this returns: keep a copy. */
   readonly onOutcome: (attempt: Attempt, outcome: Outcome) => void
-  /** Room in the slot: a job has ended, or all were given back. */
+  /** Room in the slot: a job has ended, or all were recalled. */
   readonly onChange: (slot: Slot) => void
   /** These were in the slot but have not started; they may run elsewhere. */
   readonly onUnstarted: (attempts: Attempt[]) => void
   /** After it no other event comes. `hadJob`: a job was running. */
   readonly onDeath: (slot: Slot, reason: string, hadJob: boolean) => void
-  /** The attempt has new log lines or progress. */
-  readonly onUpdate: (attempt: Attempt) => void
-  /** The attempt leaves these bytes for the next one; they are the receiver's. `answer` is to be called once it is known. */
-  readonly onCheckpoint: (attempt: Attempt, bytes: Buffer, answer: (error?: string) => void) => void
 }
 
 export interface SlotOptions {
@@ -49,12 +52,8 @@ export interface SlotOptions {
   /** Largest value or checkpoint. */
   readonly maxBodyBytes: number
   readonly passEnv: readonly string[]
+  readonly attemptEvents: Pick<AttemptEvents, 'onUpdate' | 'onCheckpoint'>
   readonly events: SlotEvents
-}
-
-interface ReadySettlers {
-  readonly resolve: (types: HandlerDescription[]) => void
-  readonly reject: (error: Error) => void
 }
 
 export class Slot {
@@ -62,22 +61,24 @@ export class Slot {
   readonly ready: Promise<HandlerDescription[]>
   readonly #process: SlotProcess
   readonly #events: SlotEvents
-  readonly #settlers: ReadySettlers
+  readonly #attemptEvents: SlotOptions['attemptEvents']
+  #resolveReady: (types: HandlerDescription[]) => void = () => undefined
+  #rejectReady: (error: Error) => void = () => undefined
   readonly #handlersFile: string | undefined
   #state: 'starting' | 'ready' | 'dead' = 'starting'
   /** Everything in the slot, in the order in which it runs. */
   readonly #held = new Map<number, Attempt>()
   #current: Attempt | undefined
-  /** Since when the first job in it could run: the hand-over, or the end of the one before. */
+  /** Since when the first job in it could run: when it was sent, or the end of the one before. */
   #turnSinceMs = 0
   readonly #deadline = new Deadline(() => this.#onDeadline())
   #killTimer: NodeJS.Timeout | undefined
   #recallTimer: NodeJS.Timeout | undefined
   #recallCount = 0
-  /** Answers to recalls up to this one come too late: their jobs were taken back already. */
+  /** Answers to recalls up to this one come too late: their jobs were released already. */
   #recallsOverdue = 0
-  /** Jobs that were taken back while the slot may still start them: what it says of them counts for nothing. */
-  readonly #disowned = new Set<number>()
+  /** Jobs that were released although the slot may still start them: its messages about them are ignored. */
+  readonly #released = new Set<number>()
   readonly #readyTimer: NodeJS.Timeout
   #fault: Extract<FromSlot, { k: 'fault' }> | undefined
   /** It ends for something that the job which runs now has not done. */
@@ -96,8 +97,9 @@ export class Slot {
   isFresh = true
 
   /** @throws Error when the system has no room for another process */
-  constructor({ events, ...options }: SlotOptions) {
+  constructor({ events, attemptEvents, ...options }: SlotOptions) {
     this.#events = events
+    this.#attemptEvents = attemptEvents
     this.#handlersFile = options.handlersFile
     this.#process = new SlotProcess({
       ...options,
@@ -105,17 +107,16 @@ export class Slot {
       onOutput: lines => this.#update(this.#current, attempt => attempt.addLog(lines)),
       onEnd: death => this.#die(death),
     })
-    let settlers: ReadySettlers | undefined
     this.ready = new Promise((resolve, reject) => {
-      settlers = { resolve, reject }
+      this.#resolveReady = resolve
+      this.#rejectReady = reject
     })
-    this.#settlers = settlers as unknown as ReadySettlers
-    // Whoever starts a slot listens; one that was given up is nobody's unhandled rejection.
+    // The starter of a slot awaits it; without this a slot that ends early would be an unhandled rejection.
     this.ready.catch(() => undefined)
     this.#readyTimer = setTimeout(() => {
       const what = this.#handlersFile ?? 'The built-in handlers'
       const hint = 'Nothing at the top level of the file may run for ever.'
-      this.#settlers.reject(new StartupError(`${what}: not loaded within ${readyWithinMs / 1000} s. ${hint}`))
+      this.#rejectReady(new StartupError(`${what}: not loaded within ${readyWithinMs / 1000} s. ${hint}`))
       this.kill()
     }, readyWithinMs)
   }
@@ -164,18 +165,19 @@ export class Slot {
     for (const attempt of attempts) this.#held.set(attempt.id, attempt)
     if (wasEmpty) this.#awaitStart()
     try {
-      this.#process.send({ k: 'run', jobs: attempts.map(attempt => toSlotJob(attempt, isIsolated)) })
+      const body: Buffer[] = []
+      this.#process.send({ k: 'run', jobs: attempts.map(attempt => toSlotJob(attempt, isIsolated, body)) }, body)
     } catch (error) {
-      // Nothing has left yet. One of them cannot be written down: each alone tells which.
+      // Nothing has left yet. One of them cannot be encoded: sending them one by one finds out which.
       const [first] = attempts
       if (attempts.length === 1 && first !== undefined) this.#reject(first, error)
       else for (const attempt of attempts) this.run([attempt])
     }
   }
 
-  openBlob({ id }: Attempt, part: BlobPart, bytes: number, kind: 'bytes' | 'json'): void {
+  openBlob({ id }: Attempt, part: BlobPart, blob: Blob): void {
     this.isFresh = false
-    this.#process.send({ k: 'blob', id, part, bytes, kind })
+    this.#process.send({ k: 'blob', id, part, blob })
   }
 
   /** Resolves when there is room for more; also when the slot died. */
@@ -194,18 +196,18 @@ export class Slot {
     this.#recallTimer = setTimeout(() => {
       this.#recallsOverdue = this.#recallCount
       const overdue = [...this.#held.values()].filter(attempt => attempt !== this.#current)
-      for (const { id } of overdue) this.#disowned.add(id)
-      this.#requeue(overdue)
+      for (const { id } of overdue) this.#released.add(id)
+      this.#release(overdue)
     }, recallWithinMs)
   }
 
   /**
-   * Ends one attempt: its signal aborts, and the slot is killed soon after if that does not help. What it says from
-   * now on counts for nothing; onOutcome or onUnstarted comes all the same, with the verdict on the attempt.
+   * Ends one attempt: aborts its signal, and kills the slot soon after if the handler does not end. Later messages about it
+   * are ignored; onOutcome or onUnstarted still comes, and the attempt has its endReason.
    */
-  end(attempt: Attempt, verdict: Verdict): void {
-    if (!this.#held.has(attempt.id) || attempt.verdict !== undefined) return
-    attempt.verdict = verdict
+  end(attempt: Attempt, endReason: EndReason): void {
+    if (!this.#held.has(attempt.id) || attempt.endReason !== undefined) return
+    attempt.endReason = endReason
     if (attempt === this.#current) this.#abortCurrent(attempt)
     else this.#process.send({ k: 'recall', seq: ++this.#recallCount, ids: [attempt.id] })
   }
@@ -215,18 +217,18 @@ export class Slot {
     this.#process.kill(death)
   }
 
-  /** @throws Error when an honest slot would not say this now; whoever reads from it then ends it */
+  /** @throws Error when a correct slot would not send this now; the reader then ends the slot */
   #receive(message: FromSlot, body: Buffer): void {
     switch (message.k) {
       case 'ready':
         if (this.#state !== 'starting') throw new Error('it said twice that it is ready')
         clearTimeout(this.#readyTimer)
         this.#state = 'ready'
-        this.#settlers.resolve([...message.types])
+        this.#resolveReady([...message.types])
         this.#events.onChange(this)
         break
       case 'unready':
-        this.#settlers.reject(new StartupError(message.message))
+        this.#rejectReady(new StartupError(message.message))
         break
       case 'start':
         if (this.#current !== undefined) throw new Error('it started a job while another one ran')
@@ -254,9 +256,9 @@ export class Slot {
         this.#keepCheckpoint(message, body)
         break
       case 'recalled':
-        for (const id of message.ids) this.#disowned.delete(id)
+        for (const id of message.ids) this.#released.delete(id)
         if (message.seq > this.#recallsOverdue)
-          this.#requeue(message.ids.flatMap(id => (id === this.#current?.id ? undefined : this.#held.get(id)) ?? []))
+          this.#release(message.ids.flatMap(id => (id === this.#current?.id ? undefined : this.#held.get(id)) ?? []))
         break
       case 'fault':
         this.#fault = message
@@ -266,7 +268,7 @@ export class Slot {
   }
 
   #knows(id: number): boolean {
-    return this.#held.has(id) || this.#disowned.has(id)
+    return this.#held.has(id) || this.#released.has(id)
   }
 
   /** The attempt that a message names, if it is the one that runs. */
@@ -275,31 +277,31 @@ export class Slot {
   }
 
   #update(attempt: Attempt | undefined, change: (attempt: Attempt) => void): void {
-    if (attempt === undefined || attempt.verdict !== undefined) return
+    if (attempt === undefined || attempt.endReason !== undefined) return
     change(attempt)
-    this.#events.onUpdate(attempt)
+    this.#attemptEvents.onUpdate(attempt)
   }
 
   /** Also of an attempt that is being ended: this is what the time until its kill is for. */
   #keepCheckpoint({ id, seq }: { id: number; seq: number }, body: Buffer): void {
     const attempt = this.#running({ id })
-    if (attempt === undefined || attempt.verdict === 'stopped') return
+    if (attempt === undefined || attempt.endReason === 'stopped') return
     // The frame's bytes are used again.
-    this.#events.onCheckpoint(attempt, Buffer.from(body), error =>
+    this.#attemptEvents.onCheckpoint(attempt, Buffer.from(body), error =>
       this.#process.send({ k: 'checkpointed', id, seq, ...(error === undefined ? {} : { error }) }),
     )
   }
 
   #settle({ id, next }: { id: number; next?: number }, outcome: Outcome): void {
     const attempt = this.#running({ id })
-    // The running job is blamed: one that is spared would come again and again.
-    if (attempt === undefined && !this.#disowned.delete(id)) throw new Error('it ended a job that did not run')
+    // The running job counts as the cause: a spared one would come again and again.
+    if (attempt === undefined && !this.#released.delete(id)) throw new Error('it ended a job that did not run')
     if (next !== undefined && (next === id || !this.#knows(next)))
       throw new Error('it names a next job that it has not')
     this.#held.delete(id)
     this.#setCurrent(next)
     if (attempt !== undefined)
-      this.#events.onOutcome(attempt, attempt.verdict === 'timeout' ? timedOut(attempt, outcome.durationMs) : outcome)
+      this.#events.onOutcome(attempt, attempt.endReason === 'timeout' ? timedOut(attempt, outcome.durationMs) : outcome)
     this.#events.onChange(this)
   }
 
@@ -315,7 +317,7 @@ export class Slot {
     attempt.startedAtMs = performance.now()
     if (!wasIdle) this.#turnSinceMs = attempt.startedAtMs
     this.#deadline.set(this.#turnSinceMs + attempt.lease.timeoutMs)
-    if (attempt.verdict !== undefined) this.#abortCurrent(attempt)
+    if (attempt.endReason !== undefined) this.#abortCurrent(attempt)
   }
 
   /** Nothing runs: what is in it should start soon. */
@@ -339,10 +341,10 @@ export class Slot {
   }
 
   #abortCurrent(attempt: Attempt): void {
-    this.#process.send({ k: 'abort', id: attempt.id, ...aborts[attempt.verdict ?? 'stopped'](attempt) })
+    this.#process.send({ k: 'abort', id: attempt.id, ...aborts[attempt.endReason ?? 'stopped'](attempt) })
     clearTimeout(this.#killTimer)
     this.#killTimer = setTimeout(() => {
-      const { message } = aborts[attempt.verdict ?? 'stopped'](attempt)
+      const { message } = aborts[attempt.endReason ?? 'stopped'](attempt)
       const late = `and the handler had not ended ${killGraceMs / 1000} s after its signal aborted`
       this.#process.kill({ code: 'crash', message: `The worker ended the slot. ${message}, ${late}` })
     }, killGraceMs)
@@ -356,7 +358,7 @@ export class Slot {
     this.#events.onChange(this)
   }
 
-  #requeue(attempts: Attempt[]): void {
+  #release(attempts: Attempt[]): void {
     clearTimeout(this.#recallTimer)
     this.#recallTimer = undefined
     for (const attempt of attempts) this.#held.delete(attempt.id)
@@ -370,7 +372,7 @@ export class Slot {
     this.death = death
     this.#deadline.clear()
     for (const timer of [this.#readyTimer, this.#killTimer, this.#recallTimer]) clearTimeout(timer)
-    this.#settlers.reject(new StartupError(`A slot ended while it was starting: ${death.message}`))
+    this.#rejectReady(new StartupError(`A slot ended while it was starting: ${death.message}`))
     const culprit = this.#culprit()
     const unstarted = [...this.#held.values()].filter(attempt => attempt !== culprit)
     this.#held.clear()
@@ -382,16 +384,16 @@ export class Slot {
 
   /** The attempt that this end is put down to, if any: one that is spared again and again, or never starts, is it in the end. */
   #culprit(): Attempt | undefined {
-    if (this.#current !== undefined && (!this.#sparesCurrent || this.#current.verdict !== undefined))
+    if (this.#current !== undefined && (!this.#sparesCurrent || this.#current.endReason !== undefined))
       return this.#current
     const [first] = this.#held.values()
     const suspect = this.#current ?? (this.#sparesCurrent ? undefined : first)
-    return suspect?.countFutileHandOver() ? suspect : undefined
+    return suspect?.countFutileStart() ? suspect : undefined
   }
 
   #outcomeOfDeath(attempt: Attempt, death: AttemptError): Outcome {
     const durationMs = Math.max(0, performance.now() - (attempt.startedAtMs ?? performance.now()))
-    if (attempt.verdict === 'timeout') return timedOut(attempt, durationMs)
+    if (attempt.endReason === 'timeout') return timedOut(attempt, durationMs)
     if (this.#fault?.id === attempt.id) return { durationMs, error: toAttemptError(this.#fault.error) }
     return { durationMs, error: death }
   }

@@ -1,5 +1,4 @@
 /** What an agent and a slot (its child process) say to each other, as headers of frames. */
-import type { Content } from '../../contract/worker-protocol.ts'
 import type { AbortWhy } from '../../handlers/define-handler.ts'
 
 /** One type that a slot can run, with the JSON schema of its payload where it declares one. */
@@ -9,6 +8,12 @@ export interface HandlerDescription {
   readonly payload?: object
   /** Absent: its attempts share slots. */
   readonly isolation?: 'process'
+}
+
+/** Bytes, or the UTF-8 of JSON, that travel in the body of a frame, or in the `chunk` frames after it. */
+export interface Blob {
+  readonly kind: 'bytes' | 'json'
+  readonly bytes: number
 }
 
 /** A job as a slot gets it. `id` names the attempt between the two of them. */
@@ -22,27 +27,22 @@ export interface SlotJob {
   /** The only one that the slot ever runs: it gets a folder of its own for temporary files. */
   readonly isolated?: true
   /** Left out when it came before as `blob` and `chunk` frames. */
-  readonly payload?: Content
+  readonly payload?: { readonly json: unknown } | { readonly blob: Blob }
   /** Likewise; or there is none. */
-  readonly checkpoint?: Content
+  readonly checkpoint?: { readonly blob: Blob }
 }
 
 /** What can be streamed into a slot ahead of its job. */
 export type BlobPart = 'payload' | 'checkpoint'
 
 export type ToSlot =
+  /** The body: the blobs of these jobs, in their order, of each the payload first. */
   | { readonly k: 'run'; readonly jobs: readonly SlotJob[] }
   /** This part of a job follows in `chunk` frames, ahead of its `run`; `discard` forgets all parts. */
-  | {
-      readonly k: 'blob'
-      readonly id: number
-      readonly part: BlobPart
-      readonly bytes: number
-      readonly kind: 'bytes' | 'json'
-    }
+  | { readonly k: 'blob'; readonly id: number; readonly part: BlobPart; readonly blob: Blob }
   | { readonly k: 'chunk' }
   | { readonly k: 'discard' }
-  /** Give back what has not started: these, or all. */
+  /** Asks for the jobs that have not started: these, or all. */
   | { readonly k: 'recall'; readonly seq: number; readonly ids?: readonly number[] }
   | { readonly k: 'abort'; readonly id: number; readonly why: AbortWhy; readonly message: string }
   /** What became of all checkpoints of a job up to this one; without `error` the newest of them is kept. */
@@ -68,7 +68,7 @@ export type FromSlot =
       readonly k: 'done'
       readonly id: number
       readonly ms: number
-      readonly kind: 'bytes' | 'json'
+      readonly kind: Blob['kind']
       readonly next?: number
     }
   | {
@@ -86,7 +86,7 @@ export type FromSlot =
   /** Something was thrown outside of any handler; the slot ends itself after this. `id`: the job that ran then. */
   | { readonly k: 'fault'; readonly id?: number; readonly ms: number; readonly error: SlotError }
 
-/** Checks what a slot says. A handler can write anything into the pipe: nothing of it is believed before it has this shape. */
+/** Checks what a slot sends. A handler can write anything into the pipe, so every message is checked before it is used. */
 type Fields = Readonly<Record<string, unknown>>
 type Check = (value: unknown) => boolean
 

@@ -1,23 +1,26 @@
 /**
  * One attempt at one job, from the claim until a node has its outcome.
  *
- *   buffered ──▶ sent to a slot ──▶ running ──▶ settled: to be reported, returned, or forgotten
+ *   buffered ──▶ sent to a slot ──▶ running ──▶ settled: reported, requeued, or forgotten
  *       ▲              │ recalled, or the slot died before it started
  *       └──────────────┘
  */
 import type { AttemptError, Lease, LeaseRef } from '../../contract/worker-protocol.ts'
-import { droppedNotice, maxLogLines } from '../child/log-lines.ts'
+import { droppedNotice, maxLogLines } from '../protocol/log-lines.ts'
 
-/** Why an attempt is being ended from outside; what it still says is then ignored. */
-export type Verdict = 'timeout' | 'stopped' | 'returned' | 'interrupted'
+/** Why the agent ends an attempt; what the slot still says about it is then ignored. */
+export type EndReason = 'timeout' | 'stopped' | 'requeued' | 'interrupted'
 
 /** What an attempt left behind. */
 export type Outcome =
   | { readonly durationMs: number; readonly value: { readonly kind: 'bytes' | 'json'; readonly bytes: Buffer } }
   | { readonly durationMs: number; readonly error: AttemptError }
 
-/** A job fails whose slots ended this often while they received it, before they started it, or for what another job had left in them. */
-const mostFutileHandOvers = 3
+/**
+ * A job fails when its slots ended this often while they received it, before they started it, or because of what another
+ * job had left in them.
+ */
+const mostFutileStarts = 3
 
 let lastId = 0
 
@@ -29,20 +32,22 @@ export class Attempt {
   /** performance.now() of the claim. */
   readonly claimedAtMs: number
   startedAtMs: number | undefined
-  verdict: Verdict | undefined
+  endReason: EndReason | undefined
   progress: { fraction: number; note?: string } | undefined
   /** Settles when log lines that are on their way have arrived or come back; later lines must not overtake them. */
   logsInFlight: Promise<void> | undefined
-  /** Settles when its newest checkpoint has been kept or given up; never rejects. */
+  /** Settles when its newest checkpoint has been kept or has failed; never rejects. */
   checkpointing: Promise<void> | undefined
-  /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, whatever its lease says. */
+  /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, not in its lease. */
   hasSentCheckpoint = false
   /** How often a slot of this worker ended that received, held or ran it, without a job that is known to have caused it. */
-  futileHandOvers = 0
+  futileStarts = 0
   /** A node did not accept its completion. */
   isRefused = false
-  /** It has left its slot for good; only its outcome remains to be told. */
-  isOver = false
+  /** Which actor has it, or `gone`: its lease is not held any more. */
+  place: 'slots' | 'reporter' | 'requeues' | 'gone' = 'slots'
+  /** While it is in `requeues`: ends the wait for its checkpoint. */
+  checkpointWait: AbortController | undefined
   #lines: string[] | undefined
   #lineCount = 0
   #droppedCount = 0
@@ -53,10 +58,10 @@ export class Attempt {
     this.claimedAtMs = nowMs
   }
 
-  /** Its slot ended, and no job is known to have caused it. @returns whether this was once too often, so that it counts as the cause */
-  countFutileHandOver(): boolean {
-    this.futileHandOvers += 1
-    return this.futileHandOvers >= mostFutileHandOvers
+  /** Its slot ended, and no job is known to have caused it. @returns true when it happened so often that it counts as the cause */
+  countFutileStart(): boolean {
+    this.futileStarts += 1
+    return this.futileStarts >= mostFutileStarts
   }
 
   /** Adds to the log; `droppedCount` lines were dropped before they came here. */
@@ -69,6 +74,11 @@ export class Attempt {
       this.#lineCount += kept.length
     }
     this.#droppedCount += droppedCount + lines.length - kept.length
+  }
+
+  /** It has left its slot for good. */
+  get isOver(): boolean {
+    return this.place === 'reporter' || this.place === 'gone'
   }
 
   /** Something of it has to be streamed into the slot before it can start. */
@@ -97,8 +107,8 @@ export class Attempt {
     return taken
   }
 
-  /** Puts lines that could not be sent back before the others. */
-  putLogsBack(lines: readonly string[]): void {
+  /** Puts lines that could not be sent before the others. */
+  requeueLogs(lines: readonly string[]): void {
     this.#lines = [...lines, ...(this.#lines ?? [])]
   }
 

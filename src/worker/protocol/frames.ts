@@ -12,18 +12,35 @@ const emptyBody: Buffer = Buffer.alloc(0)
 /** What the lengths of a frame can say. */
 export const maxFrameBodyBytes = 2 ** 32 - 1
 
-/** One frame as bytes. A string body is written as UTF-8. */
-export function encodeFrame(header: object, body: string | Uint8Array = emptyBody): Buffer {
+/** Of a string it is UTF-8; several parts follow each other. */
+export type FrameBody = string | Uint8Array | readonly Uint8Array[]
+
+/** One frame as bytes. */
+export function encodeFrame(header: object, body: FrameBody = emptyBody): Buffer {
   const json = JSON.stringify(header)
   const headerLength = Buffer.byteLength(json)
-  const bodyLength = Buffer.byteLength(body)
+  const bodyLength = lengthOf(body)
   const frame = Buffer.allocUnsafe(prefixBytes + headerLength + bodyLength)
   frame.writeUInt32LE(headerLength, 0)
   frame.writeUInt32LE(bodyLength, 4)
   frame.write(json, prefixBytes)
-  if (typeof body === 'string') frame.write(body, prefixBytes + headerLength)
-  else frame.set(body, prefixBytes + headerLength)
+  let at = prefixBytes + headerLength
+  if (typeof body === 'string') frame.write(body, at)
+  else if (body instanceof Uint8Array) frame.set(body, at)
+  else
+    for (const part of body) {
+      frame.set(part, at)
+      at += part.length
+    }
   return frame
+}
+
+function lengthOf(body: FrameBody): number {
+  if (typeof body === 'string') return Buffer.byteLength(body)
+  if (body instanceof Uint8Array) return body.length
+  let length = 0
+  for (const part of body) length += part.length
+  return length
 }
 
 /** The part of a frame before its body, for a body that is too large to copy and is written right after it. */
@@ -52,7 +69,7 @@ interface Filling {
 
 /**
  * Cuts a byte stream into frames. The body is only good until `onFrame` returns, unless it is large: keep a copy.
- * Whoever writes the stream need not be trusted: a frame over the limits makes `push` throw before anything of it is kept.
+ * The writer is not trusted: a frame over the limits makes `push` throw before any of it is kept.
  */
 export class FrameReader<Header> {
   readonly #onFrame: (header: Header, body: Buffer) => void
