@@ -168,7 +168,10 @@ redis
   .command('backup')
   .description('copy all that Redis holds to S3, while it goes on serving')
   .requiredOption('--to <place>', 's3://bucket/prefix')
-  .option('--dir <folder>', 'the folder of a host with a server (default: MUSTER_REDIS_URL, else the Redis of the node)')
+  .option(
+    '--dir <folder>',
+    'the folder of a host with a server (default: MUSTER_REDIS_URL, else the Redis of the node)',
+  )
   .option('--unless-newer-than <minutes>', 'do nothing when the newest backup is younger')
   .action(async ({ to, dir, unlessNewerThan }: { to: string; dir?: string; unlessNewerThan?: string }) => {
     if (unlessNewerThan !== undefined && !/^\d{1,6}$/.test(unlessNewerThan))
@@ -186,7 +189,10 @@ redis
   .description('fill an empty Redis with a backup; all nodes have to be stopped')
   .requiredOption('--from <place>', 's3://bucket/prefix')
   .option('--backup <name>', 'as "muster redis backups" lists it (default: the newest)')
-  .option('--dir <folder>', 'the folder of a host with a server (default: MUSTER_REDIS_URL, else the Redis of the node)')
+  .option(
+    '--dir <folder>',
+    'the folder of a host with a server (default: MUSTER_REDIS_URL, else the Redis of the node)',
+  )
   .option('--replace', 'delete what the Redis holds first', false)
   .action(async ({ dir, ...options }: { from: string; backup?: string; dir?: string; replace: boolean }) => {
     await (await backupCommand()).runRestore(options, backupContext(dir))
