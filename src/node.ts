@@ -13,12 +13,12 @@ import type { App } from './api/api.ts'
 import { createApp } from './api/app.ts'
 import { type DeclaredType, DeployedHandlers } from './api/deployed-handlers.ts'
 import { closeApp } from './api/graceful-shutdown.ts'
-import { watchStandingStill } from './api/standing-still.ts'
+import { watchStalledWorkers } from './api/stalled-workers.ts'
 import { TlsFiles } from './api/tls-files.ts'
 import { StartupError } from './errors.ts'
 import { createFleet } from './fleet/fleet.ts'
 import { LiveSettings } from './fleet/live-settings.ts'
-import { tellEnds } from './fleet/providers/end-notifications.ts'
+import { withEndNotifications } from './fleet/providers/end-notifications.ts'
 import { createLocalProvider } from './fleet/providers/local/local-provider.ts'
 import type { Provider } from './fleet/providers/provider.ts'
 import { findWorkerUser, refuseReadableKey, workerEnvironment } from './fleet/providers/worker-environment.ts'
@@ -180,9 +180,9 @@ async function startParts(settings: Settings, log: Logger, stops: Stop[]): Promi
     await Promise.all([fleet.stop(), delay(settings.shutdownGraceMs)])
   })
   fleet.start()
-  const stillness = watchStandingStill({ jobs, fleet }, settings, log, queue => notifier.notify(`jobs:${queue}`))
-  stops.push(() => stillness.stop())
-  stillness.start()
+  const stalled = watchStalledWorkers({ jobs, fleet }, settings, log, queue => notifier.notify(`jobs:${queue}`))
+  stops.push(() => stalled.stop())
+  stalled.start()
   const metrics = await openMetrics({ settings, jobs, fleet, redis, refusals, log })
   stops.push(async () => metrics?.stop())
   metrics?.start()
@@ -292,7 +292,7 @@ async function openProvider(
 ): Promise<Provider | undefined> {
   if (settings.fleet === 'none') return undefined
   const provider = await openOneProvider(settings, url, access, log)
-  return tellEnds(provider, { onEnded: ids => access.endInstances(ids), log })
+  return withEndNotifications(provider, { onEnded: ids => access.endInstances(ids), log })
 }
 
 async function openOneProvider(settings: Settings, url: string, access: Access, log: Logger): Promise<Provider> {

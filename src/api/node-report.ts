@@ -7,7 +7,7 @@ import { within } from '../fleet/within.ts'
 import type { Settings } from '../settings/settings.ts'
 import { version } from '../version.ts'
 import type { Api } from './api.ts'
-import { findStandingStill, standsStillAfterMs } from './standing-still.ts'
+import { findStalledWorkers, stalledAfterMs } from './stalled-workers.ts'
 import { typesWithoutWorker } from './why-waiting.ts'
 
 /** Longest time that one part may take: whoever asks has a time limit, too. */
@@ -26,7 +26,7 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
       countWorkers(parts),
       readFailures(parts),
       within(partWithinMs, 'Redis', typesWithoutWorker(parts)).catch(() => undefined),
-      within(partWithinMs, 'Redis', findStandingStill(parts, standsStillAfterMs(settings))).catch(() => undefined),
+      within(partWithinMs, 'Redis', findStalledWorkers(parts, stalledAfterMs(settings))).catch(() => undefined),
     ])
     const overloaded = parts.jobs.room.overload()
     const maxWorkers = Object.values(settings.pools).reduce((sum, pool) => sum + pool.maxWorkers, 0)

@@ -165,7 +165,7 @@ async function checkRights(options: AwsOptions, version: LaunchTemplateVersion):
   const [instanceType] = settings.ec2InstanceTypes
   const subnetId = template.hasNetworkInterfaces ? undefined : settings.ec2Subnets[0]
   const place = { instanceType, subnetId }
-  const ask = { spot: 0, onDemand: 1, places: [place] }
+  const ask = { spot: 0, onDemand: 1, offerings: [place] }
   // A token of its own each time: it must not be taken for that of a launch.
   const token = `doctor-${Date.now()}`
   let ours: string | undefined

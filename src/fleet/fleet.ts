@@ -16,12 +16,12 @@ import type { Instance, Provider } from './providers/provider.ts'
 import { Autoscaler } from './scaling/autoscaler.ts'
 import { LaunchTickets } from './scaling/launch-tickets.ts'
 import { LeaderLease } from './scaling/leader-lease.ts'
-import { ByHand, type EndOutcome, type SpawnOutcome } from './scaling/manual-actions.ts'
+import { type EndOutcome, ManualActions, type SpawnOutcome } from './scaling/manual-actions.ts'
 import type { ReasonName } from './scaling/reasons.ts'
 import type { InstanceView, PoolLoad } from './scaling/snapshot.ts'
 import { Sweeper } from './scaling/sweeper.ts'
 import { providerTimeoutMs, within } from './within.ts'
-import { Contact } from './workers/observation-window.ts'
+import { ObservationWindow } from './workers/observation-window.ts'
 import { Reaper } from './workers/reaper.ts'
 import { type WorkerRecord, WorkerRegistry } from './workers/registry.ts'
 
@@ -74,9 +74,9 @@ export interface Fleet {
   latestDecision(queue: string): Promise<LatestDecision | undefined>
   /** An instance of this fleet that runs; undefined when there is none of this id. @throws the error of the provider */
   instance(id: string): Promise<Instance | undefined>
-  /** See ByHand: more instances, within the ceiling. */
+  /** See ManualActions: more instances, within the ceiling. */
   spawn(queue: string, count: number): Promise<SpawnOutcome>
-  /** See ByHand: ends an instance once it has finished what it runs, or now. Takes a worker's id, too. */
+  /** See ManualActions: ends an instance once it has finished what it runs, or now. Takes a worker's id, too. */
   endInstance(id: string, options: { readonly force: boolean }): Promise<EndOutcome>
 }
 
@@ -94,8 +94,8 @@ class LiveFleet implements Fleet {
   readonly #options: FleetOptions
   readonly #journal: Journal
   readonly #latest: LatestDecisions
-  readonly #byHand: ByHand
-  readonly #lease: LeaderLease
+  readonly #manualActions: ManualActions
+  readonly #leaderLease: LeaderLease
   readonly #reaper: Reaper
   readonly #autoscaler: Autoscaler | undefined
   readonly #sweeper: Sweeper | undefined
@@ -113,11 +113,11 @@ class LiveFleet implements Fleet {
     this.registry = new WorkerRegistry({ redis, writes, notifier, log, aliveMs: silentAfterMs, clock: this.#clock })
     this.#journal = new Journal(redis)
     this.#latest = new LatestDecisions(redis)
-    this.#lease = new LeaderLease(redis, leaseTtlMs(intervalMs))
-    const contact = new Contact(Math.max(silentAfterMs / 2, 2 * intervalMs))
+    this.#leaderLease = new LeaderLease(redis, leaseTtlMs(intervalMs))
+    const observation = new ObservationWindow(Math.max(silentAfterMs / 2, 2 * intervalMs))
     const { pools } = settings
     const base = { registry: this.registry, queues, log, clock: this.#clock }
-    const shared = { ...base, intervalMs, silentAfterMs, lease: this.#lease, contact }
+    const shared = { ...base, intervalMs, silentAfterMs, leaderLease: this.#leaderLease, observation }
     const records = { journal: this.#journal, latest: this.#latest }
     this.#reaper = new Reaper({ ...shared, queueNames: Object.keys(pools), provider })
     this.#autoscaler =
@@ -127,9 +127,10 @@ class LiveFleet implements Fleet {
         ...(options.ownTypes && { ownTypes: options.ownTypes }),
       })
     this.#sweeper =
-      provider && new Sweeper({ provider, lease: this.#lease, journal: this.#journal, log, clock: this.#clock })
+      provider &&
+      new Sweeper({ provider, leaderLease: this.#leaderLease, journal: this.#journal, log, clock: this.#clock })
     const expectEnd = (queue: string, id: string): void => this.#autoscaler?.expectEnd(queue, id)
-    this.#byHand = new ByHand({ ...base, ...records, pools, provider, expectEnd })
+    this.#manualActions = new ManualActions({ ...base, ...records, pools, provider, expectEnd })
   }
 
   start(): void {
@@ -196,18 +197,18 @@ class LiveFleet implements Fleet {
   }
 
   spawn(queue: string, count: number): Promise<SpawnOutcome> {
-    return this.#byHand.spawn(queue, count)
+    return this.#manualActions.spawn(queue, count)
   }
 
   endInstance(id: string, { force }: { readonly force: boolean }): Promise<EndOutcome> {
-    return this.#byHand.end(id, force)
+    return this.#manualActions.end(id, force)
   }
 
   async #stop(): Promise<void> {
     for (const unsubscribe of this.#unsubscribe) unsubscribe()
     await Promise.all([this.#autoscaler?.stop(), this.#reaper.stop(), this.#sweeper?.stop()])
     // At once: another node scales while the workers here still finish.
-    await this.#orRunsOut(() => within(stopTimeoutMs, 'Redis (fleet lease)', this.#lease.release()))
+    await this.#orRunsOut(() => within(stopTimeoutMs, 'Redis (leader lease)', this.#leaderLease.release()))
     const { provider, notifier } = this.#options
     notifier.notify('backlog')
     await provider?.close({ stopInstances: provider.endsWithNode })

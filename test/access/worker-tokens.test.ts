@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { Access } from '../../src/access/access.ts'
 import type { HeartbeatReply, Lease } from '../../src/contract/worker-protocol.ts'
 import { Problem } from '../../src/errors.ts'
-import { tellEnds } from '../../src/fleet/providers/end-notifications.ts'
+import { withEndNotifications } from '../../src/fleet/providers/end-notifications.ts'
 import { Notifier } from '../../src/notifier.ts'
 import { type Reply, startTestApi } from '../support/api.ts'
 import { MemoryProvider } from '../support/memory-provider.ts'
@@ -207,7 +207,7 @@ t.test('the ends of instances are told: of those terminated, and those that vani
     if (fails) throw new Error('Redis is away')
     told.push(...ids)
   }
-  const telling = tellEnds(provider, { onEnded, log: { warn: () => undefined } as never })
+  const telling = withEndNotifications(provider, { onEnded, log: { warn: () => undefined } as never })
   const [first, second, third] = await telling.launch({ pool: 'default', count: 3, decisionId: 'd', slots: 1 })
   await telling.list()
   await telling.terminate([first?.id ?? ''])

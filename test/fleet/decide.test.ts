@@ -124,7 +124,7 @@ t.test('instances', async t => {
       { instances: [booting('a', t0 - 30_001), booting('b', t0 - 30_000)] },
       [end('a', 'boot-timeout', true)],
     ],
-    ['boot timeout: nobody could register', { hearingSince: t0 - 5000, instances: [booting('a', t0 - 90_000)] }, []],
+    ['boot timeout: nobody could register', { observedSince: t0 - 5000, instances: [booting('a', t0 - 90_000)] }, []],
     [
       'boot timeout: replaced',
       { load: { waiting: 2 }, instances: [booting('a', t0 - 40_000)] },
@@ -138,7 +138,7 @@ t.test('instances', async t => {
     ],
     [
       'silent, but nobody could be heard',
-      { hearingSince: t0 - 30_000, instances: [ready('a', { lastSeenAt: t0 - 90_000 })] },
+      { observedSince: t0 - 30_000, instances: [ready('a', { lastSeenAt: t0 - 90_000 })] },
       [],
     ],
     ["somebody else's lost worker", { instances: [ready('a', { lastSeenAt: t0 - 90_000, unmanaged: true })] }, []],
@@ -250,12 +250,12 @@ const arbitrarySnapshot: fc.Arbitrary<PoolSnapshot> = fc
     paused: fc.boolean(),
     failures: fc.record({ count: fc.integer({ min: 0, max: 8 }), lastAt: fc.integer({ min: t0 - 30_000, max: t0 }) }),
     instances: fc.array(arbitraryInstance, { maxLength: 12 }),
-    hearingMs: fc.integer({ min: 0, max: 500_000 }),
+    observedMs: fc.integer({ min: 0, max: 500_000 }),
     bootMs: fc.option(fc.integer({ min: 0, max: 200_000 }), { nil: undefined }),
     arrivalsPerSecond: fc.option(fc.double({ min: 0, max: 50, noNaN: true }), { nil: undefined }),
     waitingMs: fc.option(fc.integer({ min: 0, max: 500_000 }), { nil: undefined }),
   })
-  .map(({ floor, above, policy, waiting, running, paused, failures, instances, hearingMs, ...measured }) => {
+  .map(({ floor, above, policy, waiting, running, paused, failures, instances, observedMs, ...measured }) => {
     const { serviceMs, bootMs, arrivalsPerSecond, waitingMs } = measured
     return pool({
       settings: { minWorkers: floor, maxWorkers: floor + above, policy },
@@ -269,7 +269,7 @@ const arbitrarySnapshot: fc.Arbitrary<PoolSnapshot> = fc
       },
       ...(bootMs !== undefined && { bootMs }),
       failures,
-      hearingSince: t0 - hearingMs,
+      observedSince: t0 - observedMs,
       instances: instances.map((instance, n) => ({ ...instance, id: `i${n}` })),
     })
   })

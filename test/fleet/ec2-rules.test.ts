@@ -1,4 +1,4 @@
-/** What the EC2 provider decides without asking anybody: markets and places, tokens, memory, and the settings it needs. */
+/** What the EC2 provider decides without asking anybody: markets and offerings, tokens, memory, and the settings it needs. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -7,42 +7,46 @@ import { classify, isThrottledCode } from '../../src/fleet/providers/ec2/aws-err
 import { planLaunch } from '../../src/fleet/providers/ec2/launch-request.ts'
 import { clientToken } from '../../src/fleet/providers/ec2/tags.ts'
 import { backoffMs, TokenBucket } from '../../src/fleet/providers/ec2/throttling.ts'
-import { CapacityMemory, type Place } from '../../src/fleet/providers/ec2/unavailable-offerings.ts'
+import { type Offering, UnavailableOfferings } from '../../src/fleet/providers/ec2/unavailable-offerings.ts'
 import { readSettings } from '../../src/settings/settings.ts'
 
-const a: Place = { instanceType: 'c5.large', subnetId: 'subnet-a' }
-const b: Place = { instanceType: 'c5.large', subnetId: 'subnet-b' }
-const c: Place = { instanceType: 'm5.large', subnetId: 'subnet-a' }
-const places = [a, b, c]
+const a: Offering = { instanceType: 'c5.large', subnetId: 'subnet-a' }
+const b: Offering = { instanceType: 'c5.large', subnetId: 'subnet-b' }
+const c: Offering = { instanceType: 'm5.large', subnetId: 'subnet-a' }
+const offerings = [a, b, c]
 
-t.test('markets and places', async t => {
+t.test('markets and offerings', async t => {
   const plan = (given: object) =>
     planLaunch({
-      ...{ count: 4, spotPercent: 50, present: { spot: 0, 'on-demand': 0 }, places },
-      ...{ usable: { spot: places, 'on-demand': places }, ...given },
+      ...{ count: 4, spotPercent: 50, present: { spot: 0, 'on-demand': 0 }, offerings },
+      ...{ usable: { spot: offerings, 'on-demand': offerings }, ...given },
     })
   const table: [string, object, ReturnType<typeof plan>][] = [
-    ['both in one call', {}, [{ spot: 2, onDemand: 2, places }]],
-    ['none of Spot', { spotPercent: 0 }, [{ spot: 0, onDemand: 4, places }]],
-    ['all Spot', { spotPercent: 100 }, [{ spot: 4, onDemand: 0, places }]],
-    ['a single one, half', { count: 1 }, [{ spot: 1, onDemand: 0, places }]],
-    ['half is there', { count: 1, present: { spot: 1, 'on-demand': 0 } }, [{ spot: 0, onDemand: 1, places }]],
+    ['both in one call', {}, [{ spot: 2, onDemand: 2, offerings }]],
+    ['none of Spot', { spotPercent: 0 }, [{ spot: 0, onDemand: 4, offerings }]],
+    ['all Spot', { spotPercent: 100 }, [{ spot: 4, onDemand: 0, offerings }]],
+    ['a single one, half', { count: 1 }, [{ spot: 1, onDemand: 0, offerings }]],
+    ['half is there', { count: 1, present: { spot: 1, 'on-demand': 0 } }, [{ spot: 0, onDemand: 1, offerings }]],
     ['nothing desired', { count: 0 }, []],
     [
-      'no room in some places for Spot: a call for each market',
-      { usable: { spot: [b], 'on-demand': places } },
+      'no room in some offerings for Spot: a call for each market',
+      { usable: { spot: [b], 'on-demand': offerings } },
       [
-        { spot: 2, onDemand: 0, places: [b] },
-        { spot: 0, onDemand: 2, places },
+        { spot: 2, onDemand: 0, offerings: [b] },
+        { spot: 0, onDemand: 2, offerings },
       ],
     ],
-    ['no room for Spot at all', { usable: { spot: [], 'on-demand': [c] } }, [{ spot: 0, onDemand: 4, places: [c] }]],
-    ['no room anywhere: all are asked', { usable: { spot: [], 'on-demand': [] } }, [{ spot: 2, onDemand: 2, places }]],
+    ['no room for Spot at all', { usable: { spot: [], 'on-demand': [c] } }, [{ spot: 0, onDemand: 4, offerings: [c] }]],
+    [
+      'no room anywhere: all are asked',
+      { usable: { spot: [], 'on-demand': [] } },
+      [{ spot: 2, onDemand: 2, offerings }],
+    ],
   ]
   for (const [name, given, expected] of table) t.same(plan(given), expected, name)
 
   const natural = fc.nat({ max: 50 })
-  const some = fc.subarray(places)
+  const some = fc.subarray(offerings)
   const given = fc.tuple(natural, fc.nat({ max: 100 }), natural, natural, some, some)
   fc.assert(
     fc.property(given, ([count, spotPercent, spot, onDemand, usableSpot, usableOnDemand]) => {
@@ -50,27 +54,27 @@ t.test('markets and places', async t => {
       const asks = plan({ count, spotPercent, present: { spot, 'on-demand': onDemand }, usable })
       const sum = asks.reduce((total, ask) => total + ask.spot + ask.onDemand, 0)
       return (
-        sum === count && asks.length <= 2 && asks.every(ask => ask.places.length > 0 && ask.spot + ask.onDemand > 0)
+        sum === count && asks.length <= 2 && asks.every(ask => ask.offerings.length > 0 && ask.spot + ask.onDemand > 0)
       )
     }),
   )
 })
 
 t.test('no room is remembered for what it is about, and not for ever', async t => {
-  const table: [string, Place[], Place[]][] = [
-    ['InsufficientInstanceCapacity', [b, c], places],
-    ['VcpuLimitExceeded', [c], places],
+  const table: [string, Offering[], Offering[]][] = [
+    ['InsufficientInstanceCapacity', [b, c], offerings],
+    ['VcpuLimitExceeded', [c], offerings],
     ['InsufficientFreeAddressesInSubnet', [b], [b]],
-    ['MaxSpotInstanceCountExceeded', [], places],
-    ['UnauthorizedOperation', places, places],
+    ['MaxSpotInstanceCountExceeded', [], offerings],
+    ['UnauthorizedOperation', offerings, offerings],
   ]
   for (const [code, spot, onDemand] of table) {
-    const memory = new CapacityMemory(1000)
+    const memory = new UnavailableOfferings(1000)
     const failure = { code, message: '', throttled: false, capacity: true, market: 'spot' } as const
     memory.remember({ ...failure, instanceType: 'c5.large', subnetId: 'subnet-a' }, 5000)
-    t.same(memory.usable(places, 'spot', 5999), spot, `${code}: Spot`)
-    t.same(memory.usable(places, 'on-demand', 5999), onDemand, `${code}: On-Demand`)
-    t.same(memory.usable(places, 'spot', 6000), places, `${code}: later`)
+    t.same(memory.usable(offerings, 'spot', 5999), spot, `${code}: Spot`)
+    t.same(memory.usable(offerings, 'on-demand', 5999), onDemand, `${code}: On-Demand`)
+    t.same(memory.usable(offerings, 'spot', 6000), offerings, `${code}: later`)
   }
 })
 

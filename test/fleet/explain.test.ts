@@ -45,7 +45,7 @@ const run = async (id?: string, urls: readonly string[] = [api.url]) => {
 }
 
 t.test('in words', async t => {
-  const id = await journal.write({ ...recorded(), evidence: { c: 'booting\nno network\n' } })
+  const id = await journal.write({ ...recorded(), bootDiagnostics: { c: 'booting\nno network\n' } })
   const { code, text } = await run(id)
   t.equal(code, 0)
   t.equal(

@@ -191,7 +191,7 @@ t.test('reaper', async t => {
   await eventually(() => queues.returned.includes('stranger'))
   t.pass('jobs of somebody who is not registered go back')
 
-  // In steps shorter than a break of contact, all but one go silent.
+  // In steps shorter than the longest gap of the observation window, all but one go silent.
   for (let passedMs = 0; passedMs <= silentAfterMs; passedMs += 10_000) {
     clock.offset += 10_000
     await fleet.registry.heartbeat(worker('w-memory-2', { instanceId: 'memory-2' }), 'ready', 1)

@@ -7,7 +7,7 @@ import { keys } from '../../src/fleet/redis-keys.ts'
 import { Autoscaler } from '../../src/fleet/scaling/autoscaler.ts'
 import { LaunchTickets } from '../../src/fleet/scaling/launch-tickets.ts'
 import { Sweeper } from '../../src/fleet/scaling/sweeper.ts'
-import { Contact } from '../../src/fleet/workers/observation-window.ts'
+import { ObservationWindow } from '../../src/fleet/workers/observation-window.ts'
 import { WorkerRegistry } from '../../src/fleet/workers/registry.ts'
 import { Notifier } from '../../src/notifier.ts'
 import {
@@ -80,7 +80,7 @@ t.test('an instance that never boots: ended, with what it said in the journal', 
     if (id === 'memory-3') await fleet.registry.heartbeat(worker('w3', { instanceId: id }), 'ready', 0)
     return await explainBoot.call(provider, id)
   }
-  // In steps shorter than a break of contact.
+  // In steps shorter than the longest gap of the observation window.
   for (let passedMs = 0; passedMs <= 20_000; passedMs += 10_000) {
     clock.offset += 10_000
     const from = clock.now()
@@ -91,10 +91,10 @@ t.test('an instance that never boots: ended, with what it said in the journal', 
   t.notOk(await gone('memory-3'), 'it came after all')
   t.equal(await fleet.registry.mayClaim('w3'), 'yes')
   const { decisions } = await fleet.decisions({ limit: 100 })
-  const evidence = decisions.flatMap(decision => Object.entries(decision.evidence ?? {}))
-  t.equal(evidence.length, 1)
-  t.match(evidence[0], ['memory-1', / cannot find the bundle$/])
-  t.equal(evidence[0]?.[1].length, 4096)
+  const bootDiagnostics = decisions.flatMap(decision => Object.entries(decision.bootDiagnostics ?? {}))
+  t.equal(bootDiagnostics.length, 1)
+  t.match(bootDiagnostics[0], ['memory-1', / cannot find the bundle$/])
+  t.equal(bootDiagnostics[0]?.[1].length, 4096)
   await fleet.registry.heartbeat(worker('w1', { instanceId: 'memory-1' }), 'ready', 0)
   t.equal(await fleet.registry.mayClaim('w1'), 'drain', 'one that registers behind the cordon claims nothing')
   t.notOk(await redis.exists(keys.cordon('memory-3')))
@@ -152,8 +152,8 @@ function unleased(
     provider,
     registry,
     queues,
-    lease: { hold: async () => epoch },
-    contact: new Contact(silentAfterMs),
+    leaderLease: { hold: async () => epoch },
+    observation: new ObservationWindow(silentAfterMs),
     tickets: new LaunchTickets(redis),
     journal: new Journal(redis),
     latest: new LatestDecisions(redis),
@@ -257,7 +257,7 @@ t.test('leftovers are swept by one node, and journaled', async t => {
   const provider = new MemoryProvider()
   const journal = new Journal(redis)
   const sweeper = (epoch: number | undefined) =>
-    new Sweeper({ provider, lease: { hold: async () => epoch }, journal, log: silent, clock: Date.now })
+    new Sweeper({ provider, leaderLease: { hold: async () => epoch }, journal, log: silent, clock: Date.now })
   provider.leftovers = ['vol-1', 'vol-2']
   t.equal(await sweeper(undefined).runOnce(), 0, 'another node holds the lease')
   t.equal(await sweeper(5).runOnce(), 2)

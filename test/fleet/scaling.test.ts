@@ -43,7 +43,7 @@ t.test('from zero to N and back to zero, without flapping', async t => {
     const running = instances.reduce((sum, { leases }) => sum + leases, 0)
     const measured = service.observe({ finishedCount, busyMs: finishedCount * serviceMs, running }, now)
     const load = { waiting, running, ...(measured === undefined ? {} : { serviceMs: measured }) }
-    const decision = decide({ ...pool({ load, instances, failures: history.failures }), hearingSince: t0 }, now)
+    const decision = decide({ ...pool({ load, instances, failures: history.failures }), observedSince: t0 }, now)
     for (const action of decision.actions) {
       if (action.kind === 'launch') {
         counts.launched += action.count

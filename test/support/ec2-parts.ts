@@ -76,7 +76,7 @@ export async function openEc2Parts(t: Pick<Test, 'teardown'>, front: Front): Pro
         ...{ api, access, deployment, log, subnets: [] },
         template: new LaunchTemplate({ api, template: templateName, base: templateVersion, userData, log }),
         placementOf: () => ({ instanceTypes: [], spotPercent: 0, ...placement }),
-        ...{ listCacheMs: 0, hiddenGraceMs: 120_000, capacityMemoryMs: 300_000, volumeGraceMs: 600_000 },
+        ...{ listCacheMs: 0, hiddenGraceMs: 120_000, unavailableForMs: 300_000, volumeGraceMs: 600_000 },
         ...options,
       })
       t.teardown(() => provider.close())

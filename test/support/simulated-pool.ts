@@ -128,7 +128,7 @@ export class SimulatedPool {
       }),
     )
     const measured = this.#measures.observe(load, listed, views, this.now)
-    const fixed = { queue: 'default', settings: this.#settings, silentAfterMs: 30_000, hearingSince: t0 }
+    const fixed = { queue: 'default', settings: this.#settings, silentAfterMs: 30_000, observedSince: t0 }
     return { ...fixed, ...measured, instances: views }
   }
 

@@ -21,7 +21,7 @@ export interface Given {
   load?: Partial<PoolLoad>
   instances?: readonly InstanceView[]
   failures?: PoolSnapshot['failures']
-  hearingSince?: number
+  observedSince?: number
   bootMs?: number
 }
 
@@ -33,7 +33,7 @@ export const pool = (given: Given): PoolSnapshot => ({
   failures: given.failures ?? { count: 0, lastAt: 0 },
   ...(given.bootMs === undefined ? {} : { bootMs: given.bootMs }),
   silentAfterMs: 30_000,
-  hearingSince: given.hearingSince ?? t0 - 10_000_000,
+  observedSince: given.observedSince ?? t0 - 10_000_000,
 })
 
 export const booting = (id: string, launchedAt = t0): InstanceView => ({

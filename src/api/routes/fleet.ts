@@ -337,10 +337,10 @@ function renderWorker(worker: WorkerRecord) {
   }
 }
 
-const renderDecision = ({ at, actions, evidence, inputs, ...decision }: JournalEntry) => ({
+const renderDecision = ({ at, actions, bootDiagnostics, inputs, ...decision }: JournalEntry) => ({
   ...decision,
   at: iso(at),
   actions: actions.map(action => ({ ...action })),
-  ...(evidence !== undefined && { evidence: { ...evidence } }),
+  ...(bootDiagnostics !== undefined && { evidence: { ...bootDiagnostics } }),
   ...(inputs !== undefined && { inputs: { ...inputs } }),
 })

@@ -20,6 +20,7 @@ export interface RecordedDecision extends Omit<Decision, 'actions'> {
   readonly epoch?: number
   readonly decisionId?: string
   readonly actions: readonly (Action | { readonly kind: 'sweep' | 'boot'; readonly reason: ReasonName })[]
+  /** Boot diagnostics, under the name that the API gives them. */
   readonly evidence?: Readonly<Record<string, string>>
   readonly inputs?: PoolSnapshot
 }
@@ -40,7 +41,7 @@ export function explain(decision: RecordedDecision): Explained {
   ])
   const again = decide(inputs, at)
   const differences = compare(decision, again)
-  const verdict =
+  const replayed =
     differences.length === 0
       ? ['replayed: same decision']
       : ['replayed: a different decision', ...differences.map(line => `  ${line}`)]
@@ -54,7 +55,7 @@ export function explain(decision: RecordedDecision): Explained {
       '  Instances:',
       ...describeInstances(decision, inputs, at).map(line => `    ${line}`),
       ...said,
-      ...verdict,
+      ...replayed,
     ],
     replay: differences.length === 0 ? 'same' : 'different',
   }

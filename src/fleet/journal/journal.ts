@@ -24,13 +24,13 @@ export interface JournalEntry extends Omit<Decision, 'actions'> {
   /** In ms since the epoch. */
   readonly at: number
   readonly actions: readonly (Action | Sweep | BootNews)[]
-  /** Whose turn it was; absent for what somebody asked for by hand. */
+  /** Whose turn it was; absent for manual actions. */
   readonly epoch?: number
   /** Under which id its launch goes; absent when it launches nothing. */
   readonly decisionId?: string
   /** By instance, what it said while it booted, at most 4 kB each: for those that never came up. */
-  readonly evidence?: Readonly<Record<string, string>>
-  /** Absent for what somebody asked for by hand. */
+  readonly bootDiagnostics?: Readonly<Record<string, string>>
+  /** Absent for manual actions. */
   readonly inputs?: PoolSnapshot
 }
 

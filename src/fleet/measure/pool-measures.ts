@@ -62,12 +62,12 @@ export class PoolMeasures {
  * Notices launches that fail: a call that is refused, an instance that ends before its worker lasted, or one whose
  * worker never came. All instances of one decision count as one failure. A worker launched since the last failure that
  * lasts for `lastingMs` shows that launches are sound again.
- * Kept in memory: another node that takes over starts without a grudge, and pays at most one failed launch to learn.
+ * Kept in memory: another node that takes over starts without failures, and learns from at most one failed launch.
  */
 const lastingMs = 10_000
 const errorLength = 300
 
-interface Sighting {
+interface ObservedInstance {
   readonly decisionId: string
   readonly launchedAt: number
   /** It was told to end or to drain: that it ends is no failure. */
@@ -75,7 +75,7 @@ interface Sighting {
 }
 
 export class LaunchHistory {
-  readonly #seen = new Map<string, Sighting>()
+  readonly #seen = new Map<string, ObservedInstance>()
   readonly #failedDecisions = new Set<string>()
   #failures: LaunchFailures = { count: 0, lastAt: 0 }
 
@@ -93,9 +93,9 @@ export class LaunchHistory {
       if (!expected && now - launchedAt < lastingMs) this.failed(decisionId, now)
     }
     for (const { id, decisionId, launchedAt } of instances) this.launched(id, decisionId, launchedAt)
-    for (const [id, sighting] of this.#seen) {
+    for (const [id, observed] of this.#seen) {
       const view = states.get(id)
-      if (view?.state === 'draining' || view?.state === 'terminating') sighting.expected = true
+      if (view?.state === 'draining' || view?.state === 'terminating') observed.expected = true
       if (view?.state === 'ready' && this.#isProof(view, now)) this.#reset()
     }
   }
@@ -107,8 +107,8 @@ export class LaunchHistory {
 
   /** Somebody tells the instance to end: that is no failure, whenever it ends. */
   ending(id: string): void {
-    const sighting = this.#seen.get(id)
-    if (sighting !== undefined) sighting.expected = true
+    const observed = this.#seen.get(id)
+    if (observed !== undefined) observed.expected = true
   }
 
   /** The launch of this decision came to nothing. @param error what was said, cut to a line */
@@ -121,8 +121,8 @@ export class LaunchHistory {
 
   /** The instance never got a worker: its launch failed. */
   neverBooted(id: string, now: number): void {
-    const sighting = this.#seen.get(id)
-    if (sighting !== undefined) this.failed(sighting.decisionId, now)
+    const observed = this.#seen.get(id)
+    if (observed !== undefined) this.failed(observed.decisionId, now)
     this.ending(id)
   }
 

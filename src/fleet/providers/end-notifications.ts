@@ -1,27 +1,27 @@
-/** A provider that tells which instances have ended: those that it was told to terminate, and those that went by themselves. */
+/** End notifications of a provider: which instances were terminated or ended by themselves. And boot diagnostics. */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Action } from '../scaling/snapshot.ts'
 import { within } from '../within.ts'
 import type { Instance, Provider } from './provider.ts'
 
-export interface TellEndsOptions {
-  /** Told once an instance was told to terminate, or is not in the list any more. May be told twice. */
+export interface EndNotificationOptions {
+  /** Called after an instance was told to terminate or has left the list. The same end may come twice. */
   readonly onEnded: (instanceIds: readonly string[]) => Promise<void>
   readonly log: FastifyBaseLogger
 }
 
 /** The same provider; what it does, and when, stays as it is. */
-export function tellEnds(provider: Provider, { onEnded, log }: TellEndsOptions): Provider {
+export function withEndNotifications(provider: Provider, { onEnded, log }: EndNotificationOptions): Provider {
   let present = new Set<string>()
-  /** Not told yet: the last try failed. */
-  const untold = new Set<string>()
+  /** Not notified yet: the last try failed. */
+  const pending = new Set<string>()
 
-  const tell = async (): Promise<void> => {
-    if (untold.size === 0) return
-    const ids = [...untold]
+  const notify = async (): Promise<void> => {
+    if (pending.size === 0) return
+    const ids = [...pending]
     try {
       await onEnded(ids)
-      for (const id of ids) untold.delete(id)
+      for (const id of ids) pending.delete(id)
     } catch (error) {
       log.warn(
         { err: error, instanceIds: ids },
@@ -38,15 +38,15 @@ export function tellEnds(provider: Provider, { onEnded, log }: TellEndsOptions):
     async list(): Promise<Instance[]> {
       const instances = await provider.list()
       const now = new Set(instances.map(({ id }) => id))
-      for (const id of present) if (!now.has(id)) untold.add(id)
+      for (const id of present) if (!now.has(id)) pending.add(id)
       present = now
-      await tell()
+      await notify()
       return instances
     },
     async terminate(ids, options) {
       await provider.terminate(ids, options)
-      for (const id of ids) if (provider.manages(id)) untold.add(id)
-      await tell()
+      for (const id of ids) if (provider.manages(id)) pending.add(id)
+      await notify()
     },
     manages: id => provider.manages(id),
     explainBoot: id => provider.explainBoot(id),
@@ -57,18 +57,20 @@ export function tellEnds(provider: Provider, { onEnded, log }: TellEndsOptions):
   }
 }
 
-/** What instances said that never came up, to be kept with the decision that ends them. */
 const explainTimeoutMs = 10_000
 /** When many fail at once they fail alike. */
 const askedCount = 3
 const longest = 4096
 
-/** Asks for the first few. Never fails: without an answer there is no evidence. */
-export async function readEvidence(
+/**
+ * Boot diagnostics: what instances that never came up said while they booted, kept with the decision that ends them.
+ * Asks for the first few. Never fails: without an answer there are none.
+ */
+export async function readBootDiagnostics(
   provider: Pick<Provider, 'explainBoot'>,
   actions: readonly Action[],
   log: FastifyBaseLogger,
-): Promise<{ evidence?: Record<string, string> }> {
+): Promise<{ bootDiagnostics?: Record<string, string> }> {
   const ids = actions.flatMap(action =>
     action.kind === 'terminate' && action.reason === 'boot-timeout' ? [action.instanceId] : [],
   )
@@ -83,5 +85,5 @@ export async function readEvidence(
       }
     }),
   )
-  return said.flat().length === 0 ? {} : { evidence: Object.fromEntries(said.flat()) }
+  return said.flat().length === 0 ? {} : { bootDiagnostics: Object.fromEntries(said.flat()) }
 }

@@ -1,8 +1,8 @@
 /**
  * The scaling loop: every tick reads the whole state, decides for each pool, and applies. Level-triggered: a lost event,
- * a crash or a failed call costs one tick. One node acts at a time, under a lease.
+ * a crash or a failed call costs one tick. One node acts at a time, under the leader lease.
  *
- * Duties, in order: hold the lease; read one snapshot a pool; decide; journal; publish the latest decision; carry out.
+ * Duties, in order: hold the leader lease; read one snapshot a pool; decide; journal; publish the latest decision; carry out.
  * Pools are scaled side by side: a launch that takes long in one of them does not hold up the others' tick.
  */
 import type { FastifyBaseLogger } from 'fastify'
@@ -12,10 +12,10 @@ import type { Journal } from '../journal/journal.ts'
 import { type LatestDecisions, ReasonNews } from '../journal/latest-decisions.ts'
 import { tellBoots } from '../measure/boot-log.ts'
 import { PoolMeasures } from '../measure/pool-measures.ts'
-import { readEvidence } from '../providers/end-notifications.ts'
+import { readBootDiagnostics } from '../providers/end-notifications.ts'
 import type { Instance, Provider } from '../providers/provider.ts'
 import { providerTimeoutMs, redisTimeoutMs, within } from '../within.ts'
-import type { Contact } from '../workers/observation-window.ts'
+import type { ObservationWindow } from '../workers/observation-window.ts'
 import type { WorkerRecord, WorkerRegistry } from '../workers/registry.ts'
 import { decide } from './decide.ts'
 import { Executor, endIdleHere } from './executor.ts'
@@ -35,8 +35,8 @@ export interface AutoscalerOptions {
   readonly ownTypes?: () => readonly string[]
   readonly registry: WorkerRegistry
   readonly queues: FleetQueues
-  readonly lease: Pick<LeaderLease, 'hold'>
-  readonly contact: Contact
+  readonly leaderLease: Pick<LeaderLease, 'hold'>
+  readonly observation: ObservationWindow
   readonly tickets: LaunchTickets
   readonly journal: Journal
   readonly latest: LatestDecisions
@@ -88,7 +88,7 @@ export class Autoscaler {
   }
 
   /**
-   * One tick, or the one under way. Another node holds the lease: nothing is launched.
+   * One tick, or the one under way. Another node holds the leader lease: nothing is launched.
    * @throws when Redis or the provider does not answer; what was not done is done by the next tick
    */
   runOnce(): Promise<TickCounts> {
@@ -100,7 +100,7 @@ export class Autoscaler {
     return this.#loop.stop()
   }
 
-  /** Somebody tells the instance to end by hand: that is no failed launch. */
+  /** A manual action ends the instance: that is no failed launch. */
   expectEnd(queue: string, instanceId: string): void {
     this.#measuresOf(queue).history.ending(instanceId)
   }
@@ -110,15 +110,15 @@ export class Autoscaler {
     if (epoch === undefined) return { decisions: 0, actions: await endIdleHere(this.#options, this.#clock()) }
     const { provider, registry, pools } = this.#options
     const tickets = await this.#readTickets()
-    // Read before the workers: an instance that registers in between must not look like a stranger's.
+    // Read before the workers: the worker of an instance that registers in between must not look unmanaged.
     const instances = await within(providerTimeoutMs, 'The provider (list)', provider.list())
     const workers = await within(redisTimeoutMs, 'Redis (workers)', registry.all())
     const reading = { epoch, tickets, instances, workers }
-    const strays = await this.#endStrays(reading)
+    const orphans = await this.#endOrphans(reading)
     const outcomes = await Promise.allSettled(
       Object.entries(pools).map(([queue, settings]) => this.#scale(queue, settings, reading)),
     )
-    let actions = strays
+    let actions = orphans
     for (const outcome of outcomes) {
       if (outcome.status === 'rejected') throw outcome.reason
       actions += outcome.value
@@ -127,14 +127,14 @@ export class Autoscaler {
   }
 
   async #hold(): Promise<number | undefined> {
-    const { lease, contact } = this.#options
+    const { leaderLease, observation } = this.#options
     try {
-      const epoch = await lease.hold()
-      contact.heard(this.#clock())
+      const epoch = await leaderLease.hold()
+      observation.extend(this.#clock())
       if (epoch !== this.#epoch) this.#takeOver(epoch)
       return epoch
     } catch (error) {
-      contact.broken()
+      observation.close()
       throw error
     }
   }
@@ -153,11 +153,11 @@ export class Autoscaler {
     return new Map(await within(redisTimeoutMs, 'Redis (launch tickets)', Promise.all(read)))
   }
 
-  /** Instances of a queue that is not declared any more: nobody would ever scale them in. */
-  async #endStrays({ instances, epoch }: Reading): Promise<number> {
+  /** Orphans: instances of a queue that is not declared any more. No pool scales them in. */
+  async #endOrphans({ instances, epoch }: Reading): Promise<number> {
     const { pools, provider, journal, log } = this.#options
-    const strays = instances.filter(({ pool, state }) => state === 'running' && !Object.hasOwn(pools, pool))
-    for (const { id, pool } of strays) {
+    const orphans = instances.filter(({ pool, state }) => state === 'running' && !Object.hasOwn(pools, pool))
+    for (const { id, pool } of orphans) {
       const action = { kind: 'terminate', instanceId: id, force: false, reason: 'unknown-pool' } as const
       const explanation = `No queue "${pool}" is declared; terminates ${id}.`
       const entry = { queue: pool, at: this.#clock(), epoch, desired: 0, reason: action.reason, explanation }
@@ -165,7 +165,7 @@ export class Autoscaler {
       log.info({ queue: pool, ...action }, explanation)
       await within(providerTimeoutMs, 'The provider (terminate)', provider.terminate([id]))
     }
-    return strays.length
+    return orphans.length
   }
 
   async #scale(queue: string, settings: PoolSettings, reading: Reading): Promise<number> {
@@ -175,12 +175,12 @@ export class Autoscaler {
     const now = this.#clock()
     const inputs = await this.#read(queue, settings, reading, ticket, now)
     const decision = decide(inputs, now)
-    // Before the decision: it came before it, and whoever looks for the newest finds what was decided.
+    // Before the decision: it came before it, and a reader of the newest entry finds what was decided.
     await this.#tellBoots(queue, reading, decision.desired, now)
     if (this.#news.observe(queue, decision, now)) {
-      const evidence = await readEvidence(provider, decision.actions, log)
+      const bootDiagnostics = await readBootDiagnostics(provider, decision.actions, log)
       const named = decision.actions.some(({ kind }) => kind === 'launch') ? { decisionId: ticket.id } : {}
-      const entry = { queue, at: now, epoch, ...decision, ...named, ...evidence, inputs }
+      const entry = { queue, at: now, epoch, ...decision, ...named, ...bootDiagnostics, inputs }
       await within(redisTimeoutMs, 'Redis (journal)', journal.write(entry))
       log.info({ queue, desired: decision.desired, reason: decision.reason }, decision.explanation)
     }
@@ -213,10 +213,10 @@ export class Autoscaler {
     ticket: LaunchTicket,
     now: number,
   ): Promise<PoolSnapshot> {
-    const { queues, silentAfterMs, contact, provider } = this.#options
+    const { queues, silentAfterMs, observation, provider } = this.#options
     const types = await this.#launchableTypes(queue, reading, now)
     const all = await within(redisTimeoutMs, 'Redis (load)', queues.load(queue, settings.targetWaitMs, types))
-    // Read after the workers: whoever was seen to drain then takes no lease that this would miss.
+    // Read after the workers: a worker seen draining takes no lease after that.
     const leases = await within(redisTimeoutMs, 'Redis (leases)', queues.leasesByWorker(queue))
     const isShown = provider.endsWithNode || this.#executor.launchedLast(queue, ticket)
     const instances = isShown ? reading.instances : withUnlisted(reading.instances, ticket, now)
@@ -224,10 +224,10 @@ export class Autoscaler {
     const { load, views } = onlyUseful(all, seen, reading.workers)
     const ours = instances.filter(({ pool }) => pool === queue)
     const measured = this.#measuresOf(queue).observe(load, ours, views, now)
-    return { queue, settings, ...measured, instances: views, silentAfterMs, hearingSince: contact.since(now) }
+    return { queue, settings, ...measured, instances: views, silentAfterMs, observedSince: observation.since(now) }
   }
 
-  /** Undefined, so that all counts, when nobody knows what those run that would be launched. */
+  /** Undefined, so that all counts, when the types of launched workers are not known. */
   async #launchableTypes(queue: string, { instances, workers }: Reading, now: number): Promise<string[] | undefined> {
     const { registry, ownTypes, silentAfterMs } = this.#options
     const ids = new Set(instances.filter(({ pool }) => pool === queue).map(({ id }) => id))

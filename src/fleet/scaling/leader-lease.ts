@@ -1,8 +1,7 @@
 /**
- * The lease that lets one node act for the fleet. Free → held (a new epoch) → renewed on every tick → released, or
- * expired after ttlMs without renewal. The epoch grows each time the lease is taken, so that what a late former holder
- * wrote can be told apart. All that is done under the lease is idempotent as well: a lease alone cannot stop a process
- * that was asleep.
+ * The leader lease lets one node act for the fleet. Free → held (a new epoch) → renewed on every tick → released, or
+ * expired after ttlMs without renewal. The epoch grows each time the lease is taken, so it tells what a late former
+ * holder wrote. Everything done under the lease is idempotent too: a lease cannot stop a process that was suspended.
  */
 import { randomUUID } from 'node:crypto'
 import type { RedisClient } from '../../redis/connect/connection.ts'
@@ -44,12 +43,12 @@ export class LeaderLease {
    */
   async hold(): Promise<number | undefined> {
     const call = this.#redis.eval(holdScript, 2, keys.leader, keys.epoch, this.holder, this.#ttlMs) as Promise<number>
-    const epoch = await within(redisTimeoutMs, 'Redis (fleet lease)', call)
+    const epoch = await within(redisTimeoutMs, 'Redis (leader lease)', call)
     return epoch === 0 ? undefined : epoch
   }
 
   /** Lets another node take over at once. Harmless when the lease is not ours. */
   async release(): Promise<void> {
-    await within(redisTimeoutMs, 'Redis (fleet lease)', this.#redis.eval(releaseScript, 1, keys.leader, this.holder))
+    await within(redisTimeoutMs, 'Redis (leader lease)', this.#redis.eval(releaseScript, 1, keys.leader, this.holder))
   }
 }

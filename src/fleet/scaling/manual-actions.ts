@@ -13,7 +13,7 @@ import type { Provider } from '../providers/provider.ts'
 import { providerTimeoutMs, redisTimeoutMs, within } from '../within.ts'
 import type { WorkerRecord, WorkerRegistry } from '../workers/registry.ts'
 
-export interface ByHandOptions {
+export interface ManualActionsOptions {
   readonly pools: Readonly<Record<string, PoolSettings>>
   readonly provider: Provider | undefined
   readonly registry: WorkerRegistry
@@ -46,10 +46,10 @@ export type EndOutcome =
 /** Longest time to wait for the jobs of one worker to go back. */
 const returnTimeoutMs = 10_000
 
-export class ByHand {
-  readonly #options: ByHandOptions
+export class ManualActions {
+  readonly #options: ManualActionsOptions
 
-  constructor(options: ByHandOptions) {
+  constructor(options: ManualActionsOptions) {
     this.#options = options
   }
 

@@ -74,8 +74,8 @@ export interface PoolSnapshot {
   readonly bootMs?: number
   /** A worker that was not heard of for this long is lost. */
   readonly silentAfterMs: number
-  /** Since when heartbeats could be recorded without a break: nobody is blamed for silence before that. */
-  readonly hearingSince: number
+  /** Since when heartbeats could be recorded without a break: silence before that does not count. */
+  readonly observedSince: number
 }
 
 export type Action =

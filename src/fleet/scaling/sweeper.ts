@@ -1,7 +1,7 @@
 /**
- * Has the provider remove what instances left behind (volumes, say), every few minutes, on the node that holds the lease.
- * A loop of its own, so that a slow sweep holds up no decision. What is young enough to be in use yet is the provider's
- * affair; instances that nobody knows are not leftovers: the boot timeout ends them.
+ * Every few minutes the node that holds the leader lease has the provider remove what instances left behind (volumes).
+ * A loop of its own, so that a slow sweep delays no decision. The provider decides what is too young to remove.
+ * Unknown instances are not leftovers: the boot timeout ends them.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { Journal } from '../journal/journal.ts'
@@ -12,7 +12,7 @@ import type { LeaderLease } from './leader-lease.ts'
 
 export interface SweeperOptions {
   readonly provider: Provider
-  readonly lease: Pick<LeaderLease, 'hold'>
+  readonly leaderLease: Pick<LeaderLease, 'hold'>
   readonly journal: Journal
   readonly log: FastifyBaseLogger
   readonly clock: () => number
@@ -38,7 +38,7 @@ export class Sweeper {
   }
 
   /**
-   * One run, or the one under way. Another node holds the lease: nothing is done.
+   * One run, or the one under way. Another node holds the leader lease: nothing is done.
    * @returns how many leftovers were removed
    * @throws when Redis or the provider does not answer; the next run does what was not done
    */
@@ -52,8 +52,8 @@ export class Sweeper {
   }
 
   async #run(): Promise<number> {
-    const { provider, lease, journal, log, clock } = this.#options
-    const epoch = await lease.hold()
+    const { provider, leaderLease, journal, log, clock } = this.#options
+    const epoch = await leaderLease.hold()
     if (epoch === undefined) return 0
     const ids = await within(sweepTimeoutMs, 'The provider (sweep)', provider.sweepLeftovers(clock()))
     if (ids.length === 0) return 0

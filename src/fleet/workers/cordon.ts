@@ -1,11 +1,11 @@
 /**
- * The cordon: a worker that was told to go gets no job any more, not even one that was on its way to it.
+ * The cordon: a worker that was told to drain gets no more jobs, not even one that was on its way to it.
  *
  *   claim:      look at the flag ──▶ lease (from now on Redis shows it) ──▶ look again ──yes──▶ deliver
- *                                                                              └─no──▶ give back, no attempt spent
+ *                                                                              └─no──▶ requeue, no attempt spent
  *   terminate:  set the flag ──▶ wait until Redis shows no lease ──▶ terminate
  *
- * Whoever ends a worker sets the flag before it reads the leases, and whoever delivers a job leases it before it looks at
+ * Code that ends a worker sets the flag before it reads the leases. Code that delivers a job leases it before it looks at
  * the flag for the last time. So either the terminator sees the lease, or the claim sees the flag: no job that was
  * delivered is ever under a worker that scale-in terminates. Only the second look is the cordon; the first one spares the
  * work. The second look is at the caller, too: a key that was revoked while its claim waited is given nothing.
@@ -19,7 +19,7 @@ import type { Jobs } from '../../jobs/jobs.ts'
 
 export type MayClaim = 'yes' | 'unknown' | 'drain'
 
-/** What the cordon needs: the flag, as Redis has it now, and a way to give leases back. */
+/** What the cordon needs: the flag, as Redis has it now, and a way to requeue leases. */
 export interface CordonParts {
   readonly fleet: { readonly registry: { mayClaim(workerId: string, keyId?: string): Promise<MayClaim> } }
   readonly jobs: Jobs
@@ -45,7 +45,7 @@ export class Cordon {
 
   /**
    * The second look, to be taken when the leases are made and before the reply is sent. Leases that may not be delivered
-   * (the worker is to go, is not known any more, or has hung up) are given back.
+   * (the worker drains, is unknown, or has disconnected) are requeued.
    * @returns whether they may be delivered
    * @throws Problem unauthenticated, and what Redis says when it is away: then the leases run out
    */

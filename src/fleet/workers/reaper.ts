@@ -9,7 +9,7 @@ import type { Provider } from '../providers/provider.ts'
 import { Loop } from '../scaling/fleet-loop.ts'
 import type { LeaderLease } from '../scaling/leader-lease.ts'
 import { redisTimeoutMs, within } from '../within.ts'
-import type { Contact } from './observation-window.ts'
+import type { ObservationWindow } from './observation-window.ts'
 import type { WorkerRecord, WorkerRegistry } from './registry.ts'
 
 export interface ReaperOptions {
@@ -20,8 +20,8 @@ export interface ReaperOptions {
   readonly provider: Provider | undefined
   readonly registry: WorkerRegistry
   readonly queues: FleetQueues
-  readonly lease: LeaderLease
-  readonly contact: Contact
+  readonly leaderLease: LeaderLease
+  readonly observation: ObservationWindow
   readonly log: FastifyBaseLogger
   readonly clock?: () => number
 }
@@ -64,7 +64,7 @@ export class Reaper {
   }
 
   /**
-   * One run, or the one under way. Another node holds the lease: nothing is done.
+   * One run, or the one under way. Another node holds the leader lease: nothing is done.
    * @throws when Redis or the provider does not answer; the next run does what was not done
    */
   runOnce(): Promise<ReapCounts> {
@@ -104,13 +104,13 @@ export class Reaper {
   }
 
   async #hold(): Promise<boolean> {
-    const { lease, contact } = this.#options
+    const { leaderLease, observation } = this.#options
     try {
-      const epoch = await lease.hold()
-      contact.heard(this.#clock())
+      const epoch = await leaderLease.hold()
+      observation.extend(this.#clock())
       return epoch !== undefined
     } catch (error) {
-      contact.broken()
+      observation.close()
       throw error
     }
   }
@@ -139,11 +139,11 @@ export class Reaper {
     present: ReadonlySet<string>,
     now: number,
   ): string | undefined {
-    const { provider, silentAfterMs, contact } = this.#options
+    const { provider, silentAfterMs, observation } = this.#options
     if (instanceId !== undefined && provider?.manages(instanceId) && !present.has(instanceId))
       return 'its instance is gone'
     if (state === 'stopped') return hasStopped
-    if (now - Math.max(lastSeenAt, contact.since(now)) > silentAfterMs) return 'it was silent for too long'
+    if (now - Math.max(lastSeenAt, observation.since(now)) > silentAfterMs) return 'it was silent for too long'
     return undefined
   }
 

@@ -12,7 +12,7 @@ import { InstanceList } from './instance-list.ts'
 import type { LaunchTemplate } from './launch-template.ts'
 import { Launcher, type Placement } from './launcher.ts'
 import { Prices } from './prices.ts'
-import { CapacityMemory } from './unavailable-offerings.ts'
+import { UnavailableOfferings } from './unavailable-offerings.ts'
 import { sweepVolumes } from './volume-sweep.ts'
 
 export interface Ec2ProviderOptions {
@@ -25,7 +25,7 @@ export interface Ec2ProviderOptions {
   placementOf(pool: string): Placement
   readonly listCacheMs: number
   readonly hiddenGraceMs: number
-  readonly capacityMemoryMs: number
+  readonly unavailableForMs: number
   readonly volumeGraceMs: number
   readonly log: FastifyBaseLogger
   readonly clock?: () => number
@@ -45,12 +45,12 @@ export class Ec2Provider implements Provider {
 
   constructor(options: Ec2ProviderOptions) {
     this.#options = options
-    const { clock = Date.now, capacityMemoryMs } = options
+    const { clock = Date.now, unavailableForMs } = options
     const shared = { ...options, clock }
     this.#list = new InstanceList({ ...shared, cacheMs: options.listCacheMs })
     this.#launcher = new Launcher({
       ...shared,
-      memory: new CapacityMemory(capacityMemoryMs),
+      unavailable: new UnavailableOfferings(unavailableForMs),
       findByDecision: (decisionId, limits) => this.#list.findByDecision(decisionId, limits),
     })
     this.#prices = new Prices(shared)

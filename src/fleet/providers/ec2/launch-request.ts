@@ -1,6 +1,6 @@
 /**
- * A planned call (an Ask) as a request to EC2, and its reply as instances and failures. RunInstances where one market and
- * one place suffice, CreateFleet `instant` otherwise. Pure.
+ * A planned call (an Ask) as a request to EC2, and its reply as instances and failures. RunInstances where one market
+ * and one offering suffice, CreateFleet `instant` otherwise. Pure.
  */
 import type {
   CreateFleetError,
@@ -15,7 +15,7 @@ import type { Instance, LaunchFailure, LaunchRequest, Market } from '../provider
 import { capacityScope, isThrottledCode } from './aws-errors.ts'
 import type { ResolvedTemplate } from './launch-template.ts'
 import { toInstance } from './tags.ts'
-import type { Place } from './unavailable-offerings.ts'
+import type { Offering } from './unavailable-offerings.ts'
 
 export interface LaunchReply {
   readonly instances: readonly Instance[]
@@ -26,13 +26,13 @@ export interface LaunchReply {
 const maxOverrides = 300
 
 /** Whether one RunInstances does it. */
-export function needsNoFleet({ spot, onDemand, places }: Ask, { hasNetworkInterfaces }: ResolvedTemplate): boolean {
-  const [place, ...others] = places
-  return (spot === 0 || onDemand === 0) && others.length === 0 && !(hasNetworkInterfaces && place?.subnetId)
+export function needsNoFleet({ spot, onDemand, offerings }: Ask, { hasNetworkInterfaces }: ResolvedTemplate): boolean {
+  const [offering, ...others] = offerings
+  return (spot === 0 || onDemand === 0) && others.length === 0 && !(hasNetworkInterfaces && offering?.subnetId)
 }
 
 export function toRunInstances(
-  { spot, onDemand, places: [place] }: Ask,
+  { spot, onDemand, offerings: [offering] }: Ask,
   template: ResolvedTemplate,
   tags: readonly Tag[],
   token: string,
@@ -45,8 +45,8 @@ export function toRunInstances(
     InstanceInitiatedShutdownBehavior: 'terminate',
     MetadataOptions: template.metadata,
     TagSpecifications: tagSpecifications(tags),
-    ...(place?.instanceType !== undefined && { InstanceType: place.instanceType as never }),
-    ...(place?.subnetId !== undefined && { SubnetId: place.subnetId }),
+    ...(offering?.instanceType !== undefined && { InstanceType: offering.instanceType as never }),
+    ...(offering?.subnetId !== undefined && { SubnetId: offering.subnetId }),
     ...(spot > 0 && {
       InstanceMarketOptions: {
         MarketType: 'spot',
@@ -57,7 +57,7 @@ export function toRunInstances(
 }
 
 export function toCreateFleet(
-  { spot, onDemand, places }: Ask,
+  { spot, onDemand, offerings }: Ask,
   template: ResolvedTemplate,
   tags: readonly Tag[],
   token: string,
@@ -68,7 +68,7 @@ export function toCreateFleet(
     LaunchTemplateConfigs: [
       {
         LaunchTemplateSpecification: { LaunchTemplateId: template.templateId, Version: template.version },
-        Overrides: places
+        Overrides: offerings
           .filter(({ instanceType, subnetId }) => instanceType !== undefined || subnetId !== undefined)
           .slice(0, maxOverrides)
           .map(({ instanceType, subnetId }) => ({
@@ -139,7 +139,7 @@ function fleetFailure({ ErrorCode, ErrorMessage, Lifecycle, LaunchTemplateAndOve
 }
 
 /** Where something failed, without what is not known. */
-export const failureAt = (market: Market | undefined, { instanceType, subnetId }: Place) => ({
+export const failureAt = (market: Market | undefined, { instanceType, subnetId }: Offering) => ({
   ...(market !== undefined && { market }),
   ...(instanceType !== undefined && { instanceType }),
   ...(subnetId !== undefined && { subnetId }),
@@ -151,15 +151,15 @@ const marketOf = (lifecycle: string | undefined): Market => (lifecycle === 'spot
  * Plans a launch: which market gets how many, and where each may look. Pure.
  *
  *   1. the Spot share is that of the whole pool: what is there already counts
- *   2. places without room (capacity memory) are left out, per market, unless no place at all is left
- *   3. both markets go into one call when they may look at the same places, else into one each, Spot first
+ *   2. unavailable offerings are left out, per market, unless none is left
+ *   3. both markets go into one call when they may use the same offerings, else into one each, Spot first
  */
 
-/** One call: how many of each market, out of these places. */
+/** One call: how many of each market, out of these offerings. */
 export interface Ask {
   readonly spot: number
   readonly onDemand: number
-  readonly places: readonly Place[]
+  readonly offerings: readonly Offering[]
 }
 
 export interface LaunchPlan {
@@ -167,33 +167,33 @@ export interface LaunchPlan {
   readonly spotPercent: number
   /** What the pool has already, by market. */
   readonly present: Readonly<Record<Market, number>>
-  readonly places: readonly Place[]
-  /** Places with room, as far as is known. */
-  readonly usable: Readonly<Record<Market, readonly Place[]>>
+  readonly offerings: readonly Offering[]
+  /** Without the unavailable ones. */
+  readonly usable: Readonly<Record<Market, readonly Offering[]>>
 }
 
 /** @returns the calls to make in this order; none when nothing is desired */
-export function planLaunch({ count, spotPercent, present, places, usable }: LaunchPlan): Ask[] {
+export function planLaunch({ count, spotPercent, present, offerings, usable }: LaunchPlan): Ask[] {
   const noSpotAnywhere = usable.spot.length === 0 && usable['on-demand'].length > 0
   const spot = noSpotAnywhere ? 0 : spotShare(count, spotPercent, present)
   const onDemand = count - spot
-  const forSpot = orAll(usable.spot, places)
-  const forOnDemand = orAll(usable['on-demand'], places)
-  const together = spot > 0 && onDemand > 0 && samePlaces(forSpot, forOnDemand)
+  const forSpot = orAll(usable.spot, offerings)
+  const forOnDemand = orAll(usable['on-demand'], offerings)
+  const together = spot > 0 && onDemand > 0 && sameOfferings(forSpot, forOnDemand)
   const asks: Ask[] = together
-    ? [{ spot, onDemand, places: forSpot }]
+    ? [{ spot, onDemand, offerings: forSpot }]
     : [
-        { spot, onDemand: 0, places: forSpot },
-        { spot: 0, onDemand, places: forOnDemand },
+        { spot, onDemand: 0, offerings: forSpot },
+        { spot: 0, onDemand, offerings: forOnDemand },
       ]
   return asks.filter(ask => ask.spot + ask.onDemand > 0)
 }
 
 /** What Spot had no room for is bought On-Demand. */
-export const fallback = (missing: number, places: readonly Place[], usable: readonly Place[]): Ask => ({
+export const fallback = (missing: number, offerings: readonly Offering[], usable: readonly Offering[]): Ask => ({
   spot: 0,
   onDemand: missing,
-  places: orAll(usable, places),
+  offerings: orAll(usable, offerings),
 })
 
 /** How many of `count` new ones go to Spot so that the whole pool comes closest to its share. */
@@ -202,7 +202,8 @@ function spotShare(count: number, percent: number, present: Readonly<Record<Mark
   return Math.max(0, Math.min(count, desired - present.spot))
 }
 
-const orAll = (some: readonly Place[], all: readonly Place[]): readonly Place[] => (some.length > 0 ? some : all)
+const orAll = (some: readonly Offering[], all: readonly Offering[]): readonly Offering[] =>
+  some.length > 0 ? some : all
 
-const samePlaces = (a: readonly Place[], b: readonly Place[]): boolean =>
-  a.length === b.length && a.every((place, n) => place === b[n])
+const sameOfferings = (a: readonly Offering[], b: readonly Offering[]): boolean =>
+  a.length === b.length && a.every((offering, n) => offering === b[n])

@@ -1,5 +1,5 @@
 /**
- * Carries out one decision to launch. Nothing is launched twice, whatever gets lost on the way:
+ * Carries out one decision to launch. Nothing is launched twice, even when a reply is lost:
  *
  *   look for instances that carry the decision's tag ── some ──▶ these are it, when all of them show
  *        │ none
@@ -8,7 +8,8 @@
  *
  * The token of a call is derived from the decision and the number of the call. So when a reply is lost, the same call under the
  * same token is answered by EC2 with what it launched the first time; when another node took the same decision and asked
- * for something else (its memory differs), EC2 refuses (IdempotentParameterMismatch), and the tag shows what was launched.
+ * for something else (it knows other unavailable offerings), EC2 refuses (IdempotentParameterMismatch), and the tag
+ * shows what was launched.
  */
 import type { FastifyBaseLogger } from 'fastify'
 import { type Instance, LaunchError, type LaunchFailure, type LaunchRequest, type Market } from '../provider.ts'
@@ -29,7 +30,7 @@ import {
 import type { LaunchTemplate, ResolvedTemplate } from './launch-template.ts'
 import { clientToken, tagsFor } from './tags.ts'
 import { backoffMs, Deadline, TokenBucket } from './throttling.ts'
-import type { CapacityMemory, Place } from './unavailable-offerings.ts'
+import type { Offering, UnavailableOfferings } from './unavailable-offerings.ts'
 
 /** What one queue's instances are. */
 export interface Placement {
@@ -45,7 +46,7 @@ export interface LauncherOptions {
   readonly api: Ec2Api
   readonly deployment: string
   readonly template: LaunchTemplate
-  readonly memory: CapacityMemory
+  readonly unavailable: UnavailableOfferings
   /** None: the subnet of the launch template, or the default one. */
   readonly subnets: readonly string[]
   placementOf(pool: string): Placement
@@ -109,27 +110,27 @@ export class Launcher {
   }
 
   #plan({ pool, count }: LaunchRequest, present: Readonly<Record<Market, number>>, template: ResolvedTemplate): Ask[] {
-    const { memory, clock } = this.#options
-    const places = this.#places(pool, template)
-    const usable = (market: Market) => memory.usable(places, market, clock())
+    const { unavailable, clock } = this.#options
+    const offerings = this.#offerings(pool, template)
+    const usable = (market: Market) => unavailable.usable(offerings, market, clock())
     const { spotPercent } = this.#options.placementOf(pool)
     return planLaunch({
       count,
       spotPercent,
       present,
-      places,
+      offerings,
       usable: { spot: usable('spot'), 'on-demand': usable('on-demand') },
     })
   }
 
   #fallbackFor(missing: number, { pool }: LaunchRequest, template: ResolvedTemplate): Ask {
-    const { memory, clock, log } = this.#options
+    const { unavailable, clock, log } = this.#options
     log.info({ queue: pool, missing }, 'Spot has no room: the rest is asked for On-Demand')
-    const places = this.#places(pool, template)
-    return fallback(missing, places, memory.usable(places, 'on-demand', clock()))
+    const offerings = this.#offerings(pool, template)
+    return fallback(missing, offerings, unavailable.usable(offerings, 'on-demand', clock()))
   }
 
-  #places(pool: string, { instanceType }: ResolvedTemplate): Place[] {
+  #offerings(pool: string, { instanceType }: ResolvedTemplate): Offering[] {
     const { instanceTypes } = this.#options.placementOf(pool)
     const types = instanceTypes.length > 0 ? instanceTypes : [instanceType]
     const subnets = this.#options.subnets.length > 0 ? this.#options.subnets : [undefined]
@@ -149,20 +150,20 @@ export class Launcher {
   /** One call, until it is certain what came of it, or the time is up. */
   async #carryOut(step: Step): Promise<LaunchReply & { readonly isLast: boolean }> {
     const { ask, number, request, deadline } = step
-    const { api, log, memory, clock } = this.#options
+    const { api, log, unavailable, clock } = this.#options
     let failure: LaunchFailure = ownThrottle
     let found: Instance[] = []
     for (let tries = 1; ; tries += 1) {
       if (!(await this.#waitForTokens(ask, deadline))) break
       try {
         const reply = await this.#send(step)
-        for (const failure of reply.failures) memory.remember(failure, clock())
+        for (const failure of reply.failures) unavailable.remember(failure, clock())
         return { ...reply, isLast: false }
       } catch (error) {
         failure = { ...toFailure(error), ...whereOf(ask) }
         const kind = classify(error)
         log.warn({ queue: request.pool, decisionId: request.decisionId, call: number, tries, kind, failure }, 'launch')
-        if (kind === 'capacity') memory.remember(failure, clock())
+        if (kind === 'capacity') unavailable.remember(failure, clock())
         if (kind === 'capacity' || kind === 'refused') return { instances: [], failures: [failure], isLast: false }
         // Another node carries out this decision, in a way of its own: what it does is all that is done.
         if (kind === 'mismatch') {
@@ -263,10 +264,10 @@ const ownThrottle: LaunchFailure = {
   capacity: false,
 }
 
-/** Where a call that failed as a whole looked: of use only when that was one place, in one market. */
-function whereOf({ spot, onDemand, places }: Ask): Pick<LaunchFailure, 'market' | 'instanceType' | 'subnetId'> {
+/** Where a call failed as a whole: known only when it asked for one offering, in one market. */
+function whereOf({ spot, onDemand, offerings }: Ask): Pick<LaunchFailure, 'market' | 'instanceType' | 'subnetId'> {
   const market = onDemand === 0 ? 'spot' : spot === 0 ? 'on-demand' : undefined
-  return failureAt(market, places.length === 1 && places[0] !== undefined ? places[0] : nowhere)
+  return failureAt(market, offerings.length === 1 && offerings[0] !== undefined ? offerings[0] : nowhere)
 }
 
-const nowhere: Place = { instanceType: undefined, subnetId: undefined }
+const nowhere: Offering = { instanceType: undefined, subnetId: undefined }

@@ -13,7 +13,7 @@ import { renderUserData } from './user-data.ts'
 /** A launch is over before the autoscaler gives it up (30 s). */
 const pace = { firstMs: 250, maxMs: 4000, callTimeoutMs: 10_000, launchMs: 25_000 }
 const hiddenGraceMs = 2 * 60_000
-const capacityMemoryMs = 5 * 60_000
+const unavailableForMs = 5 * 60_000
 const longestListCacheMs = 1000
 
 /**
@@ -47,7 +47,7 @@ export async function openEc2Provider(settings: Settings, log: FastifyBaseLogger
   }
   return new Ec2Provider({
     ...{ api, access, template, deployment, subnets, log },
-    ...{ listCacheMs, hiddenGraceMs, capacityMemoryMs, volumeGraceMs },
+    ...{ listCacheMs, hiddenGraceMs, unavailableForMs, volumeGraceMs },
     placementOf: pool => (Object.hasOwn(settings.placements, pool) ? (settings.placements[pool] ?? base) : base),
   })
 }

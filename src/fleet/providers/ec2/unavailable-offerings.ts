@@ -1,12 +1,12 @@
 /**
- * Remembers for some minutes where there was no room, so that the next launches look elsewhere at once. In memory: another
- * node pays one failed launch to learn the same.
+ * Remembers for some minutes which offerings EC2 had no capacity for, so that the next launches try others at once.
+ * Kept in memory: another node learns the same from one failed launch.
  */
 import type { LaunchFailure, Market } from '../provider.ts'
 import { capacityScope } from './aws-errors.ts'
 
-/** A place to launch into; undefined: whatever the launch template says. */
-export interface Place {
+/** An instance type in a subnet. An undefined part is that of the launch template. */
+export interface Offering {
   readonly instanceType: string | undefined
   readonly subnetId: string | undefined
 }
@@ -17,27 +17,27 @@ interface Shortage {
   readonly subnetId?: string | undefined
 }
 
-export class CapacityMemory {
+export class UnavailableOfferings {
   readonly #rememberMs: number
-  /** By what is short, as text: until when it is believed. */
+  /** By what is short, as text: until when it counts. */
   readonly #shortages = new Map<string, { readonly shortage: Shortage; readonly until: number }>()
 
   constructor(rememberMs: number) {
     this.#rememberMs = rememberMs
   }
 
-  /** Takes note of a failure, when it is about room. */
+  /** Notes a failure, when it is about capacity. */
   remember({ code, market, instanceType, subnetId }: LaunchFailure, now: number): void {
     const shortage = shortageOf(code, { market, instanceType, subnetId })
     if (shortage === undefined) return
     this.#shortages.set(JSON.stringify(shortage), { shortage, until: now + this.#rememberMs })
   }
 
-  /** The places that are not known to be without room in this market; possibly none. */
-  usable(places: readonly Place[], market: Market, now: number): Place[] {
+  /** The offerings that are not known to be unavailable in this market; possibly none. */
+  usable(offerings: readonly Offering[], market: Market, now: number): Offering[] {
     for (const [key, { until }] of this.#shortages) if (until <= now) this.#shortages.delete(key)
     const shortages = [...this.#shortages.values()].map(({ shortage }) => shortage)
-    return places.filter(place => !shortages.some(shortage => covers(shortage, place, market)))
+    return offerings.filter(offering => !shortages.some(shortage => covers(shortage, offering, market)))
   }
 }
 
@@ -56,7 +56,7 @@ function shortageOf(code: string, { market, instanceType, subnetId }: Shortage):
   }
 }
 
-const covers = (shortage: Shortage, place: Place, market: Market): boolean =>
+const covers = (shortage: Shortage, offering: Offering, market: Market): boolean =>
   (shortage.market === undefined || shortage.market === market) &&
-  (shortage.instanceType === undefined || shortage.instanceType === place.instanceType) &&
-  (shortage.subnetId === undefined || shortage.subnetId === place.subnetId)
+  (shortage.instanceType === undefined || shortage.instanceType === offering.instanceType) &&
+  (shortage.subnetId === undefined || shortage.subnetId === offering.subnetId)

@@ -25,7 +25,7 @@ export const interrupted: InstanceRule = ({ instances }, plan, now) =>
  */
 const stuckAfterMs = 300_000
 
-export const unhealthy: InstanceRule = ({ instances, load, hearingSince }, plan, now) => {
+export const unhealthy: InstanceRule = ({ instances, load, observedSince }, plan, now) => {
   const { waiting, paused, waitingSince } = load
   if (paused || waiting === 0 || waitingSince === undefined || plan.ending.size > 0) return []
   if (instances.some(({ state }) => state === 'booting' || state === 'draining')) return []
@@ -35,7 +35,7 @@ export const unhealthy: InstanceRule = ({ instances, load, hearingSince }, plan,
     .filter(({ leases, unmanaged }) => leases === 0 && !unmanaged)
     .filter(
       ({ idleSince }) =>
-        idleSince !== undefined && now - Math.max(idleSince, waitingSince, hearingSince) > stuckAfterMs,
+        idleSince !== undefined && now - Math.max(idleSince, waitingSince, observedSince) > stuckAfterMs,
     )
     .slice(0, 1)
     .map(({ id }) => ({ kind: 'drain', instanceId: id, reason: 'unhealthy' }))
@@ -44,12 +44,12 @@ export const unhealthy: InstanceRule = ({ instances, load, hearingSince }, plan,
 /**
  * lost-worker: the instance is there but its worker has been silent too long (it hangs, or its network is gone). Its
  * jobs are somebody else's by now, so it is ended by force. Silence only counts while heartbeats could be recorded:
- * after Redis or the nodes were away nobody is blamed.
+ * time in which Redis or the nodes were away does not count.
  */
-export const lostWorker: InstanceRule = ({ instances, silentAfterMs, hearingSince }, _plan, now) =>
+export const lostWorker: InstanceRule = ({ instances, silentAfterMs, observedSince }, _plan, now) =>
   instances
     .filter(({ state, unmanaged }) => (state === 'ready' || state === 'draining') && !unmanaged)
-    .filter(({ lastSeenAt }) => lastSeenAt !== undefined && now - Math.max(lastSeenAt, hearingSince) > silentAfterMs)
+    .filter(({ lastSeenAt }) => lastSeenAt !== undefined && now - Math.max(lastSeenAt, observedSince) > silentAfterMs)
     .map(({ id }) => ({ kind: 'terminate', instanceId: id, force: true, reason: 'lost-worker' }))
 
 /**
@@ -102,9 +102,9 @@ function inOrder(candidates: readonly InstanceView[]): InstanceView[] {
 /** Whether the time to boot is over: such an instance is ended by this decision, and counts for nothing in it. */
 export const isOverdue = (
   { state, launchedAt }: InstanceView,
-  { settings, hearingSince }: PoolSnapshot,
+  { settings, observedSince }: PoolSnapshot,
   now: number,
-): boolean => state === 'booting' && now - Math.max(launchedAt, hearingSince) > settings.bootTimeoutMs
+): boolean => state === 'booting' && now - Math.max(launchedAt, observedSince) > settings.bootTimeoutMs
 
 export const bootTimeout: InstanceRule = (snapshot, _plan, now) =>
   snapshot.instances

@@ -71,13 +71,13 @@ function finishedWithin(
   serviceMs: number,
   now: number,
 ): number {
-  const { silentAfterMs, hearingSince } = snapshot
+  const { silentAfterMs, observedSince } = snapshot
   const oneJobMs = Math.max(serviceMs, 0.001)
   return serving.reduce((sum, instance) => {
     const { state, launchedAt, lastSeenAt = 0, slots } = instance
     if (isOverdue(instance, snapshot, now)) return sum
     const ageMs = now - launchedAt
-    const silent = state === 'ready' && now - Math.max(lastSeenAt, hearingSince) > silentAfterMs
+    const silent = state === 'ready' && now - Math.max(lastSeenAt, observedSince) > silentAfterMs
     const workingMs = silent ? 0 : state === 'ready' ? bootMs : ageMs > bootMs ? 0 : Math.max(0, ageMs)
     return sum + slots * Math.floor(workingMs / oneJobMs)
   }, 0)

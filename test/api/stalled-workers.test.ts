@@ -1,9 +1,9 @@
 /** Workers that are ready and take nothing, while work that they can run waits. */
 import t from 'tap'
-import { findStandingStill, judgeStandingStill } from '../../src/api/standing-still.ts'
+import { evaluateStalled, findStalledWorkers } from '../../src/api/stalled-workers.ts'
 import { startTestApi } from '../support/api.ts'
 
-t.test('who stands still', async t => {
+t.test('which workers are stalled', async t => {
   const now = 1_000_000
   const worker = (types: string[], idleSince?: number) => ({ workerId: 'w', types, idleSince })
   const rows: [string, ReturnType<typeof worker>, [string, number][], number[]][] = [
@@ -16,7 +16,7 @@ t.test('who stands still', async t => {
     ['the longest counts', worker(['b', 'a'], 0), [['a', now - 60_000], ['b', now - 90_000]], [90_000]], // biome-ignore format: a row
   ]
   for (const [name, one, waiting, expected] of rows) {
-    const found = judgeStandingStill('q', [one], new Map(waiting), 60_000, now)
+    const found = evaluateStalled('q', [one], new Map(waiting), 60_000, now)
     t.strictSame(
       found.map(({ forMs }) => forMs),
       expected,
@@ -31,11 +31,11 @@ t.test('by what Redis shows', async t => {
   await worker.heartbeat()
   await api.call('PUT', '/enqueue?type=noop', { json: { payload: null } })
   const later = Date.now() + 3_600_000
-  t.match(await findStandingStill(api, 60_000, later), [{ queue: 'default', workerId: 'w1' }])
+  t.match(await findStalledWorkers(api, 60_000, later), [{ queue: 'default', workerId: 'w1' }])
   t.strictSame((await api.call('GET', '/health/checks')).body.standingStill, [], 'not yet')
   await api.call('POST', '/queues/default/pause')
-  t.strictSame(await findStandingStill(api, 60_000, later), [], 'a paused queue may wait')
+  t.strictSame(await findStalledWorkers(api, 60_000, later), [], 'a paused queue may wait')
   await api.call('POST', '/queues/default/resume')
   await worker.claim()
-  t.strictSame(await findStandingStill(api, 60_000, later), [], 'nothing waits any more')
+  t.strictSame(await findStalledWorkers(api, 60_000, later), [], 'nothing waits any more')
 })

@@ -1,6 +1,6 @@
 /**
- * Workers that stand still: ready, without a job, while work that they can run has waited for long. Claims that hang are the
- * watchdog's affair (jobs/watchdog/watchdog.ts); here it is a worker that does not ask any more, or whose questions get lost.
+ * Stalled workers: ready, without a job, while work that they can run has waited for long. Such a worker sends no claims,
+ * or its claims get lost. Claims that hang inside a node are found by jobs/watchdog/watchdog.ts.
  */
 import type { Logger } from 'pino'
 import type { WorkerRecord } from '../fleet/workers/registry.ts'
@@ -9,7 +9,7 @@ import { Loop } from '../loop.ts'
 import type { Settings } from '../settings/settings.ts'
 import type { Api } from './api.ts'
 
-export interface StandingStill {
+export interface StalledWorker {
   readonly queue: string
   readonly workerId: string
   /** For how long it has had no job although one waited. */
@@ -19,31 +19,31 @@ export interface StandingStill {
 const lookEveryMs = 15_000
 
 /** A worker has this long to ask: longer than an outage from which it comes back by itself. */
-export const standsStillAfterMs = ({ leaseMs }: Pick<Settings, 'leaseMs'>): number => Math.max(60_000, 4 * leaseMs)
+export const stalledAfterMs = ({ leaseMs }: Pick<Settings, 'leaseMs'>): number => Math.max(60_000, 4 * leaseMs)
 
 type Parts = Pick<Api, 'jobs' | 'fleet'>
 
 /** @param afterMs how long both must have lasted */
-export async function findStandingStill(
+export async function findStalledWorkers(
   { jobs, fleet }: Parts,
   afterMs: number,
   now = Date.now(),
-): Promise<StandingStill[]> {
+): Promise<StalledWorker[]> {
   const workers = (await fleet.registry.list()).filter(({ state, drain }) => state === 'ready' && drain === undefined)
-  const found: StandingStill[] = []
+  const found: StalledWorker[] = []
   for (const queue of jobs.queues.all()) {
     const serving = workers.filter(worker => worker.queue === queue.name)
     if (serving.length === 0 || (await jobs.of(queue.name).control.state()) === 'paused') continue
-    found.push(...judgeStandingStill(queue.name, serving, await longestWaitingByType(queue), afterMs, now))
+    found.push(...evaluateStalled(queue.name, serving, await longestWaitingByType(queue), afterMs, now))
   }
   return found
 }
 
 /**
- * Says in the log which workers stand still, and wakes all claims of their queue: a lost ring is made good. A worker that
- * stands still on two looks is told to go, so that the fleet replaces it, and the others get its work.
+ * Logs stalled workers and wakes all claims of their queue, in case a notification was lost. A worker that is stalled on
+ * two looks in a row is drained, so that the fleet replaces it and the others get its work.
  */
-export function watchStandingStill(
+export function watchStalledWorkers(
   parts: Parts,
   settings: Pick<Settings, 'leaseMs'>,
   log: Logger,
@@ -51,25 +51,25 @@ export function watchStandingStill(
 ): Loop {
   let before = new Set<string>()
   const look = async (): Promise<void> => {
-    const found = await findStandingStill(parts, standsStillAfterMs(settings))
+    const found = await findStalledWorkers(parts, stalledAfterMs(settings))
     for (const { queue, workerId, forMs } of found) {
       log.error({ queue, workerId, forMs }, 'work waits, and a worker that can run it is ready, but takes nothing')
       wake(queue)
-      if (before.has(workerId)) await parts.fleet.registry.requestDrain(workerId, 'stands still')
+      if (before.has(workerId)) await parts.fleet.registry.requestDrain(workerId, 'stalled')
     }
     before = new Set(found.map(({ workerId }) => workerId))
   }
-  return new Loop('workers that stand still', lookEveryMs, look, log)
+  return new Loop('stalled workers', lookEveryMs, look, log)
 }
 
 /** @param waitingSince by type, in ms since the epoch */
-export function judgeStandingStill(
+export function evaluateStalled(
   queue: string,
   workers: readonly Pick<WorkerRecord, 'workerId' | 'types' | 'idleSince'>[],
   waitingSince: ReadonlyMap<string, number>,
   afterMs: number,
   now: number,
-): StandingStill[] {
+): StalledWorker[] {
   return workers.flatMap(({ workerId, types, idleSince }) => {
     const since = types.flatMap(type => waitingSince.get(type) ?? [])
     if (idleSince === undefined || since.length === 0) return []
