@@ -13,7 +13,9 @@ const gibibyte = 1024 ** 3
 /** A shared folder whose server is away answers never. */
 const lookWithinMs = 2000
 
-/** Kept free, unless a setting says how much: 5 % or 1 GiB, whichever is more, but of a small disk no more than a fifth. */
+/**
+ * Kept free, unless a setting says how much: 5 % or 1 GiB, whichever is more, but of a small disk no more than a fifth.
+ */
 export const defaultReserveBytes = (totalBytes: number): number =>
   Math.max(totalBytes * 0.05, Math.min(gibibyte, totalBytes * 0.2))
 
@@ -23,7 +25,7 @@ export async function readDisk(folder: string): Promise<DiskSpace | undefined> {
   return found && toSpace(found)
 }
 
-/** Likewise, at once: for moments in which nobody can wait. */
+/** The same, synchronously. */
 export function readDiskNow(folder: string): DiskSpace | undefined {
   try {
     return toSpace(statfsSync(folder))

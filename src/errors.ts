@@ -91,7 +91,7 @@ export const catalogue = {
     status: 400,
     title: 'These handlers cannot be used',
     action:
-      'Mend what detail names, with its place; those before stay in force. "muster handlers bundle" makes a module of a file and all that it imports.',
+      'Fix what detail names, at the place that it names; the handlers before stay in force. "muster handlers bundle" makes a module of a file and all that it imports.',
   },
   idempotency_key_invalid: {
     status: 400,
@@ -166,7 +166,7 @@ export const catalogue = {
   lease_not_found: {
     status: 404,
     title: 'No such lease on results',
-    action: 'Pull again: a lease ends when its time is up, and its results are handed out anew.',
+    action: 'Pull again: a lease ends when its time is up, and its results are handed out again.',
   },
   method_not_allowed: {
     status: 405,
@@ -319,7 +319,7 @@ export class Problem extends Error {
   }
 }
 
-/** A mistake in the settings or surroundings that the operator must mend before anything can start. */
+/** A mistake in the settings or the environment that the operator must fix before the start. */
 export class StartupError extends Error {
   constructor(message: string, options?: { cause?: unknown }) {
     super(message, options)

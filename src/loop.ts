@@ -35,7 +35,9 @@ export class Loop {
     return this.#running
   }
 
-  /** Runs once from the beginning: a run that is under way may have looked before what has just happened. Never rejects. */
+  /**
+   * Runs once from the beginning: a run that is under way may have looked before what has just happened. Never rejects.
+   */
   async runAnew(): Promise<void> {
     if (this.#running !== undefined) await this.#running
     await this.runOnce()

@@ -1,7 +1,7 @@
 /**
- * Ends what a slot's handlers started in a session of its own: it is in no group of the slot, but has inherited a variable that
- * names the slot and its agent. Only where there is /proc (Linux); a process that was started with another environment is not
- * found.
+ * Ends what a slot's handlers started in a session of its own: it is in no group of the slot, but has inherited a
+ * variable that names the slot and its agent. Only where there is /proc (Linux); a process that was started with
+ * another environment is not found.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
@@ -25,8 +25,8 @@ export function endMarked(mark: string): void {
 }
 
 /**
- * Ends slots whose agent is gone, with what they started. They end by themselves, unless a signal has stopped them or killed them
- * first. Never throws.
+ * Ends slots whose agent is gone, with what they started. They end by themselves, unless a signal has stopped them or
+ * killed them first. Never throws.
  * @param users whose processes these may be, besides those of the caller's own user
  */
 export function endOrphans(users: readonly number[] = []): void {
@@ -37,7 +37,7 @@ export function endOrphans(users: readonly number[] = []): void {
     gone.set(agent, known)
     return known
   }
-  // A mark is only a variable, which everybody can set: it gives nobody a hand on processes of others.
+  // Any user can set this variable: it gives no control over processes of other users.
   endThose((borne, pid) => isGone(agentOf(borne)) && mayBeOf.includes(statSync(`/proc/${pid}`).uid))
 }
 
@@ -63,7 +63,7 @@ function isMarked(pid: number, isMeant: (mark: string, pid: number) => boolean):
     const mark = variables.find(variable => variable.startsWith(`${slotMark}=`))?.slice(slotMark.length + 1)
     return mark !== undefined && isMeant(mark, pid)
   } catch {
-    // It has ended, or belongs to somebody else.
+    // It has ended, or belongs to another user.
     return false
   }
 }
@@ -90,7 +90,7 @@ function list(folder: string): string[] {
  */
 const pattern = /^([0-9a-f]{8})-(\d+)-([0-9a-f]{8})$/
 
-/** Elsewhere the number of the process counts alone: whoever has it is taken for the same one. */
+/** On other systems the process number alone identifies a process. */
 const knowsStarts = process.platform === 'linux' && existsSync('/proc/self/stat')
 
 let own: string | undefined
@@ -107,7 +107,7 @@ export function ownerName(): string {
   return own
 }
 
-/** False also when nobody can tell: it is no such name, or of another machine, boot or container. Never throws. */
+/** False also when it is unknown: no such name, or another machine, boot or container. Never throws. */
 export function isOwnerGone(name: string): boolean {
   const [, where, number, started] = pattern.exec(name) ?? []
   const pid = Number(number)
@@ -128,7 +128,7 @@ export function isOwnerGone(name: string): boolean {
   }
 }
 
-/** undefined: nobody is to be seen there. @throws when the system does not tell */
+/** undefined: no such process. @throws when the system does not tell */
 function startOf(pid: number): string | undefined {
   if (!knowsStarts) return '00000000'
   const identity = processIdentity(pid)

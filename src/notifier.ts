@@ -1,5 +1,5 @@
 /**
- * Wakes whoever waits for something to happen, on this node at once and on the others by Redis pub/sub.
+ * Wakes waiters: those of this node at once, those of other nodes by Redis pub/sub.
  * A notification may get lost (Redis away): a waiter always has a time limit and looks for itself when it passes.
  */
 import { randomUUID } from 'node:crypto'
@@ -25,7 +25,9 @@ export class Notifier {
     this.#publish = publish
   }
 
-  /** Something happened on `topic`: wakes the waiters here now, elsewhere soon. Rings that come together are sent once. */
+  /**
+   * Something happened on `topic`: wakes the waiters here now, elsewhere soon. Rings that come together are sent once.
+   */
   notify(topic: string): void {
     this.#emitter.emit(topic)
     if (this.#publish === undefined) return

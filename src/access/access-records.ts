@@ -117,8 +117,8 @@ export class AccessRecords {
       const records = Object.entries(apiKeys).flatMap(([id, json]) => fromJson(id, json) ?? [])
       this.#known = {
         apiKeys: new Map(records.map(record => [record.id, record])),
-        // One that cannot be read is a key all the same. And where there was one there is always one: no loss of data, and no
-        // failover to a copy that lags behind, opens a node to everybody.
+        // One that cannot be read is a key all the same. And where there was one there is always one: no loss of data,
+        // and no failover to a copy that lags behind, opens a node to everybody.
         hasKeys: this.#known.hasKeys || Object.keys(apiKeys).length > 0,
         signing: parseSigningSecrets(secrets).filter(({ goodUntil }) => (goodUntil ?? this.#clock()) >= this.#clock()),
         ended: new Set(ended),
@@ -137,7 +137,9 @@ export class AccessRecords {
   }
 }
 
-/** A secret of the deployment, in Redis: made once by whichever node is first, and the same on all of them from then on. */
+/**
+ * A secret of the deployment, in Redis: made once by whichever node is first, and the same on all of them from then on.
+ */
 
 /** @throws what Redis says */
 export async function readDeploymentSecret(redis: RedisClient, writes: DurableWrites): Promise<Buffer> {

@@ -1,7 +1,7 @@
 /**
- * Who may do what on this node. A request shows a bearer token: an API key, the operator key of the settings or a worker
- * token. On loopback a node is open as long as there is no key at all; the first one closes it, and beyond loopback (or
- * behind a proxy) it is always closed.
+ * Who may do what on this node. A request shows a bearer token: an API key, the operator key of the settings or a
+ * worker token. On loopback a node is open as long as there is no key at all; the first one closes it, and beyond
+ * loopback (or behind a proxy) it is always closed.
  */
 import { Problem, StartupError } from '../errors.ts'
 import type { Notifier } from '../notifier.ts'
@@ -43,7 +43,10 @@ const operator: Caller = {
   queues: undefined,
 }
 
-/** KEYS: ended instances. ARGV: until when to forget, then score and id of each. Also in a full Redis: it ends something. */
+/**
+ * KEYS: ended instances. ARGV: until when to forget, then score and id of each. Also in a full Redis: it ends
+ * something.
+ */
 const endScript = new Script<number>(
   'endInstances',
   `
@@ -117,8 +120,8 @@ export class Access {
   }
 
   /**
-   * To be asked again before a request that has waited is given anything: its key may have been revoked meanwhile, or has
-   * run out. Not of worker tokens: other requests renew them, and what ends a worker ends its claims.
+   * To be asked again before a request that has waited is given anything: its key may have been revoked meanwhile, or
+   * has run out. Not of worker tokens: other requests renew them, and what ends a worker ends its claims.
    * @throws Problem unauthenticated
    */
   async requireStill({ kind, id }: Caller, authorization: string | undefined): Promise<void> {

@@ -1,7 +1,7 @@
 /**
- * API keys: `muster_<id>_<secret>`. The id is public and names the key in lists and in the audit log; the secret has 190
- * bits and is never kept, only its SHA-256. A slow hash protects passwords, which people choose and machines guess. Nobody
- * can try a noticeable part of 190 random bits, and every request would pay for a slow hash.
+ * API keys: `muster_<id>_<secret>`. The id is public and names the key in lists and in the audit log; the secret has
+ * 190 bits and is never kept, only its SHA-256. A slow hash protects passwords, which people choose and machines guess.
+ * Nobody can try a noticeable part of 190 random bits, and every request would pay for a slow hash.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { customAlphabet } from 'nanoid'
@@ -12,7 +12,10 @@ const newId = customAlphabet(alphabet, 10)
 const newSecret = customAlphabet(alphabet, 32)
 const pattern = /^muster_([0-9A-Za-z]{10})_([0-9A-Za-z]{32})$/
 
-/** A name is shown in lists and logs: something to be seen, no control characters, none that break lines or turn the direction of the text. */
+/**
+ * A name is shown in lists and logs: something to be seen, no control characters, none that break lines or turn the
+ * direction of the text.
+ */
 export const keyNamePattern = /^(?=.*\S)[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]{1,100}$/u
 
 export interface KeyParts {

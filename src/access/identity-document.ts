@@ -1,6 +1,7 @@
 /**
- * The identity document of an EC2 instance, as its metadata service signs it (dynamic/instance-identity/rsa2048: PKCS #7 with the
- * document inside). Only the certificate of the region that the settings name counts, never one that comes along.
+ * The identity document of an EC2 instance, as its metadata service signs it (dynamic/instance-identity/rsa2048: PKCS
+ * #7 with the document inside). Only the certificate of the region that the settings name counts, never one that comes
+ * along.
  */
 import { readFile } from 'node:fs/promises'
 import { fromBER } from 'asn1js'

@@ -1,6 +1,7 @@
 /**
- * What an instance shows beside the join secret, which every instance of the fleet can read: that it calls from its own address,
- * that it is the one that joined first, and (where the settings ask for it) the identity document that AWS signs for it.
+ * What an instance shows beside the join secret, which every instance of the fleet can read: that it calls from its own
+ * address, that it is the one that joined first, and (where the settings ask for it) the identity document that AWS
+ * signs for it.
  */
 
 import { createHash, timingSafeEqual } from 'node:crypto'
@@ -42,7 +43,10 @@ export class JoinProofs {
     this.#options = options
   }
 
-  /** @returns why it is refused; undefined when it may join. `hidden`: its provider does not show yet what it takes to tell */
+  /**
+   * @returns why it is refused; undefined when it may join. `hidden`: its provider does not show yet what it takes to
+   * tell
+   */
   async check(instance: JoiningInstance, call: JoinCall): Promise<string | 'hidden' | undefined> {
     const { firstUse, proofs, youngMs, clock = Date.now } = this.#options
     if (proofs === 'address' || proofs === 'both') {
@@ -79,8 +83,9 @@ export class JoinProofs {
 const plainAddress = (ip: string): string => ip.replace(/^::ffff:/i, '')
 
 /**
- * The first join of an instance binds it to a word that the instance made up itself and keeps for root alone. Whoever joins for
- * it later has to show the same word: so the join secret and the id of an instance are not enough to pass for it.
+ * The first join of an instance binds it to a word that the instance made up itself and keeps for root alone. Whoever
+ * joins for it later has to show the same word: so the join secret and the id of an instance are not enough to pass for
+ * it.
  *
  *   unknown ──first join──▶ bound ──the same word──▶ bound
  *                             └── another word, or none ──▶ refused

@@ -40,7 +40,10 @@ export interface KeyStoreOptions {
   readonly clock?: () => number
 }
 
-/** KEYS: keys. ARGV: id, the record as it was, the new one. Returns whether it was still so. Also in a full Redis: it ends a secret. */
+/**
+ * KEYS: keys. ARGV: id, the record as it was, the new one. Returns whether it was still so. Also in a full Redis: it
+ * ends a secret.
+ */
 const replaceScript = new Script<number>(
   'replaceKey',
   `

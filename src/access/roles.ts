@@ -25,8 +25,8 @@ export const mayUseQueue = ({ queues }: Pick<Caller, 'queues'>, queue: string): 
   queues === undefined || queues.has(queue)
 
 /**
- * Who may call what: every route of the API, once. A route that is missing here does not start (api/plugins/access.ts), and
- * docs/access.md shows this table (`npm run openapi` writes it).
+ * Who may call what: every route of the API, once. A route that is missing here does not start (api/plugins/access.ts),
+ * and docs/access.md shows this table (`npm run openapi` writes it).
  */
 
 /**

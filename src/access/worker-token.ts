@@ -1,7 +1,7 @@
 /**
  * Worker tokens: `mwt.<claims>.<signature>`, short-lived, bound to an instance and its queue, and from the first
- * heartbeat on to one worker. Signed with HMAC-SHA-256 under a secret that all nodes share: any of them verifies a token
- * without a look-up.
+ * heartbeat on to one worker. Signed with HMAC-SHA-256 under a secret that all nodes share: any of them verifies a
+ * token without a look-up.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { RedisClient } from '../redis/connect/connection.ts'
@@ -11,7 +11,9 @@ import { keys } from './redis-keys.ts'
 export interface WorkerClaims {
   readonly instanceId: string
   readonly queue: string
-  /** Left out in the first token of an instance, which is good for its first heartbeat and for the code of the worker. */
+  /**
+   * Left out in the first token of an instance, which is good for its first heartbeat and for the code of the worker.
+   */
   readonly workerId?: string
   /** In ms since the epoch. */
   readonly expiresAt: number
@@ -105,7 +107,10 @@ const ensureScript = new Script<string | null>('ensureSigning', `return redis.ca
   whenFull: true,
 })
 
-/** KEYS: signing. ARGV: the list as it was, the new one. Returns whether it was still so. Also in a full Redis: it ends tokens. */
+/**
+ * KEYS: signing. ARGV: the list as it was, the new one. Returns whether it was still so. Also in a full Redis: it ends
+ * tokens.
+ */
 const replaceScript = new Script<number>(
   'replaceSigning',
   `

@@ -5,7 +5,7 @@ import type { Logger } from 'pino'
 import { Problem } from '../errors.ts'
 import type { Api, App } from './api.ts'
 import { parseJson } from './bodies/json-text.ts'
-import { addFarewell } from './graceful-shutdown.ts'
+import { addShutdownNotice } from './graceful-shutdown.ts'
 import { addAccess } from './plugins/access.ts'
 import { addAdmission, headWithinMs } from './plugins/admission.ts'
 import { LoginGuard } from './plugins/login-guard.ts'
@@ -43,7 +43,7 @@ declare module 'fastify' {
 }
 
 const serverOptions = {
-  // A request without a Host gets its answer from us, in the form of all others (strict-http.ts).
+  // strict-http.ts answers a request without a Host, in the same form as all other problems.
   requireHostHeader: false,
   headersTimeout: headWithinMs,
   connectionsCheckingInterval: headWithinMs / 4,
@@ -57,18 +57,19 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   const { trustedProxies } = api.settings
   const app = fastify({
     ...(tls === undefined ? { http: serverOptions } : { https: { ...tls, minVersion, ...serverOptions } }),
-    // Whoever else says on whose behalf it asks is not believed.
+    // X-Forwarded-For counts from these addresses alone.
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     loggerInstance: log,
-    // Nobody reads a line a request at thousands a second; faults are logged where they are answered.
+    // A line for each of thousands of requests a second helps no reader. Faults are logged where they are answered.
     logController: new LogController({ disableRequestLogging: true }),
-    // A child logger for every request costs more than most requests ever log; the id of the request is added to what is.
+    // A child logger for every request costs more than most requests ever log; the id of the request is added to what
+    // is.
     childLoggerFactory: logger => logger,
-    // How long a body may take is a question of its pace (pace.ts).
+    // pace.ts limits how slowly a body may arrive.
     requestTimeout: 0,
     genReqId: requestIds(),
     requestIdHeader: false,
-    // Longer than the idle timeout of load balancers, so that it is they who close.
+    // Longer than the idle timeout of load balancers, so that they close connections first.
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 256, ignoreTrailingSlash: true },
     // On close: idle connections at once, busy ones after their reply.
@@ -97,7 +98,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   addAdmission(app, api.settings)
   addValidation(app)
   addBodies(app)
-  addFarewell(app, api.stopping)
+  addShutdownNotice(app, api.stopping)
   await addOpenapi(app)
 
   await app.register((scope, _options, done) => {
@@ -129,7 +130,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   return app
 }
 
-/** Bodies are JSON. An empty one is none, whatever its Content-Type says: many clients send one with every POST. */
+/** Bodies are JSON. An empty body counts as none, also with a Content-Type: many clients send one with every POST. */
 function addBodies(app: App): void {
   app.removeAllContentTypeParsers()
   app.decorateRequest('exactBody', undefined)

@@ -1,7 +1,7 @@
 /**
- * A connection that is closed while the client still sends is reset by the system, and the reply is lost with it: the client
- * sees a broken pipe, and not why it was refused. So the reply is followed by the end of our side alone, and what still comes
- * is read for a while and thrown away (RFC 9112, 9.6).
+ * A connection that is closed while the client still sends is reset by the system, and the reply is lost with it: the
+ * client sees a broken pipe, and not why it was refused. So the reply is followed by the end of our side alone, and
+ * what still comes is read for a while and thrown away (RFC 9112, 9.6).
  */
 import type { IncomingMessage } from 'node:http'
 import type { FastifyReply } from 'fastify'
@@ -18,12 +18,12 @@ export function lingerAfter(request: IncomingMessage): void {
   socket.destroySoon = () => {
     socket.destroySoon = destroySoon
     socket.end()
-    const hangUp = (): void => void socket.destroy()
-    const whole = setTimeout(hangUp, mostMs).unref()
+    const disconnect = (): void => void socket.destroy()
+    const whole = setTimeout(disconnect, mostMs).unref()
     const before = socket.bytesRead
     let seen = before
     const silence = setInterval(() => {
-      if (socket.bytesRead === seen || socket.bytesRead - before > mostBytes) hangUp()
+      if (socket.bytesRead === seen || socket.bytesRead - before > mostBytes) disconnect()
       seen = socket.bytesRead
     }, silentMs).unref()
     socket.once('close', () => {
@@ -38,7 +38,7 @@ export function lingerAfter(request: IncomingMessage): void {
   }
 }
 
-/** Ends a long poll when nobody waits for its reply any more: the client went away, or the node is stopping. */
+/** Aborts when the client disconnects or the node stops: a long poll ends then. */
 export function signalOf(reply: FastifyReply, stopping: AbortSignal): AbortSignal {
   const gone = new AbortController()
   reply.raw.once('close', () => gone.abort())
@@ -46,11 +46,9 @@ export function signalOf(reply: FastifyReply, stopping: AbortSignal): AbortSigna
   return AbortSignal.any([gone.signal, stopping])
 }
 
-/** Tells whether a reply was handed to the network whole. */
-
 /**
- * Calls back once, when the reply is over. Node.js says "finish" also of a reply whose connection broke while most of it was
- * still to be written, so the connection is asked at that moment.
+ * Calls back once, when the reply is over. Node.js says "finish" also of a reply whose connection broke while most of
+ * it was still to be written, so the connection is asked at that moment.
  * @param settle whether its last byte was handed to the network
  */
 export function whenSent({ raw: response, request }: FastifyReply, settle: (wasSent: boolean) => void): void {

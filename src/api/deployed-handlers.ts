@@ -4,8 +4,8 @@
  *   a node starts with --handlers ──publish──▶ record ◀──deploy── PUT /handlers
  *                                               └── the notifier, or a look each second ──▶ the copy of each node
  *
- * The last one counts, but a node that starts does not bring back what was replaced by PUT /handlers: a file on one machine
- * may well be older than what was deployed.
+ * The last one counts, but a node that starts does not bring back what was replaced by PUT /handlers: a file on one
+ * machine may well be older than what was deployed.
  */
 import { createHash } from 'node:crypto'
 import type { Logger } from 'pino'

@@ -1,9 +1,10 @@
 /**
- * How the server of a node leaves, without a request that fails:
+ * Closes the server of a node without failing a request:
  *
  *   serving ──stopping──▶ leaving (not ready, long polls end, replies say "Connection: close") ──close──▶ closed
  *
- * Whoever is told so opens the next connection elsewhere; so the port is closed to nobody who could know better.
+ * A reply with "Connection: close" tells the client to connect elsewhere. The port closes after clients had the time
+ * for it.
  */
 import { Server } from 'node:net'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
@@ -11,8 +12,11 @@ import type { Logger } from 'pino'
 import { within } from '../fleet/within.ts'
 import type { App } from './api.ts'
 
-/** From `stopping` on every reply ends its connection, and says why to workers: proxies end connections, too. */
-export function addFarewell(app: App, stopping: AbortSignal): void {
+/**
+ * Once the node stops, each reply closes its connection. A header tells workers why, since proxies close connections
+ * too.
+ */
+export function addShutdownNotice(app: App, stopping: AbortSignal): void {
   app.addHook('onSend', (_request, reply, _payload, done) => {
     if (stopping.aborted) void reply.header('connection', 'close').header('muster-leaving', '1')
     done()
@@ -20,9 +24,9 @@ export function addFarewell(app: App, stopping: AbortSignal): void {
 }
 
 export interface CloseOptions {
-  /** How long who was let in just before may still say what they want. */
+  /** How long clients that connected just before the close may still send their request. */
   readonly lateMs: number
-  /** How long requests under way may go on then; what is still open after it is cut off. */
+  /** How long requests in flight may continue after that; the rest is cut off. */
   readonly inFlightMs: number
   readonly log: Logger
 }

@@ -10,7 +10,7 @@ import type { Api } from './api.ts'
 import { findStalledWorkers, stalledAfterMs } from './stalled-workers.ts'
 import { typesWithoutWorker } from './why-waiting.ts'
 
-/** Longest time that one part may take: whoever asks has a time limit, too. */
+/** Time limit of one part: the caller has a time limit too. */
 const partWithinMs = 2000
 
 type Parts = Pick<Api, 'settings' | 'fleet' | 'jobs' | 'types' | 'ping' | 'stopping'>

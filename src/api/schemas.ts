@@ -74,7 +74,7 @@ export const JobSchema = Type.Object(
           reason: Type.Enum(['queue_paused', 'no_worker', 'no_worker_for_type']),
           explanation: Type.String(),
         },
-        { description: 'Of one job that is looked at, while nobody can take it' },
+        { description: 'Only for a single job that no worker can take now' },
       ),
     ),
     dueAt: Type.Optional(Time),

@@ -1,6 +1,6 @@
 /**
- * Stalled workers: ready, without a job, while work that they can run has waited for long. Such a worker sends no claims,
- * or its claims get lost. Claims that hang inside a node are found by jobs/watchdog/watchdog.ts.
+ * Stalled workers: ready, without a job, while work that they can run has waited for long. Such a worker sends no
+ * claims, or its claims get lost. Claims that hang inside a node are found by jobs/watchdog/watchdog.ts.
  */
 import type { Logger } from 'pino'
 import type { WorkerRecord } from '../fleet/workers/registry.ts'
@@ -40,8 +40,8 @@ export async function findStalledWorkers(
 }
 
 /**
- * Logs stalled workers and wakes all claims of their queue, in case a notification was lost. A worker that is stalled on
- * two looks in a row is drained, so that the fleet replaces it and the others get its work.
+ * Logs stalled workers and wakes all claims of their queue, in case a notification was lost. A worker that is stalled
+ * on two looks in a row is drained, so that the fleet replaces it and the others get its work.
  */
 export function watchStalledWorkers(
   parts: Parts,

@@ -1,7 +1,7 @@
 /**
  * The certificate and the key of this node. Looked at again and again, whoever renews them and however (in place, by
- * rename, through a link): a pair that fits is taken over without a restart, connections that are open go on. One that does
- * not fit, as in the middle of a renewal, is told once, and the pair before stays.
+ * rename, through a link): a pair that fits is taken over without a restart, connections that are open go on. One that
+ * does not fit, as in the middle of a renewal, is told once, and the pair before stays.
  */
 import { readFile } from 'node:fs/promises'
 import type { Server } from 'node:https'
@@ -69,7 +69,7 @@ export class TlsFiles {
       server.setSecureContext({ ...pair, minVersion })
       this.#taken = pair
       this.#seen = textOf(pair)
-      log.info({ certFile }, 'the certificate was read anew')
+      log.info({ certFile }, 'the certificate was read again')
       return true
     } catch (error) {
       const seen = (error as Error).message

@@ -1,4 +1,4 @@
-/** Why a job waits that nobody can take now; and what waits so in all. Put together from the queues and the workers. */
+/** Explains why a job waits that no worker can take now, from the state of queues and workers. */
 import { launchableTypes } from '../fleet/fleet-queues.ts'
 import type { JobView } from '../jobs/admin/inspect.ts'
 import { countByType } from '../jobs/bullmq/lanes.ts'

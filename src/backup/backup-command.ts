@@ -34,7 +34,8 @@ const confirmTries = 15
 const confirmMs = 4000
 
 /**
- * Takes a backup. Where two hosts take turns, `unlessNewerMs` keeps the second from doing again what the first has done.
+ * Takes a backup. Where two hosts take turns, `unlessNewerMs` keeps the second from doing again what the first has
+ * done.
  * @throws StartupError
  */
 export async function runBackup(
@@ -78,8 +79,8 @@ export interface RestoreOptions {
 
 /**
  * Fills an empty Redis with a backup.
- * @throws StartupError when it holds something and may not be emptied, nodes are connected, or the backup is damaged: nothing
- * is changed then. When it breaks off later, it says that the Redis is not complete.
+ * @throws StartupError when it holds something and may not be emptied, nodes are connected, or the backup is damaged:
+ * nothing is changed then. When it breaks off later, it says that the Redis is not complete.
  */
 export async function runRestore({ from, backup, replace }: RestoreOptions, context: Context): Promise<void> {
   const { settings, log, print } = context

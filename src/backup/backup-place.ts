@@ -1,6 +1,6 @@
 /**
- * Backups in S3: `<prefix>/<name>.rdb`, and `<prefix>/<name>.json` that tells of it. The latter is written last: a backup
- * without it was interrupted, and is none. How it is encrypted, and how long it is kept, is up to the bucket.
+ * Backups in S3: `<prefix>/<name>.rdb`, and `<prefix>/<name>.json` that tells of it. The latter is written last: a
+ * backup without it was interrupted, and is none. How it is encrypted, and how long it is kept, is up to the bucket.
  */
 import { createHash } from 'node:crypto'
 import { createReadStream, createWriteStream } from 'node:fs'

@@ -28,8 +28,8 @@ export function placeOf({ dir, redisUrl, redisCaFile, redisTlsName, dataDir }: P
 }
 
 /**
- * The one server to take a snapshot of. Of three servers a replica that is in sync, that of this host before another, since
- * a snapshot costs a server memory; the primary when there is no such.
+ * The one server to take a snapshot of. Of three servers a replica that is in sync, that of this host before another,
+ * since a snapshot costs a server memory; the primary when there is no such.
  * @throws StartupError
  */
 export async function serverToAsk(place: Place): Promise<RedisTarget> {
@@ -50,7 +50,10 @@ export async function serverToAsk(place: Place): Promise<RedisTarget> {
   return await asOperator(place.dir, ({ address }) => `${address}:${config.port}`, [host], '')
 }
 
-/** What to write to: of three servers, whichever is primary, and only while a second server takes part. @throws StartupError */
+/**
+ * What to write to: of three servers, whichever is primary, and only while a second server takes part. @throws
+ * StartupError
+ */
 export async function placeToFill(place: Place): Promise<RedisTarget> {
   if (place.kind === 'url') return place.target
   if (place.kind === 'embedded') return { socketPath: embeddedFiles(place.dataDir, tmpdir()).socket }

@@ -1,6 +1,6 @@
 /**
- * Copies every key, with its time to live, from one Redis to another. The target must be empty and nobody else may write to
- * it: a key that is there already ends the copy. No key is read as anything but bytes.
+ * Copies every key, with its time to live, from one Redis to another. The target must be empty and nobody else may
+ * write to it: a key that is there already ends the copy. No key is read as anything but bytes.
  */
 
 import { mkdir, writeFile } from 'node:fs/promises'
@@ -66,8 +66,8 @@ async function copyKey(source: Redis, target: RedisClient, key: Buffer): Promise
 }
 
 /**
- * A redis-server that holds what a snapshot holds, and nothing else: on a unix socket in a private folder, for as long as it
- * is copied from. Redis checks the snapshot's own checksum when it loads it.
+ * A redis-server that holds what a snapshot holds, and nothing else: on a unix socket in a private folder, for as long
+ * as it is copied from. Redis checks the snapshot's own checksum when it loads it.
  */
 export interface LoadedSnapshot {
   readonly socketPath: string
@@ -77,7 +77,8 @@ export interface LoadedSnapshot {
 
 /**
  * Loads `file` into a server that works in `folder`.
- * @throws StartupError with Redis's reason when it cannot be loaded (damaged, or of a newer Redis), or there is no redis-server
+ * @throws StartupError with Redis's reason when it cannot be loaded (damaged, or of a newer Redis), or there is no
+ * redis-server
  */
 export async function loadSnapshot(file: string, folder: string, log: Pick<Logger, 'info'>): Promise<LoadedSnapshot> {
   const binary = await findRedisBinary()

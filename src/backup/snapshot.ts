@@ -1,7 +1,8 @@
 /**
- * A consistent picture of all that a Redis holds, as its own file format (RDB): asked for in the way of a replica, so Redis
- * goes on serving meanwhile, and the picture is that of one instant. `redis-cli --rdb` does the same, but over TLS it takes
- * the certificate of any host of the authority, has no limit of time, and writes the mark at the end to standard output too.
+ * A consistent picture of all that a Redis holds, as its own file format (RDB): asked for in the way of a replica, so
+ * Redis goes on serving meanwhile, and the picture is that of one instant. `redis-cli --rdb` does the same, but over
+ * TLS it takes the certificate of any host of the authority, has no limit of time, and writes the mark at the end to
+ * standard output too.
  *
  *   greeting ──SYNC──▶ waiting (Redis forks) ──$length or $EOF:mark──▶ reading ──all bytes or the mark──▶ done
  */
@@ -14,7 +15,9 @@ import { within } from '../within.ts'
 
 const connectMs = 10_000
 const replyMs = 10_000
-/** Redis sends a sign of life every second or so while it prepares; a pause this long means that nothing comes any more. */
+/**
+ * Redis sends a sign of life every second or so while it prepares; a pause this long means that nothing comes any more.
+ */
 const stalledMs = 60_000
 const markBytes = 40
 

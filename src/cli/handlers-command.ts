@@ -9,7 +9,9 @@ import { describeBundle } from '../worker/slots/load-bundle.ts'
 /** The node loads them in a process of its own, one after another. */
 const answerWithinMs = 120_000
 
-/** @returns the digest and the types of the module that is now in `out` @throws StartupError when it cannot be loaded */
+/**
+ * @returns the digest and the types of the module that is now in `out` @throws StartupError when it cannot be loaded
+ */
 export async function bundleTo(out: string, file: string): Promise<string> {
   const bundle = await bundleHandlers(file)
   const types = await describeBundle(bundle, file)

@@ -22,7 +22,8 @@ const program = new Command('muster').description('A job server that musters its
 /** The exit code of a `doctor` that could not look: its 1 means that something is wrong with the deployment. */
 const usageExitCode = 2
 
-// Everything but a worker is imported only when its command runs: a worker needs none of it, and its bundle leaves it out.
+// Everything but a worker is imported only when its command runs: a worker needs none of it, and its bundle leaves it
+// out.
 const nodeCommand = () => import('./node-command.ts')
 const handlersCommand = () => import('./handlers-command.ts')
 const redisCommand = () => import('../redis-server/ha/redis-command.ts')

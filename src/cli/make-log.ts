@@ -3,7 +3,9 @@ import { type Logger, pino, stdSerializers } from 'pino'
 import type { Settings } from '../settings/settings.ts'
 import { hasColors } from '../terminal.ts'
 
-/** To standard output: in a terminal readable lines (plain with NO_COLOR), else one JSON object a line and nothing else. */
+/**
+ * To standard output: in a terminal readable lines (plain with NO_COLOR), else one JSON object a line and nothing else.
+ */
 export function makeLog({ logLevel }: Settings): Logger {
   const options = {
     level: logLevel,
@@ -33,7 +35,9 @@ let isLossy = false
 /** Whether this process serves on when nothing takes its output. */
 export const mayLoseOutput = (): boolean => isLossy
 
-/** Standard output may be a file on a full disk: lines are kept, up to a limit, and lost above it; the process goes on. */
+/**
+ * Standard output may be a file on a full disk: lines are kept, up to a limit, and lost above it; the process goes on.
+ */
 function lossyOutput() {
   isLossy = true
   const output = pino.destination({ dest: 1, sync: true, maxLength: keptLogBytes })

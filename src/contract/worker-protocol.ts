@@ -272,7 +272,10 @@ export const ReturnReply = Type.Object({
 })
 export type ReturnReply = Static<typeof ReturnReply>
 
-/** `PUT /workers/results/{workId}?token=…&kind=bytes|json`, body raw: the reply is the Content to put into the completion. */
+/**
+ * `PUT /workers/results/{workId}?token=…&kind=bytes|json`, body raw: the reply is the Content to put into the
+ * completion.
+ */
 export const UploadReply = Type.Object({ value: Content })
 export type UploadReply = Static<typeof UploadReply>
 

@@ -1,6 +1,6 @@
 /**
- * `muster doctor`: looks at a deployment from outside (nodes, Redis, AWS) and inside (what nodes tell of themselves), and
- * says what is wrong and how to fix it. It changes nothing. What it cannot see from where it runs, it says.
+ * `muster doctor`: looks at a deployment from outside (nodes, Redis, AWS) and inside (what nodes tell of themselves),
+ * and says what is wrong and how to fix it. It changes nothing. What it cannot see from where it runs, it says.
  */
 import { stat, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,6 +1,6 @@
 /**
- * Makes one module of a user's handlers: JavaScript (ESM or CommonJS) or TypeScript, with all that it imports, its own files
- * and npm packages. The same files give the same bytes, wherever they lie, so that the digest names the version.
+ * Makes one module of a user's handlers: JavaScript (ESM or CommonJS) or TypeScript, with all that it imports, its own
+ * files and npm packages. The same files give the same bytes, wherever they lie, so that the digest names the version.
  */
 
 import { execFile } from 'node:child_process'

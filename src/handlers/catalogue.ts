@@ -21,7 +21,8 @@ const importTimeoutMs = 30_000
 /**
  * The handlers by their type: the built-in ones and those that a file adds.
  * @param file a JavaScript module that exports handlers: by name, as default, or several as a default array
- * @throws StartupError that names the file and says what to do, when it cannot be loaded, holds no handler, or one that is
+ * @throws StartupError that names the file and says what to do, when it cannot be loaded, holds no handler, or one that
+ * is
  *   malformed or whose type is taken
  */
 export async function loadHandlers(file?: string): Promise<Map<string, Handler>> {

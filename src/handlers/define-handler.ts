@@ -14,15 +14,17 @@ export interface HandlerContext {
   /** What was submitted beside the payload: `{ iterations }` for sha512, else empty. */
   readonly params: Readonly<Record<string, JsonValue>>
   /**
-   * Aborts when the job is cancelled, its time is up or the worker must go; its `reason` is an AttemptAborted. The slot is
-   * killed 3 s later: time enough for a last checkpoint.
+   * Aborts when the job is cancelled, its time is up or the worker must go; its `reason` is an AttemptAborted. The slot
+   * is killed 3 s later: time enough for a last checkpoint.
    */
   readonly signal: AbortSignal
-  /** What an earlier attempt, or an earlier start of this one, left by `checkpoint`; undefined when there is nothing. */
+  /**
+   * What an earlier attempt, or an earlier start of this one, left by `checkpoint`; undefined when there is nothing.
+   */
   readonly lastCheckpoint: Buffer | undefined
   /**
-   * Leaves bytes for the next attempt, whoever runs it, in place of those before. They are kept over failures and returns,
-   * and dropped when the job has succeeded. Of several at once the newest counts.
+   * Leaves bytes for the next attempt, whoever runs it, in place of those before. They are kept over failures and
+   * returns, and dropped when the job has succeeded. Of several at once the newest counts.
    * @returns when a node has kept these bytes or newer ones
    * @throws Error (rejects) when nobody will keep them: the lease is gone, they are too large, or the attempt is over
    */
@@ -34,9 +36,9 @@ export interface HandlerContext {
 }
 
 /**
- * Why an attempt is ended from outside. `timeout`: its time is up, the attempt has failed. `stopped`: the job was cancelled
- * or its lease is lost, nothing of it counts any more. `worker-leaves`: the worker must go (a drain); `interruption`: so
- * must its instance. The job then goes on elsewhere, from its last checkpoint; no attempt is spent.
+ * Why an attempt is ended from outside. `timeout`: its time is up, the attempt has failed. `stopped`: the job was
+ * cancelled or its lease is lost, nothing of it counts any more. `worker-leaves`: the worker must go (a drain);
+ * `interruption`: so must its instance. The job then goes on elsewhere, from its last checkpoint; no attempt is spent.
  */
 export type AbortWhy = 'timeout' | 'stopped' | 'worker-leaves' | 'interruption'
 
@@ -55,11 +57,13 @@ export interface Handler<Payload = unknown> {
   readonly type: string
   /** What it does, in a sentence, for `GET /types`. Examples of payloads stand in the schema, as `examples`. */
   readonly description?: string
-  /** JSON schema (TypeBox makes one, with its type) that a JSON payload must satisfy; checked when the job is submitted. */
+  /**
+   * JSON schema (TypeBox makes one, with its type) that a JSON payload must satisfy; checked when the job is submitted.
+   */
   readonly payload?: TSchema
   /**
-   * `process`: each attempt runs in a process of its own, which has run nothing before and ends with it. Left out: a slot runs
-   * one job after the other.
+   * `process`: each attempt runs in a process of its own, which has run nothing before and ends with it. Left out: a
+   * slot runs one job after the other.
    */
   readonly isolation?: 'process'
   /**

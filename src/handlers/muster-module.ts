@@ -23,8 +23,8 @@ export function resolveMuster(): void {
 }
 
 /**
- * What a user's file gets when it imports `muster`, wherever it lies and however it was packed: this very Muster, by way of
- * a name that all of a process shares. So an error that it throws is of the class that Muster knows.
+ * What a user's file gets when it imports `muster`, wherever it lies and however it was packed: this very Muster, by
+ * way of a name that all of a process shares. So an error that it throws is of the class that Muster knows.
  */
 const shared = { AttemptAborted, defineHandler, FinalError }
 

@@ -7,9 +7,11 @@ const maxFaultLength = 500
 
 /**
  * Compiles the payload schema of a handler; costs some milliseconds, so keep the function.
- * @param handler a handler, or what is known of one elsewhere: its type and, if it has one, its payload schema. The schema
+ * @param handler a handler, or what is known of one elsewhere: its type and, if it has one, its payload schema. The
+ * schema
  *   is JSON Schema draft 7, or 2020-12 if its `$schema` says so.
- * @returns a function that gives a sentence about the first fault of a payload, or undefined when there is none. An absent
+ * @returns a function that gives a sentence about the first fault of a payload, or undefined when there is none. An
+ * absent
  *   payload counts as null. Without a schema everything is right.
  * @throws TypeError when the schema is not valid
  */
@@ -32,7 +34,8 @@ export function compilePayloadCheck(handler: {
 
 function compile(type: string, schema: object) {
   const is2020 = '$schema' in schema && String(schema.$schema).includes('2020-12')
-  // Not strict: a schema may carry words of its own (examples, units, …). A fresh instance: two schemas may share an $id.
+  // Not strict: a schema may carry words of its own (examples, units, …). A fresh instance: two schemas may share an
+  // $id.
   const ajv = new (is2020 ? Ajv2020 : Ajv)({ strict: false, logger: false })
   ajvFormats.default(ajv)
   try {
@@ -49,7 +52,9 @@ function compile(type: string, schema: object) {
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
-/** Ajv stops at the first fault, but of a schema of alternatives it reports the fault of each, and then that none fits. */
+/**
+ * Ajv stops at the first fault, but of a schema of alternatives it reports the fault of each, and then that none fits.
+ */
 function describe(errors: readonly ErrorObject[]): string {
   const faults = errors.length > 1 ? errors.filter(({ keyword }) => keyword !== 'anyOf' && keyword !== 'oneOf') : errors
   const sentences = faults.map(fault => `${nameOf(fault.instancePath)} ${explain(fault)}`)

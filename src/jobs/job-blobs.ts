@@ -1,4 +1,6 @@
-/** The blobs that jobs refer to: payload, value and checkpoint, as far as they are not inline. They go with their jobs. */
+/**
+ * The blobs that jobs refer to: payload, value and checkpoint, as far as they are not inline. They go with their jobs.
+ */
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../payloads/payload-store.ts'
 import { Script } from '../redis/script.ts'

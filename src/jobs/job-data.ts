@@ -36,7 +36,9 @@ export interface JobData {
   readonly fingerprint?: string
 }
 
-/** Every request has a place of its own: a repeated Idempotency-Key must not overwrite what the first request stored. */
+/**
+ * Every request has a place of its own: a repeated Idempotency-Key must not overwrite what the first request stored.
+ */
 export const payloadKey = (workId: string): string => `${workId}/payload-${nanoid()}`
 
 /** An attempt has a place of its own, so that a stale worker cannot overwrite the value of the one that counts. */
@@ -47,8 +49,8 @@ export const resultKey = (workId: string, token: string): string =>
 export const checkpointKey = (workId: string): string => `${workId}/checkpoint-${nanoid()}`
 
 /**
- * JSON that is passed on as it was sent. A JavaScript number is a double: 1970670598291982290, 1e400 and -0 do not survive
- * parsing and printing. A text with such numbers is therefore kept as text, and put into replies as it is.
+ * JSON that is passed on as it was sent. A JavaScript number is a double: 1970670598291982290, 1e400 and -0 do not
+ * survive parsing and printing. A text with such numbers is therefore kept as text, and put into replies as it is.
  */
 
 /** Of this process: no text from outside can contain it. */

@@ -4,7 +4,8 @@
  *
  * Each is published for the deployment as a whole (dimension Deployment), and those with `per` also for each queue or
  * node (dimensions Deployment and Queue, or Deployment and Node). What concerns no single node is published by every
- * node, since any of them may be gone: the same figure several times, so its statistic is Maximum or Minimum, never Sum.
+ * node, since any of them may be gone: the same figure several times, so its statistic is Maximum or Minimum, never
+ * Sum.
  */
 
 interface Metric {

@@ -1,6 +1,6 @@
 /**
- * Reads what is published, in a few cheap calls. What cannot be read is left out, and the rest is published all the same:
- * that a figure is missing is a sign of its own.
+ * Reads what is published, in a few cheap calls. What cannot be read is left out, and the rest is published all the
+ * same: that a figure is missing is a sign of its own.
  */
 import type { PoolStatus } from '../fleet/fleet.ts'
 import { countInSync, type RedisInfo } from '../redis/inspect/info.ts'

@@ -22,7 +22,10 @@ export class FolderStore implements PayloadStore {
     this.#temporary = join(root, 'tmp')
   }
 
-  /** Makes the folder, writes a file there, and removes what writes of an hour ago or earlier left half-done (a node was killed). */
+  /**
+   * Makes the folder, writes a file there, and removes what writes of an hour ago or earlier left half-done (a node was
+   * killed).
+   */
   async start(now = Date.now()): Promise<void> {
     await mkdir(this.#temporary, { recursive: true, mode: 0o700 })
     const trial = join(this.#temporary, randomUUID())

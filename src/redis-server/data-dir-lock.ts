@@ -1,7 +1,7 @@
 /**
  * One node a data directory: a lock file that names its holder. A holder in the same process space holds it while that
- * process lives; one from elsewhere (another container or machine, on a shared volume) while it renews the file. The lock
- * of a dead holder is taken over.
+ * process lives; one from elsewhere (another container or machine, on a shared volume) while it renews the file. The
+ * lock of a dead holder is taken over.
  */
 import { randomUUID } from 'node:crypto'
 import { link, open, rename, rm, utimes, writeFile } from 'node:fs/promises'
@@ -74,7 +74,10 @@ async function take(file: string, mine: string, dataDir: string, space: string):
   throw inUse(dataDir, undefined)
 }
 
-/** After a takeover: a third contender can slip in while a lock goes back. The contender that does not find its own lock lost. */
+/**
+ * After a takeover: a third contender can slip in while a lock goes back. The contender that does not find its own lock
+ * lost.
+ */
 async function confirm(file: string, mine: string, dataDir: string, contended: boolean): Promise<void> {
   if (!contended) return
   await delay(50)

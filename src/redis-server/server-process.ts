@@ -1,6 +1,6 @@
 /**
- * A redis-server (or Sentinel) that this process starts: launched, ended, started again each time it ends by itself; and
- * the end of one that an earlier run left.
+ * A redis-server (or Sentinel) that this process starts: launched, ended, started again each time it ends by itself;
+ * and the end of one that an earlier run left.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFile, rename, stat } from 'node:fs/promises'
@@ -99,8 +99,8 @@ export async function notedPid(pidFile: string, names: readonly string[]): Promi
 }
 
 /**
- * Ends a server of an earlier run, which may be busy ending: two on the same files would damage them. It is not adopted:
- * the system reports the end of children only, and it may run with an older configuration.
+ * Ends a server of an earlier run, which may be busy ending: two on the same files would damage them. It is not
+ * adopted: the system reports the end of children only, and it may run with an older configuration.
  * @throws StartupError when it cannot be ended
  */
 export async function endLeftover(pid: number, files: string): Promise<void> {

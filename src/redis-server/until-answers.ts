@@ -11,7 +11,8 @@ const loadWithinMs = 30 * 60_000
 const sayLoadingEveryMs = 5000
 
 /**
- * Returns when Redis has loaded its data and answers. Loading may take up to 30 minutes, while it answers that it loads.
+ * Returns when Redis has loaded its data and answers. Loading may take up to 30 minutes, while it answers that it
+ * loads.
  * @throws StartupError with the end of its log when it ends or stays silent for 15 s
  */
 export async function untilAnswers(
@@ -53,8 +54,8 @@ async function startFailure(what: string, files: EmbeddedFiles): Promise<Startup
 }
 
 /**
- * Sends one inline command (no spaces inside arguments) and returns the start of the raw reply; '' when the server closed
- * the connection without one, undefined when nothing answered within `timeoutMs`.
+ * Sends one inline command (no spaces inside arguments) and returns the start of the raw reply; '' when the server
+ * closed the connection without one, undefined when nothing answered within `timeoutMs`.
  */
 export function askRedis(socketPath: string, command: string, timeoutMs: number): Promise<string | undefined> {
   return new Promise(resolve => {

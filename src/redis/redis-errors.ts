@@ -15,8 +15,8 @@ const memoryRefusal = /(?:^|[\s:]-?)OOM command not allowed/
 const connectCalls = new Set(['connect', 'getaddrinfo'])
 
 /**
- * A write that is not known to be kept as it was asked for: no replica took it in time, or the connection was lost. Passes
- * like an outage; the message is one for callers.
+ * A write that is not known to be kept as it was asked for: no replica took it in time, or the connection was lost.
+ * Passes like an outage; the message is one for callers.
  */
 export class NotDurableError extends Error {
   override readonly name = 'NotDurableError'

@@ -38,8 +38,8 @@ export class Script<Reply> {
  * out, acking, cancelling, extending leases, sweeping.
  *
  * Redis refuses a script there at its first write, if that takes memory; once a script has written, it runs to its end.
- * So these begin with a deletion of nothing. That is documented for all versions from 6.2 on, Valkey and Cluster included,
- * where the flag `allow-oom` exists from 7.0 on only and would be a syntax error before.
+ * So these begin with a deletion of nothing. That is documented for all versions from 6.2 on, Valkey and Cluster
+ * included, where the flag `allow-oom` exists from 7.0 on only and would be a syntax error before.
  */
 
 /** Of BullMQ's scripts, by their names without the version. Those that add work are not among them. */

@@ -1,6 +1,6 @@
 /**
- * What a child process may know of the environment: named here, or by MUSTER_PASS_ENV. Everything else stays with its parent,
- * since what a handler can read, whoever submits jobs to it may be able to read.
+ * What a child process may know of the environment: named here, or by MUSTER_PASS_ENV. Everything else stays with its
+ * parent, since what a handler can read, whoever submits jobs to it may be able to read.
  */
 
 type Environment = Readonly<Record<string, string | undefined>>

@@ -1,6 +1,7 @@
 /**
- * The settings of the fleet in a file of their own (MUSTER_FLEET_SETTINGS_FILE): what a running node takes over when it changes.
- * Lines NAME=value; empty lines and lines that begin with # say nothing. What stands there goes before the environment.
+ * The settings of the fleet in a file of their own (MUSTER_FLEET_SETTINGS_FILE): what a running node takes over when it
+ * changes. Lines NAME=value; empty lines and lines that begin with # say nothing. What stands there goes before the
+ * environment.
  */
 import { readFileSync } from 'node:fs'
 import type { PlacementSettings, PoolSettings } from './queues.ts'

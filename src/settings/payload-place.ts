@@ -53,7 +53,10 @@ function parseS3(text: string): PayloadPlace {
   return { kind: 's3', bucket, prefix: prefix === '' ? '' : `${prefix}/` }
 }
 
-/** Several nodes share a Redis with Sentinels or a Cluster, so they must share the payloads; one node needs no more than a folder. */
+/**
+ * Several nodes share a Redis with Sentinels or a Cluster, so they must share the payloads; one node needs no more than
+ * a folder.
+ */
 export function defaultPayloadStore(redisUrl: unknown): string {
   // Undefined when it cannot be read, which is reported elsewhere.
   if (typeof redisUrl !== 'string' || redisUrl === '') return 'folder'

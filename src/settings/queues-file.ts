@@ -1,4 +1,6 @@
-/** muster.yaml: the queues beside `default`, each with the settings of its pool. Every fault is named with its place. */
+/**
+ * muster.yaml: the queues beside `default`, each with the settings of its pool. Every fault is named with its place.
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { parse as parseYaml } from 'yaml'
 import { didYouMean } from './nearest.ts'

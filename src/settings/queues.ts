@@ -1,4 +1,6 @@
-/** What the settings say of each queue: its pool, and what its instances are. Given for all, or by queue in muster.yaml. */
+/**
+ * What the settings say of each queue: its pool, and what its instances are. Given for all, or by queue in muster.yaml.
+ */
 import { resolve } from 'node:path'
 import { readQueuesFile } from './queues-file.ts'
 

@@ -1,5 +1,6 @@
 /**
- * What MUSTER_REDIS_URL may say, read into an address. A parser of our own, since a URL in the usual sense has one host:
+ * What MUSTER_REDIS_URL may say, read into an address. A parser of our own, since a URL in the usual sense has one
+ * host:
  *
  *   redis[s]://[user:password@]host[:6379][/db]
  *   redis[s]+sentinel://[user:password@]a[:26379],b,c/primary-name[/db][?sentinelUsername=…&sentinelPassword=…]
@@ -105,7 +106,9 @@ function sentinelAddress({ tls, credentials, hosts, path, query }: Parts): Senti
   }
 }
 
-/** Given at all, they stand alone: the user of the one is seldom that of the other. An empty password: none is asked. */
+/**
+ * Given at all, they stand alone: the user of the one is seldom that of the other. An empty password: none is asked.
+ */
 function sentinelCredentials(query: URLSearchParams): Credentials {
   const username = query.get('sentinelUsername') ?? ''
   const password = query.get('sentinelPassword') ?? ''
@@ -159,7 +162,10 @@ function decode(text: string): string {
 
 /** URLs as they may be shown: who logs in with them, and what is signed in their query, stays out. */
 
-/** `https://user:pass@host/path?X-Amz-Signature=…` → `https://********@host/path?********`; any number, separated by commas. */
+/**
+ * `https://user:pass@host/path?X-Amz-Signature=…` → `https://********@host/path?********`; any number, separated by
+ * commas.
+ */
 export const maskUrls = (text: string): string =>
   text
     .replace(/([a-z][a-z0-9+.-]*:\/\/)[^/?#,\s]*@/gi, '$1********@')

@@ -6,7 +6,9 @@ import type { Readable } from 'node:stream'
 import { parse, stringify } from 'lossless-json'
 import { Problem } from '../../errors.ts'
 
-/** Levels of arrays and objects. Every program in the path of a job can read, print and frame this without a thought. */
+/**
+ * Levels of arrays and objects. Every program in the path of a job can read, print and frame this without a thought.
+ */
 export const maxJsonDepth = 256
 
 const quote = 0x22

@@ -114,7 +114,10 @@ function feed(
   }
 }
 
-/** Sees that a multipart body holds its own delimiter where no part ends: a parser would cut the data there and say nothing. */
+/**
+ * Sees that a multipart body holds its own delimiter where no part ends: a parser would cut the data there and say
+ * nothing.
+ */
 const [tab, lineFeed, carriageReturn, space, dash] = [9, 10, 13, 32, 45]
 const mostBlanks = 1024
 
@@ -195,7 +198,7 @@ export function listen<Arguments extends unknown[]>(
   return () => emitter.off(event, guarded)
 }
 
-/** Resolves when the parser has read all, rejects with its first fault. Later ones are nobody's. */
+/** Resolves when the parser has read all, rejects with its first fault. Later faults are ignored. */
 export function finishOf(parser: Writable): Promise<unknown> {
   parser.on('error', () => undefined)
   const finished = once(parser, 'finish')

@@ -1,7 +1,7 @@
 /**
  * Reads the payload of a submission in any of its four body forms, byte for byte:
- * raw application/octet-stream, the multipart part "data", {"data": "<base64>"} or {"payload": <JSON>}, the form field "data".
- * Raw and multipart bodies are streamed: what is over the inline limit goes to the payload store.
+ * raw application/octet-stream, the multipart part "data", {"data": "<base64>"} or {"payload": <JSON>}, the form field
+ * "data". Raw and multipart bodies are streamed: what is over the inline limit goes to the payload store.
  */
 import type { IncomingMessage } from 'node:http'
 import { Busboy } from '@fastify/busboy'
@@ -154,7 +154,7 @@ async function fromForm(body: Buffer, target: PayloadTarget): Promise<StoredCont
   const values: Buffer[] = []
   let unknown: string | undefined
   const parser = new Busboy({
-    // Decoded as latin1, one character is one byte: what was sent comes out, whatever it is.
+    // In latin1 one character is one byte, so every byte sequence survives the decoding.
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
     defCharset: 'latin1',
     limits: { fieldSize: body.length + 1, fields: 16 },

@@ -28,7 +28,7 @@ export const Boot = Type.Object(
     registeredAt: Time,
     firstClaimAt: Type.Optional(Time),
     stages: Type.Object(stages, {
-      description: 'Each from the end of the one before it that is known; those that nobody told of are absent',
+      description: 'Each from the end of the known stage before it; unreported stages are absent',
     }),
   },
   { description: 'How it came up; absent until its worker is there' },

@@ -1,6 +1,6 @@
 /**
- * Something that is the same for everybody who asks: made once, compressed once, and sent piece by piece as it is read. An
- * answer costs no more than its headers, and a reader who stops reading holds one piece.
+ * Something that is the same for everybody who asks: made once, compressed once, and sent piece by piece as it is read.
+ * An answer costs no more than its headers, and a reader who stops reading holds one piece.
  */
 import { createHash } from 'node:crypto'
 import { Readable } from 'node:stream'

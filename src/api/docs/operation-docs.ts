@@ -1,7 +1,7 @@
 /**
- * What the documentation says of each operation beside its schema: a sentence or two, and a command to paste. By operationId;
- * a test holds that none is missing. MUSTER is the address of a node; with keys, each command needs
- * -H "Authorization: Bearer $MUSTER_API_KEY".
+ * What the documentation says of each operation beside its schema: a sentence or two, and a command to paste. By
+ * operationId; a test holds that none is missing. MUSTER is the address of a node; with keys, each command needs -H
+ * "Authorization: Bearer $MUSTER_API_KEY".
  */
 
 export interface OperationDocs {

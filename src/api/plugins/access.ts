@@ -1,6 +1,7 @@
 /**
- * The door: says for every request who calls, and lets in who has one of the roles of the route (access/roles.ts) and
- * the queue that it is about. What operators do goes to the log and to the audit log before the reply leaves.
+ * Authentication and authorization: finds the caller of every request, and checks that it has a role of the route
+ * (access/roles.ts) and the queue that it is about. What operators do goes to the log and to the audit log before the
+ * reply leaves.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { anyone, type Caller, mayUseQueue, type QueueOf, type RouteRule, ruleOf } from '../../access/roles.ts'
@@ -35,7 +36,7 @@ export function addAccess(app: App, api: Api): void {
     const { method, url } = route
     const rules = [method].flat().map(one => ruleOf(one, url))
     const [rule] = rules
-    // Closed by default: what nobody thought of is not served.
+    // Closed by default: a route without an entry is not served.
     if (rule === undefined) throw new Error(`${method} ${url} has no entry in src/access/roles.ts`)
     if ('open' in rule) return
     route.config = { ...route.config, rule }
@@ -84,7 +85,7 @@ export function addAccess(app: App, api: Api): void {
 
   async function record(request: FastifyRequest, status: number, action: string): Promise<void> {
     const { caller, audited, ip, params } = request
-    // Nobody known: nothing was done, and nobody may push out what was.
+    // Unknown callers changed nothing, and must not push real entries out of the log.
     if (status === 401) return
     const [first = '-'] = Object.values((params ?? {}) as Record<string, string>)
     const entry = {
@@ -116,11 +117,12 @@ export function requireQueue(caller: Caller, queue: string): void {
 const fromWebPage =
   'This node has no keys and answers only programs on its own machine: not the pages of other sites, and under no other name than localhost.'
 
-/** A browser sends whatever any page asks for; and a page may have had its own name point to this machine. */
+/** A browser sends what any page asks for, and a page may point its own name to this machine (DNS rebinding). */
 function isFromWebPage({ headers, hostname, host, protocol }: FastifyRequest): boolean {
   const site = headers['sec-fetch-site']
   if (site === 'cross-site' || site === 'same-site') return true
-  // Not every browser says what it fetches for, but each names the page that sends something. "null" is no page of ours.
+  // Not every browser says what it fetches for, but each names the page that sends something. "null" is no page of
+  // ours.
   if (headers.origin !== undefined && headers.origin.toLowerCase() !== `${protocol}://${host}`.toLowerCase())
     return true
   const name = hostname.replace(/^\[|\]$/g, '')
@@ -142,7 +144,7 @@ const queueChecks: Readonly<Partial<Record<QueueOf, (request: FastifyRequest) =>
   body: ({ body }) => (body as Named | undefined)?.queue ?? 'default',
   worker: ({ body }) => (body as { worker: Named }).worker.queue,
   named: ({ query }) => (query as Named).queue,
-  // What is no Work ID at all is about no queue: nobody has such a job, whoever asks.
+  // An invalid Work ID belongs to no queue: no caller has such a job.
   workId: ({ params, caller }) => queueOfWorkId((params as { workId: string }).workId) ?? [...(caller.queues ?? [])][0],
   all: () => undefined,
 }

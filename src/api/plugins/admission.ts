@@ -74,8 +74,8 @@ function bytesOf({ headers }: FastifyRequest, maxJsonBytes: number): number {
 }
 
 /**
- * Who may still come in: a caller (a key, a worker, or an address) has a number of requests and of bytes under way, and all
- * callers together have bytes. Workers and operators are counted and never refused: what they ask for frees room.
+ * Who may still come in: a caller (a key, a worker, or an address) has a number of requests and of bytes under way, and
+ * all callers together have bytes. Workers and operators are counted and never refused: what they ask for frees room.
  */
 export interface AdmissionLimits {
   /** Requests of one caller. */
@@ -89,7 +89,7 @@ export interface Visitor {
   readonly key: string
   /** Workers and operators. */
   readonly isFirst: boolean
-  /** Nobody knows who it is: a few requests must do. */
+  /** An unknown caller gets a few requests at once. */
   readonly isStranger: boolean
 }
 

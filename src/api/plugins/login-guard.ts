@@ -1,6 +1,6 @@
 /**
- * Requests that show no good key, by address: counted, told once a minute, and answered 429 when there are too many. Who has
- * a good key is not held up by others behind the same address.
+ * Requests that show no good key, by address: counted, told once a minute, and answered 429 when there are too many.
+ * Who has a good key is not held up by others behind the same address.
  */
 import { isIPv6 } from 'node:net'
 import type { Logger } from 'pino'

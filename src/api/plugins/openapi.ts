@@ -8,7 +8,7 @@ import { enqueueRequestBody } from '../routes/enqueue.ts'
 import { ProblemBody } from '../schemas.ts'
 
 const description = `Muster is a job server that musters its own workers. Put work in with PUT /enqueue, pull results with
-POST /pullCompleted; everything else is here to look, steer and mend. Errors are RFC 9457 problems with a stable \`code\`.`
+POST /pullCompleted; the other calls inspect, control and repair. Errors are RFC 9457 problems with a stable \`code\`.`
 
 /** Bodies that are read as streams: a schema on the route would make Fastify read and validate them. */
 const streamedBodies: Readonly<Record<string, object>> = {

@@ -1,6 +1,6 @@
 /**
- * Ends requests whose other side does not keep pace: a body of which nothing comes for 20 s, or that is slower than 500 B/s
- * after 30 s; a reply of which nothing is read for 60 s. There is no other limit on how long a body may take.
+ * Ends requests whose other side does not keep pace: a body of which nothing comes for 20 s, or that is slower than 500
+ * B/s after 30 s; a reply of which nothing is read for 60 s. There is no other limit on how long a body may take.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'

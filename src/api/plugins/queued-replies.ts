@@ -1,6 +1,7 @@
 /**
- * Replies behind others on the same connection (HTTP/1.1 pipelining). Node.js tells only the one whose turn it is that its
- * client went away; the others would wait for ever, with the results, jobs and room that they hold. Here each is told.
+ * Replies behind others on the same connection (HTTP/1.1 pipelining). Node.js tells only the one whose turn it is that
+ * its client went away; the others would wait for ever, with the results, jobs and room that they hold. Here each is
+ * told.
  */
 
 import type { ServerResponse } from 'node:http'

@@ -23,7 +23,10 @@ export function addReplyHeaders(app: App, hasTls: boolean): void {
   })
 }
 
-/** The id of a request, in the log, the audit log, the reply and its problems: the client's own where it is sane, else ours. */
+/**
+ * The id of a request, in the log, the audit log, the reply and its problems: the client's own where it is sane, else
+ * ours.
+ */
 const sane = /^[A-Za-z0-9][A-Za-z0-9._:-]{7,63}$/
 
 /** @returns what names requests; no two nodes, and no two starts of one, give the same id */

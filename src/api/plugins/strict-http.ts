@@ -1,4 +1,7 @@
-/** What a request may not leave open or ask for: one host and one type, bodies as they are, no expectation but 100-continue. */
+/**
+ * What a request may not leave open or ask for: one host and one type, bodies as they are, no expectation but
+ * 100-continue.
+ */
 
 import type { FastifyRequest } from 'fastify'
 import { Problem } from '../../errors.ts'

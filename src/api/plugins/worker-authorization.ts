@@ -1,7 +1,8 @@
 /**
- * What a worker token binds: it speaks for one instance, and from the first heartbeat on for one worker, whose name every
- * lease token carries. An API key of the role `work` speaks for the workers that it introduced, and Redis knows which those are;
- * each call that names a lease names it for the worker that holds it. While the node is open everybody may be any worker.
+ * What a worker token binds: it speaks for one instance, and from the first heartbeat on for one worker, whose name
+ * every lease token carries. An API key of the role `work` speaks for the workers that it introduced, and Redis knows
+ * which those are; each call that names a lease names it for the worker that holds it. While the node is open everybody
+ * may be any worker.
  */
 import type { Caller } from '../../access/roles.ts'
 import { Problem } from '../../errors.ts'
@@ -48,8 +49,8 @@ export function requireWorker(caller: Caller, workerId: string, leases: readonly
 }
 
 /**
- * For what is done in the name of a worker, beside its heartbeat: of one that a key has introduced, only that key may do it.
- * A worker that nobody knows any more holds no lease either.
+ * For what is done in the name of a worker, beside its heartbeat: of one that a key has introduced, only that key may
+ * do it. A worker without a record holds no lease either.
  * @throws Problem forbidden
  */
 export async function requireIntroducer(

@@ -1,4 +1,7 @@
-/** /docs: the documents as a site, the API reference, and the OpenAPI document. They are the same on every node of a version. */
+/**
+ * /docs: the documents as a site, the API reference, and the OpenAPI document. They are the same on every node of a
+ * version.
+ */
 import { Type } from 'typebox'
 import { stringify } from 'yaml'
 import { errorsPage, Problem } from '../../errors.ts'

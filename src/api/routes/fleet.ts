@@ -92,7 +92,7 @@ const decisionFields = {
   actions: Type.Array(Type.Record(Type.String(), Type.Unknown()), {
     description: 'launch, drain, terminate, sweep or boot (an instance came up), each with its reason',
   }),
-  epoch: Type.Optional(Type.Integer({ description: "Of the autoscaler's lease; absent for what somebody asked for" })),
+  epoch: Type.Optional(Type.Integer({ description: 'Epoch of the leader lease; absent for manual actions' })),
   decisionId: Type.Optional(
     Type.String({ description: 'Under which its instances were launched, as their tags name it' }),
   ),

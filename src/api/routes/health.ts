@@ -53,7 +53,7 @@ export function addHealth(app: App, api: Api): void {
       schema: {
         operationId: 'nodeChecks',
         summary: 'The inside view of this node, as `muster doctor` reads it',
-        description: 'Answers 200 whatever it has to tell, Redis being away included.',
+        description: 'Always answers 200, also while Redis is unavailable.',
         tags: ['node'],
         response: { 200: NodeReport, ...problems() },
       },

@@ -23,7 +23,7 @@ export function addJoin(app: App, api: Api): void {
       // Before the body is looked at: who does not know the secret learns nothing of instances.
       onRequest: async ({ headers, log, ip, id }) => {
         if (api.access.isJoinSecret(headers.authorization)) return
-        log.warn({ ip, requestId: id }, 'somebody asked to join without the join secret')
+        log.warn({ ip, requestId: id }, 'a join request without the join secret was refused')
         throw new Problem('unauthenticated', 'Joining takes the join secret of this deployment as bearer token.')
       },
     },
@@ -38,7 +38,10 @@ export function addJoin(app: App, api: Api): void {
       if (refusal === 'hidden')
         throw new Problem('instance_not_found', `The provider does not show the addresses of ${instanceId} yet.`)
       if (refusal !== undefined) {
-        log.warn({ instanceId, queue, ip, requestId: id, reason: refusal }, 'somebody asked to join as an instance')
+        log.warn(
+          { instanceId, queue, ip, requestId: id, reason: refusal },
+          'a join request for an instance was refused',
+        )
         throw new Problem('forbidden', `The join as ${instanceId} is refused: ${refusal}.`)
       }
       const { token, expiresAt } = api.access.mintFirstToken(instanceId, queue)

@@ -39,7 +39,7 @@ const Query = Type.Object({
       maximum: 256 * mebibyte,
       default: 16 * mebibyte,
       description:
-        'About this much of values at most, less when many replies wait to be read; the first one comes whatever its size',
+        'About this much of values at most, less when many replies wait to be read; the first result comes at any size',
     }),
   ),
   failed: Type.Optional(
@@ -78,7 +78,7 @@ const AckBody = Type.Object(
       Type.Array(Type.String({ maxLength: 128 }), {
         minItems: 1,
         maxItems: 10_000,
-        description: 'Without leaseId: whoever holds them',
+        description: 'Without leaseId: whichever lease holds them',
       }),
     ),
   },
@@ -117,7 +117,7 @@ export function addPullCompleted(app: App, { jobs, acks, access, stopping }: Api
       const lease = { leaseId, leaseMs: leaseMs ?? replyLeaseMs }
       const room = { reserve: () => request.stay.reserve(maxBytes), release: () => request.stay.hold(0) }
       const pulled = await results.pull({ ...lease, top, waitMs, room, includeFailed, signal }).catch(error => {
-        // Nobody will ever hold that lease.
+        // No client holds that lease.
         if (mayHold(error)) acks.abandon(results, leaseId)
         throw error
       })
@@ -195,7 +195,10 @@ export function addPullCompleted(app: App, { jobs, acks, access, stopping }: Api
     }
   }
 
-  /** Acks when the last byte was handed to the network, unless the lease is the client's own; releases when it went away before. */
+  /**
+   * Acks when the last byte was handed to the network, unless the lease is the client's own; releases when it went away
+   * before.
+   */
   function settleWhenSent(
     reply: FastifyReply,
     results: Results,

@@ -19,7 +19,7 @@ const QueueSchema = Type.Object(
     dead: count,
     cancelled: count,
     uncollected: count,
-    leased: Type.Integer({ minimum: 0, description: 'Results that somebody holds and has not acked' }),
+    leased: Type.Integer({ minimum: 0, description: 'Results under a lease that are not acked' }),
   },
   { description: 'A queue' },
 )

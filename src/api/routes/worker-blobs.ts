@@ -1,4 +1,6 @@
-/** /workers/{payloads,results,checkpoints}: bytes between a worker and a node, as streams of any size, under a lease. */
+/**
+ * /workers/{payloads,results,checkpoints}: bytes between a worker and a node, as streams of any size, under a lease.
+ */
 import { createHash } from 'node:crypto'
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'

@@ -25,11 +25,16 @@ import { requireInstance, requireIntroducer, requireWorker } from '../plugins/wo
 import { problems } from '../schemas.ts'
 import { addWorkerBlobs } from './worker-blobs.ts'
 
-/** JSON is parsed in the event loop, in one piece: a batch of completions with small values. Large values are uploaded. */
+/**
+ * JSON is parsed in the event loop, in one piece: a batch of completions with small values. Large values are uploaded.
+ */
 const bodyLimit = 4 * 1024 * 1024
 /** How long a claim waits on a node that is about to stop. */
 const leavingWaitMs = 200
-/** Ends the open claims of a worker that goes by itself, or that runs other types now; its heartbeat (`worker:`) stays open. */
+/**
+ * Ends the open claims of a worker that goes by itself, or that runs other types now; its heartbeat (`worker:`) stays
+ * open.
+ */
 const claimsOf = (workerId: string): string => `claims:${workerId}`
 
 /** Worker tokens name their worker; of those who come with a key Redis knows whom they introduced. */
@@ -62,7 +67,8 @@ export function addWorkers(app: App, api: Api): void {
       const beat = async (): Promise<{ stop: LostLease[]; drain: boolean }> => {
         const isBound = caller.worker !== undefined
         const registered = fleet.registry.heartbeat(worker, state, leases.length, interruption, isBound, keyOf(caller))
-        // Only Redis knows whether the worker of a first token, or of a key, is its own: nothing else is done for it before.
+        // Only Redis knows whether the worker of a first token, or of a key, is its own: nothing else is done for it
+        // before.
         if (caller.kind === 'key' || (isBound && caller.worker.workerId === undefined))
           requireOwnWorker(await registered)
         const [own, stop] = await Promise.all([

@@ -1,6 +1,6 @@
 /**
- * Lets a long computation share its thread: cut into short steps, it calls `step` after each, and once a slice of time is
- * used up, progress is told, the event loop has its turn (messages, timers), and an abort ends the computation.
+ * Lets a long computation share its thread: cut into short steps, it calls `step` after each, and once a slice of time
+ * is used up, progress is told, the event loop has its turn (messages, timers), and an abort ends the computation.
  */
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import type { HandlerContext } from '../define-handler.ts'

@@ -1,6 +1,6 @@
 /**
- * The type `primes`: counts the primes below a number with a segmented sieve, as a job that keeps a processor busy. It leaves
- * a checkpoint now and then, and goes on from it when it is run again.
+ * The type `primes`: counts the primes below a number with a segmented sieve, as a job that keeps a processor busy. It
+ * leaves a checkpoint now and then, and goes on from it when it is run again.
  */
 import { defineHandler } from '../define-handler.ts'
 import { Pacer } from './pause.ts'
@@ -35,7 +35,8 @@ export const primes = defineHandler({
         : (JSON.parse(before.toString()) as Counted)
     let { count, largest } = start
     let checkpointedMs = performance.now()
-    // Only odd numbers are looked at: index i stands for 2i + 1, and indexes run up to the last odd number below the limit.
+    // Only odd numbers are looked at: index i stands for 2i + 1, and indexes run up to the last odd number below the
+    // limit.
     const endIndex = Math.floor(below / 2)
     const sieve = new OddSieve(Math.floor(Math.sqrt(below)), start.from)
     for (let { from } = start; from < endIndex; from += segmentOdds) {

@@ -1,6 +1,7 @@
 /**
  * SHA-512 applied many times over: the chain of digests. The first hash is node:crypto's, since the data may be long;
- * the rest run in a WebAssembly kernel with the loop inside, for a call into OpenSSL costs more than the hash of 64 bytes.
+ * the rest run in a WebAssembly kernel with the loop inside, for a call into OpenSSL costs more than the hash of 64
+ * bytes.
  */
 import { createHash } from 'node:crypto'
 import { kernelBase64 } from './kernel.generated.ts'
@@ -28,7 +29,8 @@ function loadKernel(): Kernel {
 }
 
 /**
- * The state of one chain. Chains of one process may take turns: a chain is in the kernel's memory only while `advance` runs.
+ * The state of one chain. Chains of one process may take turns: a chain is in the kernel's memory only while `advance`
+ * runs.
  */
 export class DigestChain {
   readonly #digest: Buffer

@@ -1,4 +1,6 @@
-/** The type `sha512`: SHA-512 applied `iterations` times to the payload's bytes; the value is the last digest in hex. */
+/**
+ * The type `sha512`: SHA-512 applied `iterations` times to the payload's bytes; the value is the last digest in hex.
+ */
 import { defineHandler, FinalError, type HandlerContext } from '../define-handler.ts'
 import { Pacer } from '../demo/pause.ts'
 import { DigestChain } from './digest-chain.ts'

@@ -147,8 +147,8 @@ const viewCancelled = (queue: JobQueue, record: CancelledJob): JobView => ({
 })
 
 /**
- * Views of cancelled jobs, in the order given. A record is written before its job is removed: when the node dies between
- * the two, the job goes on, and its record says nothing.
+ * Views of cancelled jobs, in the order given. A record is written before its job is removed: when the node dies
+ * between the two, the job goes on, and its record says nothing.
  */
 export async function viewCancelledJobs(queue: JobQueue, workIds: readonly string[]): Promise<JobView[]> {
   if (workIds.length === 0) return []

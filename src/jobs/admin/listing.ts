@@ -1,6 +1,7 @@
 /**
  * Lists jobs page by page. A cursor holds a place in one of the lists that BullMQ keeps (a segment): finished ones by
- * their time, newest first, so that a page is stable; waiting ones by their place in line, which moves as jobs are taken.
+ * their time, newest first, so that a page is stable; waiting ones by their place in line, which moves as jobs are
+ * taken.
  */
 import { createHash } from 'node:crypto'
 import { Problem } from '../../errors.ts'

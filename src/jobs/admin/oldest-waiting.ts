@@ -1,6 +1,7 @@
 /**
- * How long the job has waited that has waited longest, in a few cheap reads: the heads of the lanes, not all that stand in
- * them. In order of priority the first is looked at, and the first of the last priority, which is the one that starves.
+ * How long the job has waited that has waited longest, in a few cheap reads: the heads of the lanes, not all that stand
+ * in them. In order of priority the first is looked at, and the first of the last priority, which is the one that
+ * starves.
  */
 import { bullKeys, dueTimeOf, priorityUnit } from '../bullmq/bull-layout.ts'
 import type { JobQueue } from '../bullmq/job-queue.ts'

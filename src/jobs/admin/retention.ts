@@ -1,7 +1,8 @@
 /**
  * Retention: forgets jobs whose time is over, with their payloads and results, and sweeps blobs that
  * no job owns: those of uploads and attempts that came to nothing.
- * Collected results go after resultTtlMs, uncollected ones after uncollectedTtlMs, dead and cancelled ones after theirs.
+ * Collected results go after resultTtlMs, uncollected ones after uncollectedTtlMs, dead and cancelled ones after
+ * theirs.
  */
 import type { Logger } from 'pino'
 import type { PayloadStore } from '../../payloads/payload-store.ts'

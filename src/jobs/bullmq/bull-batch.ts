@@ -1,7 +1,7 @@
 /**
- * Runs one of BullMQ's own scripts many times in one call to Redis. A pipeline sends the same calls one by one, and costs
- * the node and Redis more than the work itself. The text of the script is BullMQ's, loaded by it into the client; what is
- * added is a loop around it. All runs are one atomic step: an error fails all of them.
+ * Runs one of BullMQ's own scripts many times in one call to Redis. A pipeline sends the same calls one by one, and
+ * costs the node and Redis more than the work itself. The text of the script is BullMQ's, loaded by it into the client;
+ * what is added is a loop around it. All runs are one atomic step: an error fails all of them.
  */
 import type { RedisClient } from '../../redis/connect/connection.ts'
 import { Script } from '../../redis/script.ts'
@@ -84,7 +84,10 @@ return out`,
   return script
 }
 
-/** The text of one of BullMQ's scripts, by its name with or without its version, as BullMQ has loaded it into the client. */
+/**
+ * The text of one of BullMQ's scripts, by its name with or without its version, as BullMQ has loaded it into the
+ * client.
+ */
 export function bullScript(redis: RedisClient, name: string): string {
   const { scriptsSet } = redis as unknown as { scriptsSet: Record<string, { lua: string }> }
   const found = Object.entries(scriptsSet).find(([loaded]) => loaded === name || loaded.startsWith(`${name}:`))

@@ -36,12 +36,11 @@ const removals: Readonly<Record<number, Removal>> = { 1: 'removed', 0: 'moved', 
 let script: Script<number> | undefined
 
 /**
- * Cancels a job in one step: were its state read before, it could end, be handed out, or be cancelled by somebody else in
- * between. A lease goes first, then BullMQ's own script removes the job. KEYS: cancelled, cancelledData, uncollected,
- * uncollectedDead, leased, leases, lane. ARGV: Work ID, when, record, attempts in the record, prefix of BullMQ's keys, token
- * of its lease or an empty string.
- * Returns 1; or, and changes nothing, 0 when it is not as the record and the token say, -1 when it has succeeded, -2 when it
- * is dead and its failure was handed out.
+ * Cancels a job in one step: were its state read before, it could end, be handed out, or be cancelled by somebody else
+ * in between. A lease goes first, then BullMQ's own script removes the job. KEYS: cancelled, cancelledData,
+ * uncollected, uncollectedDead, leased, leases, lane. ARGV: Work ID, when, record, attempts in the record, prefix of
+ * BullMQ's keys, token of its lease or an empty string. Returns 1; or, and changes nothing, 0 when it is not as the
+ * record and the token say, -1 when it has succeeded, -2 when it is dead and its failure was handed out.
  */
 function scriptFor(redis: RedisClient): Script<number> {
   script ??= new Script<number>(

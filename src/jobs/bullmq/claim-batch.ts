@@ -54,7 +54,9 @@ type Reply = [jobs: unknown[][], nextDelayedScore?: string]
 
 let script: Script<Reply> | undefined
 
-/** KEYS: lanes. ARGV: prefixes of BullMQ's keys and of ours, now, lease in ms, worker, number of types, types, tokens. */
+/**
+ * KEYS: lanes. ARGV: prefixes of BullMQ's keys and of ours, now, lease in ms, worker, number of types, types, tokens.
+ */
 function scriptFor(redis: RedisClient): Script<Reply> {
   script ??= new Script<Reply>(
     'take_many',

@@ -1,8 +1,8 @@
 /**
  * Finishes jobs that succeeded, many in one call to Redis: for each, one atomic step looks whether the token holds the
- * lease, adds the job to the index of uncollected results, runs BullMQ's own moveToFinished, and may lease the next job of
- * the worker's types. The order within the step is the one that would be right without it: an entry of the index whose job
- * is not finished is passed over, a finished job without an entry would be lost.
+ * lease, adds the job to the index of uncollected results, runs BullMQ's own moveToFinished, and may lease the next job
+ * of the worker's types. The order within the step is the one that would be right without it: an entry of the index
+ * whose job is not finished is passed over, a finished job without an entry would be lost.
  */
 import { type JobJson, raw2NextJobData } from 'bullmq'
 import type { RedisClient } from '../../redis/connect/connection.ts'
@@ -85,9 +85,9 @@ type Reply = [held: number, hadCheckpoint?: number, result?: number | unknown[]]
 let script: Script<Reply[]> | undefined
 
 /**
- * KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: prefixes of BullMQ's keys and of ours, now, lease in
- * ms, worker, how many next jobs, number of types, types, then for each: token, key of the job, run time in µs, BullMQ's.
- * A run time counts for no longer than the lease was held, whatever the worker says.
+ * KEYS: BullMQ's, uncollected, uncollectedDead, sequence, stats. ARGV: prefixes of BullMQ's keys and of ours, now,
+ * lease in ms, worker, how many next jobs, number of types, types, then for each: token, key of the job, run time in
+ * µs, BullMQ's. A run time counts for no longer than the lease was held, whatever the worker says.
  */
 function scriptFor(redis: RedisClient): Script<Reply[]> {
   script ??= new Script<Reply[]>(

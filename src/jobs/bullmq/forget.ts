@@ -1,6 +1,7 @@
 /**
- * Forgetting jobs whose time is over, each in one atomic step: whether it is over is looked at in the step that removes the
- * job. Between a look and a removal the job could be replayed, or be made anew under its key, and the new one be removed.
+ * Forgetting jobs whose time is over, each in one atomic step: whether it is over is looked at in the step that removes
+ * the job. Between a look and a removal the job could be replayed, or be made anew under its key, and the new one be
+ * removed.
  */
 import type { RedisClient } from '../../redis/connect/connection.ts'
 import { Script } from '../../redis/script.ts'

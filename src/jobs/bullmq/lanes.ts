@@ -1,6 +1,6 @@
 /**
- * Lanes: what is ready to run stands in one sorted set for each type, so that a worker is given only jobs of types that it
- * has declared (docs/design/routing-by-type.md).
+ * Lanes: what is ready to run stands in one sorted set for each type, so that a worker is given only jobs of types that
+ * it has declared (docs/design/routing-by-type.md).
  *
  *   submit, retry, requeue, replay, due ──▶ BullMQ's wait and prioritized ──sort──▶ lane of the type ──claim──▶ active
  *
@@ -24,9 +24,9 @@ const firstPlace = 2 ** 52
 export const ownPrefix = (queue: JobQueue): string => queue.keys.lanes.slice(0, -'lanes'.length)
 
 /**
- * Lua: `sort(bull, own, now, limit, types)` moves what is ready into the lane of its type; returns how many it looked at.
- * `types` gives the type by id of jobs that this step has added without a priority; nil: none.
- * A job that was started and lost its worker without an attempt spent goes before all others of its priority.
+ * Lua: `sort(bull, own, now, limit, types)` moves what is ready into the lane of its type; returns how many it looked
+ * at. `types` gives the type by id of jobs that this step has added without a priority; nil: none. A job that was
+ * started and lost its worker without an attempt spent goes before all others of its priority.
  */
 export const sortLua = `local function sort(bull, own, now, limit, types)
   local waitKey, prioritizedKey, delayedKey = bull .. '${bullKeys.wait}', bull .. '${bullKeys.prioritized}', bull .. '${bullKeys.delayed}'
@@ -102,8 +102,8 @@ end`
 
 /**
  * Lua: `taker(bull, own, now, leaseMs, worker, types)` returns a function that leases the next job of these types under
- * the token given, by BullMQ's moveToActive, and returns what that returns, or nil. The lane stands in for BullMQ's zset
- * of prioritised jobs, and keys that never exist for its other lists.
+ * the token given, by BullMQ's moveToActive, and returns what that returns, or nil. The lane stands in for BullMQ's
+ * zset of prioritised jobs, and keys that never exist for its other lists.
  */
 export const takerLua = (moveToActive: string): string => `local function moveToActive(KEYS, ARGV)
 ${moveToActive}
@@ -159,8 +159,8 @@ return sort(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]))`,
 )
 
 /**
- * Sorts all that stands in BullMQ's lists: what an older version has left there, and what is due. Calling twice is safe,
- * also on two nodes at once.
+ * Sorts all that stands in BullMQ's lists: what an older version has left there, and what is due. Calling twice is
+ * safe, also on two nodes at once.
  */
 export async function sortWaiting(queue: JobQueue): Promise<void> {
   for (let step = 0; step < maxSweepSteps; step += 1) {

@@ -11,10 +11,10 @@ let script: Script<number> | undefined
 
 /**
  * Replays a dead job in one step: were it taken out of the indexes apart from that, another replay could have run in
- * between, and the lease of its result be taken away; or the job be left dead and in no index. The evidence of lost workers
- * goes, so they count anew. Starts count on: each is told from all others by its number (lost-workers.ts).
- * KEYS: BullMQ's for reprocessJob, uncollectedDead, leased, leases. ARGV: Work ID. Returns 1; or 0, and changes nothing,
- * when the job is not dead.
+ * between, and the lease of its result be taken away; or the job be left dead and in no index. The evidence of lost
+ * workers goes, so they count anew. Starts count on: each is told from all others by its number (lost-workers.ts).
+ * KEYS: BullMQ's for reprocessJob, uncollectedDead, leased, leases. ARGV: Work ID. Returns 1; or 0, and changes
+ * nothing, when the job is not dead.
  */
 function scriptFor(redis: RedisClient): Script<number> {
   script ??= new Script<number>(

@@ -1,6 +1,6 @@
 /**
- * What follows a pull, and must come about even when Redis is away just then: each is sent at once, and again until it is
- * kept.
+ * What follows a pull, and must come about even when Redis is away just then: each is sent at once, and again until it
+ * is kept.
  *
  *   ack       the reply was sent, and the lease was not the client's own
  *   release   the client went away before it had the reply
@@ -44,7 +44,10 @@ export class Acks {
     this.#send(() => results.release(leaseId, workIds))
   }
 
-  /** Hands back whatever a pull that failed has leased, or leases yet, likewise; many together, since it looks at all leases. */
+  /**
+   * Hands back whatever a pull that failed has leased, or leases yet, likewise; many together, since it looks at all
+   * leases.
+   */
   abandon(results: Results, leaseId: string): void {
     const leaseIds = this.#abandoned.get(results)
     if (leaseIds === undefined) this.#abandoned.set(results, new Set([leaseId]))

@@ -1,15 +1,15 @@
 /**
- * What results.ts does in Redis, each one atomic step. A lease stands as "<lease id> <kind> <sequence>" under its Work ID;
- * with a "!" before it the result is being sent, and nobody will say again that it is to be let go.
+ * What results.ts does in Redis, each one atomic step. A lease stands as "<lease id> <kind> <sequence>" under its Work
+ * ID; with a "!" before it the result is being sent, and nobody will say again that it is to be let go.
  */
 import { Script } from '../../redis/script.ts'
 
 /**
  * Takes the oldest finished results and leases them. Results whose lease ran out go back to their place first; what was
  * being sent when its node was lost is acked.
- * KEYS: uncollected, uncollectedDead, leased, leases, abandoned. ARGV: prefix of job keys, now, top, end of lease, lease
- * id, "1" to include dead jobs, bytes allowed, bytes taken already, until when leases have run out.
- * Returns Work ID, "ok" or "dead", and the stored value or reason, in turn; last the bytes taken.
+ * KEYS: uncollected, uncollectedDead, leased, leases, abandoned. ARGV: prefix of job keys, now, top, end of lease,
+ * lease id, "1" to include dead jobs, bytes allowed, bytes taken already, until when leases have run out. Returns Work
+ * ID, "ok" or "dead", and the stored value or reason, in turn; last the bytes taken.
  */
 export const pull = new Script<string[]>(
   'pull',
@@ -69,9 +69,9 @@ return out`,
 )
 
 /**
- * Ends leases, or notes that what is under them is being sent. KEYS: uncollected, uncollectedDead, leased, leases. ARGV:
- * "ack", "release" or "send", the lease id or "*" for any, end of the lease (send), then Work IDs. Returns those that were
- * held.
+ * Ends leases, or notes that what is under them is being sent. KEYS: uncollected, uncollectedDead, leased, leases.
+ * ARGV: "ack", "release" or "send", the lease id or "*" for any, end of the lease (send), then Work IDs. Returns those
+ * that were held.
  */
 export const settle = new Script<string[]>(
   'settle',

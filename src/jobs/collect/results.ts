@@ -5,8 +5,8 @@
  *        ▲                  │
  *        └── lease ran out, or given back
  *
- * All of it is kept (redis/writes/durable-writes.ts) before anybody is told. What a pull saw is kept with it: no failover takes
- * back a value that was handed out, nor its lease.
+ * All of it is kept (redis/writes/durable-writes.ts) before anybody is told. What a pull saw is kept with it: no
+ * failover takes back a value that was handed out, nor its lease.
  */
 import type { Notifier } from '../../notifier.ts'
 import { connectionEpoch } from '../../redis/connect/connection.ts'
@@ -49,7 +49,9 @@ export interface PulledResult {
 const chunk = 500
 /** A notification can get lost; nobody waits longer than this for a look of their own. */
 const lookAgainMs = 1000
-/** After an outage or a start nothing is taken back for this long: acks of what was handed out before are on their way. */
+/**
+ * After an outage or a start nothing is taken back for this long: acks of what was handed out before are on their way.
+ */
 const graceMs = 2000
 /** The script of a pull that broke off may still lie before Redis; by then it is long gone. */
 const rememberAbandonedMs = 600_000

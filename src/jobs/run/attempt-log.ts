@@ -1,6 +1,6 @@
 /**
- * Failed attempts in the log of the node, so that nobody has to poll for them. Bounded: after the first ones of a window
- * the rest are counted, and told as one line when the window is over.
+ * Failed attempts in the log of the node, so that nobody has to poll for them. Bounded: after the first ones of a
+ * window the rest are counted, and told as one line when the window is over.
  */
 import type { Logger } from 'pino'
 

@@ -1,7 +1,8 @@
 /**
  * Checkpoints: what an attempt leaves for the next one, whoever runs it. The newest stands in the job's own hash
- * (`checkpoint`, JSON); bytes over the inline limit go to the payload store, each upload under a key of its own, so that
- * none is ever overwritten while somebody reads it. Kept over retries and returns, dropped when the job has succeeded.
+ * (`checkpoint`, JSON); bytes over the inline limit go to the payload store, each upload under a key of its own, so
+ * that none is ever overwritten while somebody reads it. Kept over retries and returns, dropped when the job has
+ * succeeded.
  */
 import type { Readable } from 'node:stream'
 import type { Logger } from 'pino'

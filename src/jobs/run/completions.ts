@@ -1,12 +1,12 @@
 /**
  * Completion: what an attempt left is recorded once, under its token.
  *
- * A success is indexed and finished in one step (complete-batch.ts). A job that will be dead is indexed first, if the token
- * still holds the lease: adding twice is harmless, and an entry whose job is not finished yet is passed over. A late
- * completion under an old token changes nothing, and cannot bring a collected result back.
+ * A success is indexed and finished in one step (complete-batch.ts). A job that will be dead is indexed first, if the
+ * token still holds the lease: adding twice is harmless, and an entry whose job is not finished yet is passed over. A
+ * late completion under an old token changes nothing, and cannot bring a collected result back.
  *
- * The worker is answered once all of this is kept (redis/writes/durable-writes.ts), also when it is told "stale": it forgets the
- * outcome then. The next jobs that it gets along are claims, and not waited for.
+ * The worker is answered once all of this is kept (redis/writes/durable-writes.ts), also when it is told "stale": it
+ * forgets the outcome then. The next jobs that it gets along are claims, and not waited for.
  */
 
 import { UnrecoverableError } from 'bullmq'
@@ -193,8 +193,8 @@ export class Completions {
   }
 
   /**
-   * Ends a job that lost too many workers, with the evidence; it was just leased under this token. Nobody is told: should
-   * a failover forget it, the next claim buries the job again.
+   * Ends a job that lost too many workers, with the evidence; it was just leased under this token. Nobody is told:
+   * should a failover forget it, the next claim buries the job again.
    */
   async deadLetter({ workId, token }: LeaseRef, lost: readonly LostWorker[]): Promise<void> {
     const error = { code: 'workers_lost', message: describeLostWorkers(lost), retryable: false }
@@ -223,7 +223,10 @@ export class Completions {
     for (const { workId, logs } of outcomes) if (logs !== undefined && logs.length > 0) await this.addLogs(workId, logs)
   }
 
-  /** Appends to the log of a job; the oldest lines over the limit go. Lines of a job that is gone are dropped, and all when Redis is full. */
+  /**
+   * Appends to the log of a job; the oldest lines over the limit go. Lines of a job that is gone are dropped, and all
+   * when Redis is full.
+   */
   async addLogs(workId: string, lines: readonly string[]): Promise<void> {
     try {
       await Promise.all(lines.map(line => this.#queue.backend.addLog(workId, line, keepLogLines)))
@@ -243,7 +246,10 @@ export class Completions {
   }
 }
 
-/** Doubles from attempt to attempt, up to an hour (or to the first delay, if that is longer); BullMQ makes its upper half random. */
+/**
+ * Doubles from attempt to attempt, up to an hour (or to the first delay, if that is longer); BullMQ makes its upper
+ * half random.
+ */
 export const retryDelayMs = (attempt: number, backoffMs: number): number =>
   Math.min(2 ** (attempt - 1) * backoffMs, Math.max(longestBackoffMs, backoffMs))
 

@@ -1,11 +1,12 @@
 /**
- * How long a lease may be extended. A worker enforces the run-time limit of its jobs; should it fail to (its slot hangs,
- * it forgot the job and goes on naming it), the node ends the attempt as timed out, so that no job runs for ever.
+ * How long a lease may be extended. A worker enforces the run-time limit of its jobs; should it fail to (its slot
+ * hangs, it forgot the job and goes on naming it), the node ends the attempt as timed out, so that no job runs for
+ * ever.
  *
  *   claim ──timeoutMs──▶ the worker ends it ──a few leases──▶ extension is refused, the attempt ends here
  *
- * Every job has a limit: its own, or MUSTER_TIMEOUT_MS. One that runs alone may wait for others before it starts, so their
- * limit is added to its own.
+ * Every job has a limit: its own, or MUSTER_TIMEOUT_MS. One that runs alone may wait for others before it starts, so
+ * their limit is added to its own.
  */
 
 import type { Logger } from 'pino'
@@ -26,7 +27,10 @@ export class LeaseLimit {
   readonly #completions: Pick<Completions, 'fail'>
   readonly #defaultMs: number
   readonly #log: Logger
-  /** When each attempt is overdue, in ms since the epoch; by Work ID and token, for the next job of a worker inherits its token. */
+  /**
+   * When each attempt is overdue, in ms since the epoch; by Work ID and token, for the next job of a worker inherits
+   * its token.
+   */
   readonly #overdueAt = new Map<string, number>()
 
   constructor(queue: JobQueue, completions: Pick<Completions, 'fail'>, defaultMs: number, log: Logger) {

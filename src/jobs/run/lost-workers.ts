@@ -1,13 +1,13 @@
 /**
- * Workers that were lost under a job, apart from its failures: the evidence stands in the job's own hash (`lost`, JSON),
- * so that it goes with the job. From two on the job runs alone, from maxLostLeases on it is dead.
+ * Workers that were lost under a job, apart from its failures: the evidence stands in the job's own hash (`lost`,
+ * JSON), so that it goes with the job. From two on the job runs alone, from maxLostLeases on it is dead.
  *
  *   running ──lease ran out, or the worker is gone──▶ noted ──a later heartbeat of that worker──▶ taken back
  *
  * A worker that is heard of again was not lost: Redis or the nodes were away, or its process stood still.
  * Each loss is judged once: `judged` holds the number of the start (BullMQ's `ats`) that was judged last.
- * A job that is to run alone is only blamed for what it was alone with: as long as it waits in a worker beside others, the
- * loss of that worker is not counted for it.
+ * A job that is to run alone is only blamed for what it was alone with: as long as it waits in a worker beside others,
+ * the loss of that worker is not counted for it.
  */
 import { Script } from '../../redis/script.ts'
 import type { JobQueue } from '../bullmq/job-queue.ts'

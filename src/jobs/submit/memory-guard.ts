@@ -1,7 +1,7 @@
 /**
- * Room in Redis and on the disk. New work ends while there is enough of both for the jobs at hand to be finished, collected
- * and taken away; those go on to the last byte. Looked at each second; what was let in since is counted on top.
- * A Redis without `maxmemory` has no such limit to look at.
+ * Room in Redis and on the disk. New work ends while there is enough of both for the jobs at hand to be finished,
+ * collected and taken away; those go on to the last byte. Looked at each second; what was let in since is counted on
+ * top. A Redis without `maxmemory` has no such limit to look at.
  */
 
 import { resolve } from 'node:path'

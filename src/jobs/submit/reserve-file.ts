@@ -1,6 +1,6 @@
 /**
- * A file that takes room on the disk while there is some, and is given up when there is none: then Redis can write again
- * what ends jobs and takes them away, which is the way out.
+ * A file that takes room on the disk while there is some, and is given up when there is none: then Redis can write
+ * again what ends jobs and takes them away, which is the way out.
  *
  *   absent ──room above the reserve──▶ held ──disk full──▶ absent
  */

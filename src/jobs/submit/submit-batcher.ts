@@ -1,6 +1,6 @@
 /**
- * A line of jobs on their way into Redis, with group commit: jobs that arrive while others are being written go together,
- * in one call for each of BullMQ's kinds of jobs. Every submitter waits for its own job.
+ * A line of jobs on their way into Redis, with group commit: jobs that arrive while others are being written go
+ * together, in one call for each of BullMQ's kinds of jobs. Every submitter waits for its own job.
  *
  *   backlog ──group──▶ on its way ──▶ kept: answered
  *      ▲                   │
@@ -26,7 +26,10 @@ const maxGroup = 250
 const maxGroupsInFlight = 2
 const pauseMs = 100
 
-/** KEYS: cancelledData, jobs. ARGV: their Work IDs. Returns the data of each, or its record when it was cancelled, or nil. */
+/**
+ * KEYS: cancelledData, jobs. ARGV: their Work IDs. Returns the data of each, or its record when it was cancelled, or
+ * nil.
+ */
 const readData = new Script<(string | null)[]>(
   'read_data',
   `local out = {}

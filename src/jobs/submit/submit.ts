@@ -1,4 +1,7 @@
-/** Submission: what a request asks for becomes a job on its way into Redis (submit-batcher.ts), at the durability asked for. */
+/**
+ * Submission: what a request asks for becomes a job on its way into Redis (submit-batcher.ts), at the durability asked
+ * for.
+ */
 import type { JobJson } from 'bullmq'
 import type { Notifier } from '../../notifier.ts'
 import { type Durability, LocalWrites } from '../../redis/writes/durable-writes.ts'

@@ -1,7 +1,7 @@
 /**
- * The last resort against claims that hang: counts what waits over a connection of its own, and when work waits, workers
- * ask and nothing is claimed, it has the connections made anew; when that does not help, it has the process ended, so
- * that whoever supervises it starts it afresh. When that is the case, `stuck.ts` decides.
+ * The last resort against claims that hang: counts what waits over a connection of its own, and when work waits,
+ * workers ask and nothing is claimed, it has the connections made anew; when that does not help, it has the process
+ * ended, so that whoever supervises it starts it afresh. When that is the case, `stuck.ts` decides.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'

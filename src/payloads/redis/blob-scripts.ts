@@ -6,7 +6,8 @@ import { Script } from '../../redis/script.ts'
 /**
  * Makes a blob readable whose chunks are all there. KEYS: pointers, index, chunks. ARGV: payload key, pointer, how many
  * chunks, now, prefix of chunks, how long an earlier version stays for those who read it.
- * Returns 1, or 0 when chunks are missing: a new primary does not have what its predecessor did not pass on. Twice is once.
+ * Returns 1, or 0 when chunks are missing: a new primary does not have what its predecessor did not pass on. Twice is
+ * once.
  */
 export const publish = new Script<number>(
   'publish_blob',
@@ -40,14 +41,14 @@ return count`,
 )
 
 /**
- * Keeps the chunks of an upload that is under way. KEYS: chunks. ARGV: for how long. As a write that is waited for, it holds
- * the sender back until the replicas have what was sent so far.
+ * Keeps the chunks of an upload that is under way. KEYS: chunks. ARGV: for how long. As a write that is waited for, it
+ * holds the sender back until the replicas have what was sent so far.
  */
 export const keepUpload = new Script<number>('keep_blob_upload', `return redis.call('PEXPIRE', KEYS[1], ARGV[1])`)
 
 /**
- * Where blobs stand in Redis: spread over sixteen shards, all keys of a shard under one hash tag, so that a script may touch
- * them on a Redis Cluster, and blobs are shared out among its servers.
+ * Where blobs stand in Redis: spread over sixteen shards, all keys of a shard under one hash tag, so that a script may
+ * touch them on a Redis Cluster, and blobs are shared out among its servers.
  *
  *   {muster:blob:<shard>}:pointers           hash: payload key → "<version> <chunks> <bytes>"
  *   {muster:blob:<shard>}:index              zset: payload key by when it was written

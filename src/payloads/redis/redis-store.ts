@@ -125,7 +125,9 @@ export class RedisStore implements PayloadStore {
     }
   }
 
-  /** After an error it may be published or not: who reads it finds it whole, and the sweep finds that nobody owns it. */
+  /**
+   * After an error it may be published or not: who reads it finds it whole, and the sweep finds that nobody owns it.
+   */
   async #publish({ pointers, index, chunks }: BlobShard, key: string, pointer: BlobPointer): Promise<void> {
     const { version, chunkCount } = pointer
     const keys = [pointers, index, chunks + version]
@@ -179,7 +181,9 @@ async function* cut(content: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> 
   if (bytes > 0) yield Buffer.concat(collected, bytes)
 }
 
-/** Repeats what Redis was away for: a failover is over in seconds, and a payload that is half sent cannot be sent again. */
+/**
+ * Repeats what Redis was away for: a failover is over in seconds, and a payload that is half sent cannot be sent again.
+ */
 const patienceMs = 10_000
 const backoffMs = (tries: number): number => (0.5 + Math.random()) * Math.min(50 * 2 ** tries, 800)
 

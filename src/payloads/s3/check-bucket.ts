@@ -1,4 +1,7 @@
-/** Looks at the start whether the bucket is there and lets us do all that a store does: better now than with the first payload. */
+/**
+ * Looks at the start whether the bucket is there and lets us do all that a store does: better now than with the first
+ * payload.
+ */
 import { randomUUID } from 'node:crypto'
 import type { Logger } from 'pino'
 import { StartupError } from '../../errors.ts'
@@ -13,8 +16,8 @@ interface Step {
 
 /**
  * Lists, writes, reads and deletes one small object.
- * @throws StartupError when S3 refuses. When it cannot be reached the node starts all the same: payloads are refused with
- * 503 until it can.
+ * @throws StartupError when S3 refuses. When it cannot be reached the node starts all the same: payloads are refused
+ * with 503 until it can.
  */
 export async function checkBucket(calls: S3Calls, place: S3Place, log: Pick<Logger, 'warn'>): Promise<void> {
   for (const { right, run } of await stepsFor(place)) {

@@ -1,6 +1,7 @@
 /**
- * A download that goes on where it broke off: S3 ends a connection that a slow reader leaves idle, and any connection may
- * break. A reply that falls silent is a broken one. Closing the stream lets go of the connection, also before the first read.
+ * A download that goes on where it broke off: S3 ends a connection that a slow reader leaves idle, and any connection
+ * may break. A reply that falls silent is a broken one. Closing the stream lets go of the connection, also before the
+ * first read.
  */
 import { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'

@@ -1,7 +1,7 @@
 /**
- * Calls to S3: each with a time limit of its own and one over all of its tries; the SDK repeats what was throttled or got
- * no sound answer, with jitter. The signal ends a request; it does not end the search for credentials, so time is kept
- * outside of the SDK as well.
+ * Calls to S3: each with a time limit of its own and one over all of its tries; the SDK repeats what was throttled or
+ * got no sound answer, with jitter. The signal ends a request; it does not end the search for credentials, so time is
+ * kept outside of the SDK as well.
  */
 import type { _Object, S3Client } from '@aws-sdk/client-s3'
 import { Problem } from '../../errors.ts'

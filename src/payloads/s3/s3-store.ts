@@ -1,6 +1,6 @@
 /**
- * Payloads in S3, under `<prefix>muster-payloads/<key>`. All nodes share them. S3 replaces a key at once and reads what it
- * has written; a read that has begun goes on after a delete. How it is encrypted is up to the bucket.
+ * Payloads in S3, under `<prefix>muster-payloads/<key>`. All nodes share them. S3 replaces a key at once and reads what
+ * it has written; a read that has begun goes on after a delete. How it is encrypted is up to the bucket.
  */
 import { Readable } from 'node:stream'
 import { Meter } from '../checked-stream.ts'
@@ -11,7 +11,10 @@ import { upload } from './upload.ts'
 
 export interface S3Place {
   readonly bucket: string
-  /** Empty, or with a slash at its end. Nobody else may put anything below `<prefix>muster-payloads/`: the sweep deletes it. */
+  /**
+   * Empty, or with a slash at its end. Nobody else may put anything below `<prefix>muster-payloads/`: the sweep deletes
+   * it.
+   */
   readonly prefix: string
 }
 

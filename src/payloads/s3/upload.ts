@@ -1,6 +1,7 @@
 /**
- * Uploads a stream of unknown length by the SDK's own helper: one request when it is small, else in parts, one at a time,
- * so that a slow S3 holds the sender back. Each request carries the SHA-256 of its bytes, and S3 refuses what arrives otherwise.
+ * Uploads a stream of unknown length by the SDK's own helper: one request when it is small, else in parts, one at a
+ * time, so that a slow S3 holds the sender back. Each request carries the SHA-256 of its bytes, and S3 refuses what
+ * arrives otherwise.
  */
 import type { Readable } from 'node:stream'
 import type { S3Calls } from './s3-calls.ts'

@@ -44,7 +44,9 @@ export async function makeAuthority(nowMs: number): Promise<KeyPair> {
   return { certificate, key: pemOf(privateKey) }
 }
 
-/** A fresh key and certificate for all hosts, good for 825 days from `nowMs`. `names`: more DNS names that it holds for. */
+/**
+ * A fresh key and certificate for all hosts, good for 825 days from `nowMs`. `names`: more DNS names that it holds for.
+ */
 export async function makeServerCertificate(
   authority: KeyPair,
   names: readonly string[],

@@ -98,8 +98,8 @@ export const ownFiles = ({ log, pid }: RunFiles): Record<string, string> => ({
 })
 
 /**
- * The sentinel.conf of one server. Sentinel rewrites its file with all that it learns (who is primary, in which epoch, who
- * else is there), and what it has voted for; losing that could make two primaries. So `init` writes a template, and
+ * The sentinel.conf of one server. Sentinel rewrites its file with all that it learns (who is primary, in which epoch,
+ * who else is there), and what it has voted for; losing that could make two primaries. So `init` writes a template, and
  * each start carries over what Sentinel knew into a fresh copy of it.
  */
 
@@ -187,8 +187,8 @@ export function mergeSentinelConf(template: string, state: string, group: Replic
 type Passwords = Readonly<Record<UserName, string>>
 
 /**
- * Off, so no client gets in as this one; but Redis reads its own append-only file as this one, and without these rights it
- * leaves out every transaction in it, which is what scripts and MULTI become there.
+ * Off, so no client gets in as this one; but Redis reads its own append-only file as this one, and without these rights
+ * it leaves out every transaction in it, which is what scripts and MULTI become there.
  */
 const defaultOnRedis = 'user default off resetpass ~* &* +@all'
 /** What INFO, ROLE and CONFIG GET tell is what nodes check at their start; the rest of @dangerous stays shut. */

@@ -104,7 +104,10 @@ export function serverFiles(folder: string): ServerFiles {
 /** Where Redis and Sentinel keep what they write, by default. */
 export const defaultDataDir = (folder: string): string => join(resolve(folder), 'data')
 
-/** Paths that differ between the machine that wrote the files and the one that runs them are written in relation to this. */
+/**
+ * Paths that differ between the machine that wrote the files and the one that runs them are written in relation to
+ * this.
+ */
 export const folderMark = '@FOLDER@'
 
 /** Puts the folder in which the files now lie into a text of ours. */

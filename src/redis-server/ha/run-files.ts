@@ -68,8 +68,9 @@ export async function writeSentinelConf(
 }
 
 /**
- * Whether a Redis that starts on this folder would come up with no data. It loads what its manifest lists (or the one file
- * of Redis 6), and nothing else: not dump.rdb, which a replica leaves behind, nor files of a manifest that is lost.
+ * Whether a Redis that starts on this folder would come up with no data. It loads what its manifest lists (or the one
+ * file of Redis 6), and nothing else: not dump.rdb, which a replica leaves behind, nor files of a manifest that is
+ * lost.
  */
 export async function holdsNoData(dataDir: string): Promise<boolean> {
   const folder = join(dataDir, 'appendonlydir')

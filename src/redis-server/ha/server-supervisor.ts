@@ -5,8 +5,8 @@
  *                          ▲  └── wait, ask again ──┘              │
  *                          └────────── ended by itself ◀───────────┘
  *
- * Sentinel runs all the time: it is one of those that are asked. A Redis that died as primary is not brought back before
- * another primary took over or none can. Both servers end with this process, where the system can do that.
+ * Sentinel runs all the time: it is one of those that are asked. A Redis that died as primary is not brought back
+ * before another primary took over or none can. Both servers end with this process, where the system can do that.
  */
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'

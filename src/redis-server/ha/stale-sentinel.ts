@@ -1,11 +1,12 @@
 /**
  * Watches the Sentinel of this host for a belief that would do harm after a partition.
  *
- * Sentinel makes a server a replica again that it knows as one and that reports itself as primary, once it has reported so for
- * 8 s and Sentinel has heard nothing else. It counts from the last INFO that it read. When that was read just after a switch,
- * from a primary whose role had just been taken, and the host was then cut off, the 8 s are long over when the host is back.
- * If the others have made the same server primary meanwhile, this Sentinel reads "primary" and makes it a replica at once,
- * half a second before it hears of their vote: what was acknowledged during the partition would be lost.
+ * Sentinel makes a server a replica again that it knows as one and that reports itself as primary, once it has reported
+ * so for 8 s and Sentinel has heard nothing else. It counts from the last INFO that it read. When that was read just
+ * after a switch, from a primary whose role had just been taken, and the host was then cut off, the 8 s are long over
+ * when the host is back. If the others have made the same server primary meanwhile, this Sentinel reads "primary" and
+ * makes it a replica at once, half a second before it hears of their vote: what was acknowledged during the partition
+ * would be lost.
  *
  * A Sentinel that reaches no majority can do nothing else. A restarted one knows nothing of such reports, and waits.
  */

@@ -1,7 +1,7 @@
 /**
- * The switchover: moves the role of primary without losing an acknowledged write: writes stop, the replicas catch up, and only then
- * does Sentinel fail over. A bare SENTINEL FAILOVER lets the old primary go on for a second, and what it acknowledges
- * together with a replica that is about to follow another is lost.
+ * The switchover: moves the role of primary without losing an acknowledged write: writes stop, the replicas catch up,
+ * and only then does Sentinel fail over. A bare SENTINEL FAILOVER lets the old primary go on for a second, and what it
+ * acknowledges together with a replica that is about to follow another is lost.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
@@ -115,7 +115,10 @@ async function failOver(
   return undefined
 }
 
-/** Until a majority names the new primary and no Sentinel is failing over: then the change survives the loss of one host. */
+/**
+ * Until a majority names the new primary and no Sentinel is failing over: then the change survives the loss of one
+ * host.
+ */
 async function untilKnown(
   sentinels: readonly Target[],
   name: string,

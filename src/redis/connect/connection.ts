@@ -142,7 +142,9 @@ function reasonOf(error: Error | undefined): string {
   return inner?.message || (inner as NodeJS.ErrnoException | undefined)?.code || 'no answer'
 }
 
-/** Errors at connecting that waiting does not fix, each with what to do: told at once instead of after the time limit. */
+/**
+ * Errors at connecting that waiting does not fix, each with what to do: told at once instead of after the time limit.
+ */
 interface Refusal {
   readonly pattern: RegExp
   readonly explain: (reason: string) => string

@@ -1,6 +1,6 @@
 /**
- * The quorum check: asks the Sentinels whether a server is the primary and stays it for now. Each has a connection that stays open, so that
- * a question costs one round trip to the second slowest of them.
+ * The quorum check: asks the Sentinels whether a server is the primary and stays it for now. Each has a connection that
+ * stays open, so that a question costs one round trip to the second slowest of them.
  *
  * Why: a write that one of two replicas has is safe only if the other one is not about to become primary. A
  * switch is seen here before it happens: an election needs a majority that sees the primary down, and the Sentinel that
@@ -31,9 +31,9 @@ export class SentinelQuorum {
   }
 
   /**
-   * Whether most of the Sentinels answer within 0.5 s that this is the primary and that nothing is wrong with it, and none
-   * knows another one or of a switch, or is late. All answers are given after the question: what was true before it does
-   * not count.
+   * Whether most of the Sentinels answer within 0.5 s that this is the primary and that nothing is wrong with it, and
+   * none knows another one or of a switch, or is late. All answers are given after the question: what was true before
+   * it does not count.
    */
   async confirms(primary: HostAndPort): Promise<boolean> {
     const answers = await Promise.all(this.#sentinels.map(sentinel => sentinel.ask()))
@@ -107,7 +107,10 @@ class QuestionedSentinel {
     this.#client.disconnect()
   }
 
-  /** The reply; undefined when there was none in time, and then the connection is closed: a host that vanished never closes it. */
+  /**
+   * The reply; undefined when there was none in time, and then the connection is closed: a host that vanished never
+   * closes it.
+   */
   async #within(ms: number, reply: Promise<unknown>): Promise<unknown> {
     const { stream } = this.#client
     const late = new AbortController()

@@ -5,9 +5,10 @@
  *   replicated   in the memory of a second server too, so that the loss of either takes nothing back
  *
  * What tells a client, a worker or the fleet "this is so" goes through here, and so does every read that such an
- * answer rests on: what it saw is then kept as well. Claims and heartbeats do not: a claim that a failover forgets costs
- * a second run of its job (the first one's completion is refused by its token), and a heartbeat comes again. Neither do
- * notes that only delay something when they are lost: leases that a node returns, signs of lost workers, the journal.
+ * answer rests on: what it saw is then kept as well. Claims and heartbeats do not: a claim that a failover forgets
+ * costs a second run of its job (the first one's completion is refused by its token), and a heartbeat comes again.
+ * Neither do notes that only delay something when they are lost: leases that a node returns, signs of lost workers, the
+ * journal.
  */
 import type { RedisClient } from '../connect/connection.ts'
 import type { Script, ScriptArgument } from '../script.ts'
@@ -24,8 +25,8 @@ export interface DurableWrites {
    */
   run<Reply>(script: Script<Reply>, keys: readonly string[], args?: readonly ScriptArgument[]): Promise<Reply>
   /**
-   * Runs an operation over the node's connection for commands (a method of BullMQ, say); resolves once all that it wrote
-   * and saw is kept. Costs two more round trips: for what is rare.
+   * Runs an operation over the node's connection for commands (a method of BullMQ, say); resolves once all that it
+   * wrote and saw is kept. Costs two more round trips: for what is rare.
    * @param key one of the keys that it works on
    * @throws NotDurableError likewise; also the errors of the operation
    */

@@ -161,7 +161,10 @@ export class GroupCommit {
   }
 }
 
-/** How many replicas have what was written before, as long as this is the primary that it was written to, without a break. */
+/**
+ * How many replicas have what was written before, as long as this is the primary that it was written to, without a
+ * break.
+ */
 async function replicasLater(client: RedisClient, group: readonly Waiting[], replicationId: unknown): Promise<number> {
   const [marker, wait] = await markerAndWait(client.pipeline(), group, waitForOne, true)
   const isSame = marker?.[0] === null && marker[1] === replicationId && isPrimary(String(replicationId))

@@ -1,7 +1,7 @@
 /**
- * The acknowledgement policy: how many replicas a group of writes waits for. One replica is not enough where another one may be promoted: while a
- * switch is under way the old primary and the replica that still follows it go on agreeing with each other, and both
- * copy the promoted one a moment later. So a write is kept when
+ * The acknowledgement policy: how many replicas a group of writes waits for. One replica is not enough where another
+ * one may be promoted: while a switch is under way the old primary and the replica that still follows it go on agreeing
+ * with each other, and both copy the promoted one a moment later. So a write is kept when
  *
  *   all replicas have it: whichever is promoted has it too, and one that was promoted before answers no old primary;
  *   or one has it, and after its answer the Sentinels confirm the primary: no switch was under way by then, and in one
@@ -17,7 +17,9 @@ export interface WaitFor {
   readonly withinMs: number
 }
 
-/** All replicas acknowledge within a millisecond or so; a stall of one is not worth a longer wait, since one will do. */
+/**
+ * All replicas acknowledge within a millisecond or so; a stall of one is not worth a longer wait, since one will do.
+ */
 const allWithinMs = 250
 /** One replica: more than this, and none is there. */
 const oneWithinMs = 1000
@@ -48,7 +50,8 @@ export class AcknowledgementPolicy {
 
   /**
    * Whether a write on this many replicas is kept.
-   * @param confirmsPrimary of quorumCheckOf(), made before the write was sent: the client may be connected elsewhere by now
+   * @param confirmsPrimary of quorumCheckOf(), made before the write was sent: the client may be connected elsewhere by
+   * now
    */
   async suffice(replicas: number, confirmsPrimary: () => Promise<boolean>): Promise<boolean> {
     if (replicas < 1) return false

@@ -1,7 +1,7 @@
 /**
- * Writes that are acknowledged once a second server has them. They travel over connections of their own, two of them, so
- * that a second group is on its way while the first one waits; in a Redis Cluster each hash tag has its group commit, since a
- * WAIT is answered by the server of the keys before it.
+ * Writes that are acknowledged once a second server has them. They travel over connections of their own, two of them,
+ * so that a second group is on its way while the first one waits; in a Redis Cluster each hash tag has its group
+ * commit, since a WAIT is answered by the server of the keys before it.
  */
 
 import type { RedisTarget } from '../connect/address.ts'
@@ -40,8 +40,8 @@ export class ReplicatedWrites implements DurableWrites {
   }
 
   /**
-   * The operation ran on one server if its connection is still the one that told its replication id before. That server has
-   * been primary all the while if it still has that id when a marker behind the operation reaches a replica.
+   * The operation ran on one server if its connection is still the one that told its replication id before. That server
+   * has been primary all the while if it still has that id when a marker behind the operation reaches a replica.
    */
   async confirm<T>(key: string, operation: () => Promise<T>): Promise<T> {
     const { commands } = this.#options

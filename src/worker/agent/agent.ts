@@ -4,9 +4,9 @@
  *   starting ──▶ ready ──told to go, or the instance is to end──▶ draining ──▶ stopped
  *                  └── no node for long, or not let in ──▶ stopped
  *
- * Actors: NodeClient (calls), ClaimLoop (jobs in), SlotPool (jobs run), Reporter (outcomes out), HeartbeatLoop (leases held,
- * orders in), UpdateLoop (progress and logs out), CheckpointUploads (checkpoints out), Requeues (jobs back to their queue),
- * InterruptionWatch (on EC2: what is known of the end of the machine).
+ * Actors: NodeClient (calls), ClaimLoop (jobs in), SlotPool (jobs run), Reporter (outcomes out), HeartbeatLoop (leases
+ * held, orders in), UpdateLoop (progress and logs out), CheckpointUploads (checkpoints out), Requeues (jobs back to
+ * their queue), InterruptionWatch (on EC2: what is known of the end of the machine).
  */
 import { hostname } from 'node:os'
 import { nanoid } from 'nanoid'
@@ -137,7 +137,8 @@ export class Worker {
   }
 
   /**
-   * Starts the slots and then the calls to the nodes; resolves when the first slot is ready. A node need not be there yet.
+   * Starts the slots and then the calls to the nodes; resolves when the first slot is ready. A node need not be there
+   * yet.
    * @throws StartupError when the handlers cannot be loaded
    */
   async start(): Promise<void> {
@@ -164,8 +165,8 @@ export class Worker {
   }
 
   /**
-   * Stops claiming, requeues what has not started, lets running jobs finish for up to workerDrainMs, aborts and requeues the
-   * rest, and ends. Safe to call twice.
+   * Stops claiming, requeues what has not started, lets running jobs finish for up to workerDrainMs, aborts and
+   * requeues the rest, and ends. Safe to call twice.
    */
   async drain(): Promise<void> {
     await this.#shutdown.drain('asked')

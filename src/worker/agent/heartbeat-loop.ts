@@ -1,6 +1,6 @@
 /**
- * Heartbeats: one call names all that the worker holds. It is a long poll, so that a cancel or drain order arrives at once,
- * and it is over early enough for the next one to extend the leases in time.
+ * Heartbeats: one call names all that the worker holds. It is a long poll, so that a cancel or drain order arrives at
+ * once, and it is over early enough for the next one to extend the leases in time.
  */
 import type { Logger } from 'pino'
 import type {

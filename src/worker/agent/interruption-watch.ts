@@ -4,7 +4,8 @@
  *   watching ──rebalance recommendation──▶ told ──instance action──▶ told again, over
  *       └───────────────────────instance action──────────────────────────▲
  *
- * An instance action comes two minutes ahead of the end, a rebalance recommendation earlier, with no time set. 404: nothing.
+ * An instance action comes two minutes ahead of the end, a rebalance recommendation earlier, with no time set. 404:
+ * nothing.
  */
 import type { Logger } from 'pino'
 import { Pool } from 'undici'

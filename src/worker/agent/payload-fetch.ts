@@ -23,9 +23,9 @@ const tries = 3
 const betweenTriesMs = 200
 
 /**
- * Fetches payload and checkpoint of an attempt into the slot, those that do not stand in its lease, and checks them. Never
- * throws. A checkpoint that cannot be read is left out, with a line in the log: starting from the one before, or from the
- * beginning, is right, too.
+ * Fetches payload and checkpoint of an attempt into the slot, those that do not stand in its lease, and checks them.
+ * Never throws. A checkpoint that cannot be read is left out, with a line in the log: starting from the one before, or
+ * from the beginning, is right, too.
  */
 export async function fetchBlobs(
   client: NodeClient,

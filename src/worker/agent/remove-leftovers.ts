@@ -1,4 +1,6 @@
-/** What workers and nodes before left on this machine when they were killed: processes, and folders for temporary files. */
+/**
+ * What workers and nodes before left on this machine when they were killed: processes, and folders for temporary files.
+ */
 import { lstatSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

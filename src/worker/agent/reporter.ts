@@ -1,5 +1,6 @@
 /**
- * Completions: gathered, sent in batches, kept and sent again until a node has them. The same call asks for the next jobs.
+ * Completions: gathered, sent in batches, kept and sent again until a node has them. The same call asks for the next
+ * jobs.
  *
  *   report ──(large value: upload first)──▶ waiting ──▶ sent ──▶ answered, also "stale": forgotten
  *                                              ▲          │ no node, or it cannot now

@@ -24,9 +24,10 @@ const metadataUrl = (): string => process.env.AWS_EC2_METADATA_SERVICE_ENDPOINT 
 const ec2InstancePattern = /^i-[0-9a-f]{8,17}$/
 
 /**
- * Runs a worker. SIGTERM and SIGINT drain it; a second signal stops it at once. On EC2 it watches for the end of its machine.
- * @returns the exit code: 0 after a drain, an interruption, or when it reached no node for too long; 1 when the nodes do
- * not let it in
+ * Runs a worker. SIGTERM and SIGINT drain it; a second signal stops it at once. On EC2 it watches for the end of its
+ * machine.
+ * @returns the exit code: 0 after a drain, an interruption, or when it reached no node for too long; 1 when the nodes
+ * do not let it in
  * @throws StartupError when the handlers cannot be loaded
  */
 export async function runWorker({ settings, queue, instanceId, log }: RunWorkerOptions): Promise<number> {

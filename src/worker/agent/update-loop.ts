@@ -28,7 +28,10 @@ export class UpdateLoop {
     this.#arm(everyMs)
   }
 
-  /** For an attempt that is over: resolves when the lines on their way have arrived or come back, and no more is left than fits into a completion. */
+  /**
+   * For an attempt that is over: resolves when the lines on their way have arrived or come back, and no more is left
+   * than fits into a completion.
+   */
   async settle(attempt: Attempt): Promise<void> {
     const backoff = new Backoff(100, 2000)
     await attempt.logsInFlight
@@ -68,7 +71,9 @@ export class UpdateLoop {
     })
   }
 
-  /** Sends what these attempts have to tell, up to the size of one call; the rest, and what failed, waits for the next. */
+  /**
+   * Sends what these attempts have to tell, up to the size of one call; the rest, and what failed, waits for the next.
+   */
   async #send(attempts: readonly Attempt[]): Promise<void> {
     const progress: NonNullable<HeartbeatRequest['progress']> = []
     const logs = new Map<Attempt, string[]>()

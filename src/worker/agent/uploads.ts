@@ -19,7 +19,9 @@ interface Newest {
   readonly answer: Answer
 }
 
-/** What ends a lease, or needs the newest checkpoint, waits for one that is on its way; but not for longer than this. */
+/**
+ * What ends a lease, or needs the newest checkpoint, waits for one that is on its way; but not for longer than this.
+ */
 const keptWithinMs = 10_000
 
 /** Resolves when no checkpoint of the attempt is on its way any more, after 10 s, or when the signal aborts. */

@@ -13,7 +13,9 @@ export interface WorkerOptions {
   readonly queue: string
   /** The instance under the worker, when a provider launched one. */
   readonly instanceId?: string
-  /** Given: it follows the handlers of the nodes, and starts with those of this digest (digest undefined: with none). */
+  /**
+   * Given: it follows the handlers of the nodes, and starts with those of this digest (digest undefined: with none).
+   */
   readonly follows?: { readonly digest: string | undefined }
   /** Made up when left out. */
   readonly workerId?: string

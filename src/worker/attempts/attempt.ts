@@ -17,8 +17,8 @@ export type Outcome =
   | { readonly durationMs: number; readonly error: AttemptError }
 
 /**
- * A job fails when its slots ended this often while they received it, before they started it, or because of what another
- * job had left in them.
+ * A job fails when its slots ended this often while they received it, before they started it, or because of what
+ * another job had left in them.
  */
 const mostFutileStarts = 3
 
@@ -40,7 +40,9 @@ export class Attempt {
   checkpointing: Promise<void> | undefined
   /** It has sent a checkpoint of its own: if it runs again, the newest is with the nodes, not in its lease. */
   hasSentCheckpoint = false
-  /** How often a slot of this worker ended that received, held or ran it, without a job that is known to have caused it. */
+  /**
+   * How often a slot of this worker ended that received, held or ran it, without a job that is known to have caused it.
+   */
   futileStarts = 0
   /** A node did not accept its completion. */
   isRefused = false
@@ -58,7 +60,10 @@ export class Attempt {
     this.claimedAtMs = nowMs
   }
 
-  /** Its slot ended, and no job is known to have caused it. @returns true when it happened so often that it counts as the cause */
+  /**
+   * Its slot ended, and no job is known to have caused it. @returns true when it happened so often that it counts as
+   * the cause
+   */
   countFutileStart(): boolean {
     this.futileStarts += 1
     return this.futileStarts >= mostFutileStarts

@@ -1,6 +1,6 @@
 /**
- * Says what a handler threw. It may have thrown anything: fields of other kinds than they should be, getters and proxies that
- * throw themselves. Never throws.
+ * Says what a handler threw. It may have thrown anything: fields of other kinds than they should be, getters and
+ * proxies that throw themselves. Never throws.
  */
 import { inspect, types } from 'node:util'
 import type { SlotError } from '../protocol/slot-protocol.ts'
@@ -11,7 +11,10 @@ const maxNameChars = 256
 const maxCauseChars = 4096
 const mostCauses = 5
 
-/** Where the frames lie that tell a handler's author nothing, as a stack names it: with source maps that is another folder. */
+/**
+ * Where the frames lie that tell a handler's author nothing, as a stack names it: with source maps that is another
+ * folder.
+ */
 const ownFolder =
   /((?:file:\/\/)?\/[^()]*\/)[^/]+:\d+:\d+\)?$/.exec(new Error('here').stack?.split('\n')[1] ?? '')?.[1] ??
   new URL('..', import.meta.url).href

@@ -1,6 +1,6 @@
 /**
- * Writes down what a handler returned. What JSON would quietly drop or change is refused, with the reason; but members that are
- * undefined are left out, as everywhere.
+ * Writes down what a handler returned. What JSON would quietly drop or change is refused, with the reason; but members
+ * that are undefined are left out, as everywhere.
  */
 import { types } from 'node:util'
 import { inspectBriefly } from './describe-error.ts'

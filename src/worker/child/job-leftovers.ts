@@ -1,6 +1,6 @@
 /**
- * Undoes what a job leaves in its slot, as far as that is possible from inside: restores the environment and the working
- * directory and ends child processes. Code that runs on stays; its owner is known.
+ * Undoes what a job leaves in its slot, as far as that is possible from inside: restores the environment and the
+ * working directory and ends child processes. Code that runs on stays; its owner is known.
  */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { ChildProcess } from 'node:child_process'

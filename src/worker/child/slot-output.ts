@@ -1,6 +1,6 @@
 /**
- * Writes what a slot sends, in order: results, log lines and what handlers print. Each message is written at once, so that a
- * crash in the next instant loses nothing that was sent before it.
+ * Writes what a slot sends, in order: results, log lines and what handlers print. Each message is written at once, so
+ * that a crash in the next instant loses nothing that was sent before it.
  */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
@@ -26,7 +26,10 @@ export class SlotOutput {
     }
   }
 
-  /** False while the agent has not taken all yet; the next job must wait, or an endless loop in it would keep the rest here. */
+  /**
+   * False while the agent has not taken all yet; the next job must wait, or an endless loop in it would keep the rest
+   * here.
+   */
   get isFlushed(): boolean {
     return this.#pipe.writableLength === 0
   }

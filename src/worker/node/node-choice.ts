@@ -1,13 +1,13 @@
 /**
- * Which node a worker talks to: the one at hand, until it fails, leaves or falls silent; then another. A worker has a home
- * node, chosen by chance so that workers spread, and goes back to it when it is well again.
+ * Which node a worker talks to: the one at hand, until it fails, leaves or falls silent; then another. A worker has a
+ * home node, chosen by chance so that workers spread, and goes back to it when it is well again.
  *
  *   at home ──failed, leaves, or silent while another answers──▶ away ──home is ready twice in a row──▶ at home
  *
  * A node that stands still (stopped, or its machine vanished) sends no end of a connection, and a long poll is silent
- * anyway. So while a call is open and nothing was heard for a moment, the node is asked for a sign of life; when it gives
- * none and another one does, the calls open on it are ended and go to that one. When none does, it is this machine that
- * stands still, or the network: then nothing is gained by moving.
+ * anyway. So while a call is open and nothing was heard for a moment, the node is asked for a sign of life; when it
+ * gives none and another one does, the calls open on it are ended and go to that one. When none does, it is this
+ * machine that stands still, or the network: then nothing is gained by moving.
  */
 import type { Logger } from 'pino'
 import type { Dispatcher, Pool } from 'undici'

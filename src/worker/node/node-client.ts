@@ -170,7 +170,8 @@ export class NodeClient {
   /**
    * Opens the newest checkpoint of a job. The caller reads the body to its end or destroys it.
    * @returns the body, and what it has to be: its length in bytes and its SHA-256 in hex
-   * @throws NodeError, `job_not_found` when there is none, `reply_invalid` when the reply does not say what it has to be
+   * @throws NodeError, `job_not_found` when there is none, `reply_invalid` when the reply does not say what it has to
+   * be
    */
   async openCheckpoint(
     ref: { workId: string; token: string },

@@ -1,6 +1,6 @@
 /**
- * The folder for temporary files of an isolated attempt. The slot makes it, as the attempt starts; the agent removes it when the
- * slot has ended, or the slot itself when the agent has. Both know its name by the mark of the slot.
+ * The folder for temporary files of an isolated attempt. The slot makes it, as the attempt starts; the agent removes it
+ * when the slot has ended, or the slot itself when the agent has. Both know its name by the mark of the slot.
  */
 import { mkdirSync, rmSync } from 'node:fs'
 import { rm } from 'node:fs/promises'

@@ -86,7 +86,9 @@ export type FromSlot =
   /** Something was thrown outside of any handler; the slot ends itself after this. `id`: the job that ran then. */
   | { readonly k: 'fault'; readonly id?: number; readonly ms: number; readonly error: SlotError }
 
-/** Checks what a slot sends. A handler can write anything into the pipe, so every message is checked before it is used. */
+/**
+ * Checks what a slot sends. A handler can write anything into the pipe, so every message is checked before it is used.
+ */
 type Fields = Readonly<Record<string, unknown>>
 type Check = (value: unknown) => boolean
 

@@ -1,4 +1,6 @@
-/** A deadline that moves often and has one timer: thousands of short jobs a second move it without touching the timer. */
+/**
+ * A deadline that moves often and has one timer: thousands of short jobs a second move it without touching the timer.
+ */
 
 /** Timers of Node hold no more. */
 const longestTimerMs = 2 ** 31 - 1

@@ -30,7 +30,10 @@ export class ExclusiveRun {
     return this.#wasLast
   }
 
-  /** The first of these that needs the turn takes it, if it is free. @returns those that may not come in while it is taken */
+  /**
+   * The first of these that needs the turn takes it, if it is free. @returns those that may not come in while it is
+   * taken
+   */
   admit(attempts: readonly Attempt[]): Attempt[] {
     if (this.#attempt === undefined) {
       this.#attempt = attempts.find(({ lease }) => lease.exclusive === true)

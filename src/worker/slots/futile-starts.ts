@@ -1,6 +1,6 @@
 /**
- * Remembers the futile starts of jobs that were requeued. When the job comes again its count goes on, so that a job that keeps
- * ending slots fails in the end.
+ * Remembers the futile starts of jobs that were requeued. When the job comes again its count goes on, so that a job
+ * that keeps ending slots fails in the end.
  */
 import type { Attempt } from '../attempts/attempt.ts'
 

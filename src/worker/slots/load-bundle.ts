@@ -76,7 +76,9 @@ export async function describeBundle(
   }
 }
 
-/** Learns which types there are, and the schemas of their payloads, by loading the handlers in a process of their own. */
+/**
+ * Learns which types there are, and the schemas of their payloads, by loading the handlers in a process of their own.
+ */
 const heapMb = 256
 
 /**

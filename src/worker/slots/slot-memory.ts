@@ -1,6 +1,6 @@
 /**
- * The memory of slots, each with all that it started, as /proc tells it (Linux only). One that is beyond the limit is ended.
- * It is looked at now and then, so what grows fast gets further before it is seen.
+ * The memory of slots, each with all that it started, as /proc tells it (Linux only). One that is beyond the limit is
+ * ended. It is looked at now and then, so what grows fast gets further before it is seen.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import type { Logger } from 'pino'

@@ -8,8 +8,8 @@
  *
  * Short jobs are sent several at once. An isolated attempt goes by itself into a slot that has run nothing before
  * (slot-supply.ts); jobs that need no such slot pass it by while there is none.
- * A job that must run exclusively has its turn (exclusive-run.ts): what has not started goes out by onRequeue, what runs may finish,
- * then it runs with nothing beside it.
+ * A job that must run exclusively has its turn (exclusive-run.ts): what has not started goes out by onRequeue, what
+ * runs may finish, then it runs with nothing beside it.
  */
 
 import type { Attempt, EndReason, Outcome } from '../attempts/attempt.ts'
@@ -184,7 +184,10 @@ export class SlotPool {
     for (const slot of this.#supply.all) if (slot.size > 0) slot.recall()
   }
 
-  /** Not before the nodes know that nothing else is here: else they would also count the loss of the worker against other jobs. */
+  /**
+   * Not before the nodes know that nothing else is here: else they would also count the loss of the worker against
+   * other jobs.
+   */
   #startExclusive(): void {
     const attempt = this.#exclusive.waiting
     if (attempt === undefined) return
@@ -229,7 +232,8 @@ export class SlotPool {
       this.#requeue(rest)
       return
     }
-    // A node ends an attempt at its run-time limit and a few leases after the claim: a late second start would not end by then.
+    // A node ends an attempt at its run-time limit and a few leases after the claim: a late second start would not end
+    // by then.
     const sinceMs = performance.now() - this.#options.attempts.leaseMs
     this.#requeue(rest.filter(({ claimedAtMs }) => claimedAtMs < sinceMs))
     this.#buffer.prepend(rest.filter(({ claimedAtMs }) => claimedAtMs >= sinceMs))

@@ -114,7 +114,9 @@ export class SlotProcess {
     })
   }
 
-  /** Kills the process and all that it started. @param death what is to be said of it, if more than that it was killed */
+  /**
+   * Kills the process and all that it started. @param death what is to be said of it, if more than that it was killed
+   */
   kill(death?: AttemptError): void {
     this.#death ??= death
     if (this.#child.pid === undefined || this.#ended) return
@@ -189,7 +191,10 @@ export interface SlotEnd {
 
 const abortedExitCode = 134
 
-/** @returns the error of the attempt: out_of_memory when V8 ran out of heap or, most likely, the kernel killed it; else crash */
+/**
+ * @returns the error of the attempt: out_of_memory when V8 ran out of heap or, most likely, the kernel killed it; else
+ * crash
+ */
 export function describeDeath({ code, signal, heapMb, oomKills, stderrTail }: SlotEnd): {
   code: string
   message: string
@@ -224,8 +229,8 @@ function describeEnd(code: number | null, signal: NodeJS.Signals | null): string
 }
 
 /**
- * Short of memory, the kernel of Linux ends processes of its own choice. Slots come first there, before agent, node and Redis.
- * Nothing here throws: where there is no /proc, nothing is changed and nothing is known.
+ * Short of memory, the kernel of Linux ends processes of its own choice. Slots come first there, before agent, node and
+ * Redis. Nothing here throws: where there is no /proc, nothing is changed and nothing is known.
  */
 
 /** Of 1000: half of the memory of the machine is added to what the process has. */
@@ -242,7 +247,10 @@ export function goFirst(pid: number | undefined): void {
   }
 }
 
-/** How many processes this machine's kernel has killed for lack of memory, of the whole machine or of a cgroup; 0 when unknown. */
+/**
+ * How many processes this machine's kernel has killed for lack of memory, of the whole machine or of a cgroup; 0 when
+ * unknown.
+ */
 export function countOomKills(): number {
   try {
     return Number(/^oom_kill (\d+)$/m.exec(readFileSync('/proc/vmstat', 'latin1'))?.[1] ?? 0)

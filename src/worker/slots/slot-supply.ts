@@ -4,8 +4,8 @@
  *   starting ──▶ fresh ──any job──▶ used ──died, or retired and empty──▶ another one starts
  *                  └─ an isolated attempt ──▶ retired; another one starts at once, and is ready when this attempt ends
  *
- * A slot that died is replaced; one that keeps failing to start, ever later. When the handlers are replaced, each slot makes
- * room for one with the new ones as soon as nothing runs in it.
+ * A slot that died is replaced; one that keeps failing to start, ever later. When the handlers are replaced, each slot
+ * makes room for one with the new ones as soon as nothing runs in it.
  */
 
 import { Backoff, pause } from '../../retry.ts'
@@ -57,7 +57,10 @@ export class SlotSupply {
     return this.#slots
   }
 
-  /** One more slot may get a job. One that ran an isolated attempt keeps its place until it is gone, with all that it started. */
+  /**
+   * One more slot may get a job. One that ran an isolated attempt keeps its place until it is gone, with all that it
+   * started.
+   */
   get hasPlace(): boolean {
     let busy = 0
     for (const slot of this.#slots) if (slot.size > 0 || slot.isReserved || slot.isReplaced) busy += 1

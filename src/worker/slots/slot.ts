@@ -4,9 +4,9 @@
  *   starting ──ready──▶ ready ──exit, crash, kill──▶ dead
  *       └──unready, too slow, exit──▶ dead
  *
- * It enforces the run-time limit, counted from when the job was sent, so that a slot that never says "start" does not keep a job.
- * What a slot sends is untrusted input: only messages about the running job count, and an invalid message ends the slot.
- * A slot is never repaired: its owner starts another one.
+ * It enforces the run-time limit, counted from when the job was sent, so that a slot that never says "start" does not
+ * keep a job. What a slot sends is untrusted input: only messages about the running job count, and an invalid message
+ * ends the slot. A slot is never repaired: its owner starts another one.
  */
 import type { AttemptError } from '../../contract/worker-protocol.ts'
 import { StartupError } from '../../errors.ts'
@@ -202,8 +202,8 @@ export class Slot {
   }
 
   /**
-   * Ends one attempt: aborts its signal, and kills the slot soon after if the handler does not end. Later messages about it
-   * are ignored; onOutcome or onUnstarted still comes, and the attempt has its endReason.
+   * Ends one attempt: aborts its signal, and kills the slot soon after if the handler does not end. Later messages
+   * about it are ignored; onOutcome or onUnstarted still comes, and the attempt has its endReason.
    */
   end(attempt: Attempt, endReason: EndReason): void {
     if (!this.#held.has(attempt.id) || attempt.endReason !== undefined) return
@@ -212,7 +212,7 @@ export class Slot {
     else this.#process.send({ k: 'recall', seq: ++this.#recallCount, ids: [attempt.id] })
   }
 
-  /** Kills the process and all that it started. @param death what is to be said of it, if more than that it was killed */
+  /** Kills the process and all that it started. @param death its description, when there is more to say */
   kill(death?: AttemptError): void {
     this.#process.kill(death)
   }
@@ -382,7 +382,7 @@ export class Slot {
     this.#events.onDeath(this, this.#fault?.error.message ?? death.message, culprit !== undefined)
   }
 
-  /** The attempt that this end is put down to, if any: one that is spared again and again, or never starts, is it in the end. */
+  /** The attempt that caused this end, if any: also one that is spared again and again, or never starts. */
   #culprit(): Attempt | undefined {
     if (this.#current !== undefined && (!this.#sparesCurrent || this.#current.endReason !== undefined))
       return this.#current
