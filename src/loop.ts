@@ -1,69 +1,123 @@
 /**
- * The shape of everything here that runs again and again: `start`, `runOnce`, `stop` (waits). Runs never overlap,
- * a failed run is logged once per outage and the next one comes at its time.
+ * Runs something again and again: stopped → waiting ⇄ running → stopped. Runs never overlap. The time between two runs
+ * counts from the end of the first. A failure is logged once per outage, and so is its end.
  */
 import type { Logger } from 'pino'
 
-export class Loop {
-  readonly #name: string
-  readonly #run: () => Promise<void>
-  readonly #intervalMs: number
-  readonly #log: Logger
+export interface LoopOptions<Result> {
+  /** For the log. */
+  readonly name: string
+  readonly intervalMs: number
+  readonly run: () => Promise<Result>
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>
+  /** Left out: the first run comes after an interval. */
+  readonly runsAtStart?: boolean
+  /** Varies the interval by a tenth, so that nodes do not run in step. */
+  readonly jitter?: boolean
+  /** Of a failure; left out: warn. */
+  readonly failureLevel?: 'warn' | 'error'
+}
+
+/** Between the starts of two runs, however often the loop is woken. */
+const minGapMs = 100
+
+export class Loop<Result = unknown> {
+  readonly #options: LoopOptions<Result>
+  #running: Promise<Result> | undefined
   #timer: NodeJS.Timeout | undefined
-  #running: Promise<void> | undefined
-  #stopped = true
-  #failing = false
+  #dueAt = 0
+  #startedAt = 0
+  #failures = 0
+  #wokenWhileRunning = false
+  #active = false
 
-  constructor(name: string, intervalMs: number, run: () => Promise<void>, log: Logger) {
-    this.#name = name
-    this.#intervalMs = intervalMs
-    this.#run = run
-    this.#log = log
+  constructor(options: LoopOptions<Result>) {
+    this.#options = options
   }
 
+  /** Calling twice is safe. */
   start(): void {
-    if (!this.#stopped) return
-    this.#stopped = false
-    this.#schedule()
+    if (this.#active) return
+    this.#active = true
+    this.#schedule(this.#options.runsAtStart ? 0 : this.#options.intervalMs)
   }
 
-  /** Runs now, or joins the run under way. Never rejects. */
-  runOnce(): Promise<void> {
-    this.#running ??= this.#guarded().finally(() => {
+  /** Runs soon. Does nothing while the loop is stopped. */
+  wake(): void {
+    if (!this.#active) return
+    if (this.#running === undefined) this.#schedule(this.#gapMs)
+    else this.#wokenWhileRunning = true
+  }
+
+  /**
+   * Runs now, or joins the run under way; also while the loop is stopped.
+   * @returns what the run did
+   * @throws the error of the run, which is logged already
+   */
+  runOnce(): Promise<Result> {
+    this.#running ??= this.#run().finally(() => {
       this.#running = undefined
     })
     return this.#running
   }
 
+<<<<<<< HEAD
   /**
    * Runs once from the beginning: a run that is under way may have looked before what has just happened. Never rejects.
    */
   async runAnew(): Promise<void> {
     if (this.#running !== undefined) await this.#running
     await this.runOnce()
-  }
+=======
+  /** As runOnce, but a run that began before the call does not count: it may have read what has changed since. */
+  async runAfresh(): Promise<Result> 
+    await this.#running?.catch(() => undefined)
+    return await this.runOnce()
+>>>>>>> h-fleet
 
-  async stop(): Promise<void> {
-    this.#stopped = true
+  /** Returns when no run is under way and none will come. Calling twice is safe. */
+  async stop(): Promise<void> 
+    this.#active = false
     clearTimeout(this.#timer)
-    // One that waited in runAnew begins when the other one ends.
-    while (this.#running !== undefined) await this.#running
+    this.#timer = undefined
+    // A run that waits in runAfresh begins when the one before it ends.
+    while (this.#running !== undefined) await this.#running.catch(() => undefined)
+
+  get #gapMs(): number {
+    return Math.max(0, this.#startedAt + minGapMs - performance.now())
   }
 
-  #schedule(): void {
-    if (this.#stopped) return
-    this.#timer = setTimeout(() => void this.runOnce().then(() => this.#schedule()), this.#intervalMs)
-    this.#timer.unref()
+  /** The earlier one of two schedules stays. */
+  #schedule(delayMs: number): void {
+    const dueAt = performance.now() + delayMs
+    if (this.#timer !== undefined && this.#dueAt <= dueAt) return
+    clearTimeout(this.#timer)
+    this.#dueAt = dueAt
+    this.#timer = setTimeout(() => void this.#tick(), delayMs).unref()
   }
 
-  async #guarded(): Promise<void> {
+  async #tick(): Promise<void> {
+    this.#timer = undefined
+    const { intervalMs, jitter } = this.#options
+    await this.runOnce().catch(() => undefined)
+    if (!this.#active) return
+    const nextMs = jitter ? intervalMs * (0.9 + 0.2 * Math.random()) : intervalMs
+    this.#schedule(this.#wokenWhileRunning ? this.#gapMs : nextMs)
+  }
+
+  async #run(): Promise<Result> {
+    const { name, run, log, failureLevel = 'warn' } = this.#options
+    this.#startedAt = performance.now()
+    this.#wokenWhileRunning = false
     try {
-      await this.#run()
-      if (this.#failing) this.#log.info({ loop: this.#name }, 'works again')
-      this.#failing = false
+      const result = await run()
+      if (this.#failures > 0) log.info({ loop: name, failures: this.#failures }, `${name} works again`)
+      this.#failures = 0
+      return result
     } catch (error) {
-      if (!this.#failing) this.#log.warn({ loop: this.#name, err: error }, 'failed; will be tried again')
-      this.#failing = true
+      this.#failures += 1
+      if (this.#failures === 1) log[failureLevel]({ loop: name, err: error }, `${name} failed; it goes on trying`)
+      throw error
     }
   }
 }

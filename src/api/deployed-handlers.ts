@@ -65,7 +65,7 @@ export class DeployedHandlers {
 
   constructor(options: DeployedHandlersOptions) {
     this.#options = options
-    this.#loop = new Loop('handlers', lookEveryMs, () => this.#look(), options.log)
+    this.#loop = new Loop({ name: 'handlers', intervalMs: lookEveryMs, run: () => this.#look(), log: options.log })
   }
 
   /** undefined: there are none but the built-in ones. */
@@ -75,7 +75,7 @@ export class DeployedHandlers {
 
   async start(): Promise<void> {
     await this.#look()
-    this.#stopListening = this.#options.notifier.on(topic, () => void this.#loop.runAnew())
+    this.#stopListening = this.#options.notifier.on(topic, () => void this.#lookAfresh())
     this.#loop.start()
   }
 
@@ -106,8 +106,13 @@ export class DeployedHandlers {
     const { writes, notifier } = this.#options
     const isCurrent = (await writes.run(put, [key], [digest, origin, JSON.stringify(types), code])) === 1
     notifier.notify(topic)
-    await this.#loop.runAnew()
+    await this.#lookAfresh()
     return isCurrent
+  }
+
+  /** Never rejects: a look that fails is logged and taken again. */
+  async #lookAfresh(): Promise<void> {
+    await this.#loop.runAfresh().catch(() => undefined)
   }
 
   async #look(): Promise<void> {

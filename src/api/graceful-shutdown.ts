@@ -9,7 +9,7 @@
 import { Server } from 'node:net'
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { within } from '../fleet/within.ts'
+import { within } from '../within.ts'
 import type { App } from './api.ts'
 
 /**

@@ -59,7 +59,7 @@ export function watchStalledWorkers(
     }
     before = new Set(found.map(({ workerId }) => workerId))
   }
-  return new Loop('stalled workers', lookEveryMs, look, log)
+  return new Loop({ name: 'stalled workers', intervalMs: lookEveryMs, run: look, log })
 }
 
 /** @param waitingSince by type, in ms since the epoch */

@@ -46,5 +46,5 @@ export function countsLine(read: () => Promise<ReadonlyMap<string, QueueCounts>>
       if (isNews) log.info(line)
     }
   }
-  return new Loop('counts of jobs', intervalMs, look, log)
+  return new Loop({ name: 'counts of jobs', intervalMs, run: look, log })
 }

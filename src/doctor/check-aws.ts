@@ -9,8 +9,8 @@ import { clientConfig, type Ec2Api, openEc2Api } from '../fleet/providers/ec2/ec
 import { toCreateFleet, toRunInstances } from '../fleet/providers/ec2/launch-request.ts'
 import { readBaseVersion } from '../fleet/providers/ec2/launch-template.ts'
 import { tagNames, tagsFor } from '../fleet/providers/ec2/tags.ts'
-import { within } from '../fleet/within.ts'
 import type { Settings } from '../settings/settings.ts'
+import { within } from '../within.ts'
 import { checkQuota, type ReadQuota } from './check-quota.ts'
 import { type Finding, fail, ok, skipped, warn } from './finding.ts'
 

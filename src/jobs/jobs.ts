@@ -86,14 +86,24 @@ export class Jobs {
     }
     this.#loops = [
       this.room.loop,
-      new Loop('recovery of lost leases', Math.min(recoverIntervalMs, settings.leaseMs / 2), recover, log),
-      new Loop(
-        'retention',
-        retentionIntervalMs,
-        async () => void (await this.retention.forgetExpired(Date.now())),
+      new Loop({
+        name: 'recovery of lost leases',
+        intervalMs: Math.min(recoverIntervalMs, settings.leaseMs / 2),
+        run: recover,
         log,
-      ),
-      new Loop('sweep of blobs', sweepIntervalMs, async () => void (await this.retention.sweepBlobs(Date.now())), log),
+      }),
+      new Loop({
+        name: 'retention',
+        intervalMs: retentionIntervalMs,
+        run: () => this.retention.forgetExpired(Date.now()),
+        log,
+      }),
+      new Loop({
+        name: 'sweep of blobs',
+        intervalMs: sweepIntervalMs,
+        run: () => this.retention.sweepBlobs(Date.now()),
+        log,
+      }),
     ]
   }
 

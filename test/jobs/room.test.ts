@@ -63,7 +63,7 @@ t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
   await worker.complete(done, { value: { json: 'before' } })
 
   await redis.config('SET', 'maxmemory', '1mb')
-  await jobs.room.loop.runAnew()
+  await jobs.room.loop.runAfresh()
   await t.rejects(redis.set('x', 'y'), /OOM/, 'it takes nothing more')
   await isOverloaded(t, await put(api), /^Memory: Redis uses/)
   t.match(await api.call('GET', '/health/ready'), { status: 200, body: { overloaded: /^Memory/ } })
@@ -104,7 +104,7 @@ t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
   t.not((await api.call('POST', `/jobs/${dying.workId}/retry`)).status, 500)
 
   await redis.config('SET', 'maxmemory', '0')
-  await jobs.room.loop.runAnew()
+  await jobs.room.loop.runAfresh()
   t.equal((await put(api)).status, 200)
 })
 
@@ -115,7 +115,7 @@ t.test(
     if (disk === undefined) return
     const api = await startTestApi(t, { MUSTER_DATA_DIR: disk.folder, MUSTER_INLINE_BYTES: '1000' })
     const { room } = api.jobs
-    await room.loop.runAnew()
+    await room.loop.runAfresh()
     t.equal((await put(api, 2_000_000)).status, 200)
     const [lease] = await (async () => {
       const worker = api.worker()
@@ -123,21 +123,21 @@ t.test(
       return worker.claim(1)
     })()
     await disk.fill(13 * mebibyte)
-    await room.loop.runAnew()
+    await room.loop.runAfresh()
     t.equal((await put(api, 3)).status, 200, 'above the reserve of 12 MiB')
     await isOverloaded(t, await put(api, 2_000_000), /^Disk: 1\d MiB are free under \/.*MUSTER_DISK_RESERVE_MB/)
     await disk.fill(5 * mebibyte)
-    await room.loop.runAnew()
+    await room.loop.runAfresh()
     await isOverloaded(t, await put(api, 3), /^Disk: \d MiB are free/)
     t.match(await api.call('GET', '/health/ready'), { status: 200, body: { overloaded: /^Disk/ } })
     if (lease === undefined) throw new Error('one was claimed')
     t.match(await api.worker().complete(lease, { value: { json: 1 } }), { results: [{ outcome: 'succeeded' }] })
     await disk.fill()
-    await room.loop.runAnew()
-    await room.loop.runAnew()
+    await room.loop.runAfresh()
+    await room.loop.runAfresh()
     t.ok(await freeAbove(disk.folder, mebibyte / 2), 'a full disk has the room of the reserve file')
     await disk.free()
-    await room.loop.runAnew()
+    await room.loop.runAfresh()
     t.equal((await put(api, 3)).status, 200)
   },
 )

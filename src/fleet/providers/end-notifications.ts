@@ -1,7 +1,7 @@
 /** End notifications of a provider: which instances were terminated or ended by themselves. And boot diagnostics. */
 import type { FastifyBaseLogger } from 'fastify'
+import { within } from '../../within.ts'
 import type { Action } from '../scaling/snapshot.ts'
-import { within } from '../within.ts'
 import type { Instance, Provider } from './provider.ts'
 
 export interface EndNotificationOptions {

@@ -6,7 +6,9 @@
  * Pools are scaled side by side: a launch that takes long in one of them does not hold up the others' tick.
  */
 import type { FastifyBaseLogger } from 'fastify'
+import { Loop } from '../../loop.ts'
 import type { PoolSettings } from '../../settings/settings.ts'
+import { within } from '../../within.ts'
 import { type FleetQueues, launchableTypes, onlyUseful } from '../fleet-queues.ts'
 import type { Journal } from '../journal/journal.ts'
 import { type LatestDecisions, ReasonNews } from '../journal/latest-decisions.ts'
@@ -14,12 +16,11 @@ import { tellBoots } from '../measure/boot-log.ts'
 import { PoolMeasures } from '../measure/pool-measures.ts'
 import { readBootDiagnostics } from '../providers/end-notifications.ts'
 import type { Instance, Provider } from '../providers/provider.ts'
-import { providerTimeoutMs, redisTimeoutMs, within } from '../within.ts'
+import { fleetLoop, providerTimeoutMs, redisTimeoutMs } from '../timing.ts'
 import type { ObservationWindow } from '../workers/observation-window.ts'
 import type { WorkerRecord, WorkerRegistry } from '../workers/registry.ts'
 import { decide } from './decide.ts'
 import { Executor, endIdleHere } from './executor.ts'
-import { Loop } from './fleet-loop.ts'
 import type { LaunchTicket, LaunchTickets } from './launch-tickets.ts'
 import type { LeaderLease } from './leader-lease.ts'
 import { viewInstances, withUnlisted } from './read-snapshot.ts'
@@ -73,7 +74,7 @@ export class Autoscaler {
     this.#options = options
     this.#clock = options.clock ?? Date.now
     const { intervalMs, log, provider, registry, tickets } = options
-    this.#loop = new Loop({ name: 'autoscaler', intervalMs, log, run: () => this.#run() })
+    this.#loop = new Loop({ ...fleetLoop, name: 'autoscaler', intervalMs, log, run: () => this.#run() })
     this.#executor = new Executor({ provider, registry, tickets, log, clock: this.#clock })
   }
 

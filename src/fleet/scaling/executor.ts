@@ -7,9 +7,10 @@
  */
 import type { FastifyBaseLogger } from 'fastify'
 import type { PoolSettings } from '../../settings/settings.ts'
+import { within } from '../../within.ts'
 import type { LaunchHistory } from '../measure/pool-measures.ts'
 import { type Instance, LaunchError, type Provider } from '../providers/provider.ts'
-import { providerTimeoutMs, redisTimeoutMs, within } from '../within.ts'
+import { providerTimeoutMs, redisTimeoutMs } from '../timing.ts'
 import type { WorkerRecord, WorkerRegistry } from '../workers/registry.ts'
 import type { LaunchTicket, LaunchTickets } from './launch-tickets.ts'
 import type { Action } from './snapshot.ts'

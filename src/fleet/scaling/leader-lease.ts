@@ -6,8 +6,9 @@
 import { randomUUID } from 'node:crypto'
 import type { RedisClient } from '../../redis/connect/connection.ts'
 import { runsWhenFull } from '../../redis/script.ts'
+import { within } from '../../within.ts'
 import { keys } from '../redis-keys.ts'
-import { redisTimeoutMs, within } from '../within.ts'
+import { redisTimeoutMs } from '../timing.ts'
 
 /** KEYS: lease, epoch. ARGV: holder, ttl in ms. Takes a free lease or renews our own; returns the epoch, or 0 when another holds it. */
 const holdScript = runsWhenFull(`

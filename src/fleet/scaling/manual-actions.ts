@@ -6,11 +6,12 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { PoolSettings } from '../../settings/settings.ts'
+import { within } from '../../within.ts'
 import type { FleetQueues } from '../fleet-queues.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { LatestDecisions } from '../journal/latest-decisions.ts'
 import type { Provider } from '../providers/provider.ts'
-import { providerTimeoutMs, redisTimeoutMs, within } from '../within.ts'
+import { providerTimeoutMs, redisTimeoutMs } from '../timing.ts'
 import type { WorkerRecord, WorkerRegistry } from '../workers/registry.ts'
 
 export interface ManualActionsOptions {

@@ -4,10 +4,11 @@
  * Unknown instances are not leftovers: the boot timeout ends them.
  */
 import type { FastifyBaseLogger } from 'fastify'
+import { Loop } from '../../loop.ts'
+import { within } from '../../within.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Provider } from '../providers/provider.ts'
-import { redisTimeoutMs, within } from '../within.ts'
-import { Loop } from './fleet-loop.ts'
+import { fleetLoop, redisTimeoutMs } from '../timing.ts'
 import type { LeaderLease } from './leader-lease.ts'
 
 export interface SweeperOptions {
@@ -29,7 +30,7 @@ export class Sweeper {
 
   constructor(options: SweeperOptions) {
     this.#options = options
-    this.#loop = new Loop({ name: 'sweeper', intervalMs, log: options.log, run: () => this.#run() })
+    this.#loop = new Loop({ ...fleetLoop, name: 'sweeper', intervalMs, log: options.log, run: () => this.#run() })
   }
 
   /** Begins to run. Calling twice is safe. */

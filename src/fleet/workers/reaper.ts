@@ -4,11 +4,12 @@
  * Returned jobs spend no attempt, and where the host was taken away with notice it is not held against them either; a worker that was only slow is told by its next heartbeat that its leases are gone.
  */
 import type { FastifyBaseLogger } from 'fastify'
+import { Loop } from '../../loop.ts'
+import { within } from '../../within.ts'
 import type { FleetQueues } from '../fleet-queues.ts'
 import type { Provider } from '../providers/provider.ts'
-import { Loop } from '../scaling/fleet-loop.ts'
 import type { LeaderLease } from '../scaling/leader-lease.ts'
-import { redisTimeoutMs, within } from '../within.ts'
+import { fleetLoop, redisTimeoutMs } from '../timing.ts'
 import type { ObservationWindow } from './observation-window.ts'
 import type { WorkerRecord, WorkerRegistry } from './registry.ts'
 
@@ -50,7 +51,7 @@ export class Reaper {
     this.#options = options
     this.#clock = options.clock ?? Date.now
     const { intervalMs, log } = options
-    this.#loop = new Loop({ name: 'reaper', intervalMs, log, run: () => this.#run() })
+    this.#loop = new Loop({ ...fleetLoop, name: 'reaper', intervalMs, log, run: () => this.#run() })
   }
 
   /** Begins to run. Calling twice is safe. */

@@ -63,8 +63,15 @@ export class Control {
   constructor(queue: JobQueue, notifier: Notifier, log: Logger) {
     this.#queue = queue
     this.#notifier = notifier
-    this.#loop = new Loop(`state of queue ${queue.name}`, 1000, () => this.#refresh(), log)
-    this.#stopListening = notifier.on(`queue:${queue.name}`, () => void this.#loop.runAnew())
+    this.#loop = new Loop({
+      name: `state of queue ${queue.name}`,
+      intervalMs: 1000,
+      run: () => this.#refresh(),
+      log,
+    })
+    this.#stopListening = notifier.on(`queue:${queue.name}`, () => {
+      this.#loop.runAfresh().catch(() => undefined)
+    })
   }
 
   async start(): Promise<void> {

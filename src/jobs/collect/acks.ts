@@ -27,7 +27,7 @@ export class Acks {
   readonly #loop: Loop
 
   constructor(log: Logger) {
-    this.#loop = new Loop('acks', retryMs, () => this.#sendAgain(), log)
+    this.#loop = new Loop({ name: 'acks', intervalMs: retryMs, run: () => this.#sendAgain(), log })
   }
 
   start(): void {
@@ -54,11 +54,11 @@ export class Acks {
     else leaseIds.add(leaseId)
   }
 
-  /** Sends what is left. */
+  /** Sends what is left, once. Never rejects. */
   async stop(): Promise<void> {
     await this.#loop.stop()
     await Promise.all(this.#first)
-    await this.#loop.runOnce()
+    await this.#loop.runOnce().catch(() => undefined)
   }
 
   #send(send: Send): void {

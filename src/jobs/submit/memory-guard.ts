@@ -56,7 +56,12 @@ export class Room {
   constructor(options: RoomOptions) {
     this.#options = options
     this.#reserve = options.dataDir === undefined ? undefined : new ReserveFile(options.dataDir)
-    this.loop = new Loop('look at memory and disk', lookEveryMs, () => this.#look(), options.log)
+    this.loop = new Loop({
+      name: 'look at memory and disk',
+      intervalMs: lookEveryMs,
+      run: () => this.#look(),
+      log: options.log,
+    })
   }
 
   /**

@@ -49,7 +49,12 @@ export class Watchdog {
     this.#options = options
     this.#clock = options.clock ?? Date.now
     this.#tickMs = Math.max(10, Math.min(longestTickMs, options.windowMs / looksPerWindow))
-    this.#loop = new Loop('watchdog', this.#tickMs, () => this.#look(), options.log)
+    this.#loop = new Loop({
+      name: 'watchdog',
+      intervalMs: this.#tickMs,
+      run: () => this.#look(),
+      log: options.log,
+    })
   }
 
   start(): void {

@@ -4,7 +4,7 @@
  */
 import type { EC2 } from '@aws-sdk/client-ec2'
 import type { FastifyBaseLogger } from 'fastify'
-import { within } from '../../within.ts'
+import { within } from '../../../within.ts'
 import { classify, codeOf } from './aws-errors.ts'
 import { type BackoffOptions, backoffMs, Deadline } from './throttling.ts'
 

@@ -5,7 +5,7 @@
 import type { _InstanceType } from '@aws-sdk/client-ec2'
 import type { Pricing } from '@aws-sdk/client-pricing'
 import type { FastifyBaseLogger } from 'fastify'
-import { within } from '../../within.ts'
+import { within } from '../../../within.ts'
 import type { Instance } from '../provider.ts'
 import { type AwsAccess, clientConfig, type Ec2Api } from './ec2-api.ts'
 
