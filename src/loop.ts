@@ -61,27 +61,20 @@ export class Loop<Result = unknown> {
     return this.#running
   }
 
-<<<<<<< HEAD
-  /**
-   * Runs once from the beginning: a run that is under way may have looked before what has just happened. Never rejects.
-   */
-  async runAnew(): Promise<void> {
-    if (this.#running !== undefined) await this.#running
-    await this.runOnce()
-=======
   /** As runOnce, but a run that began before the call does not count: it may have read what has changed since. */
-  async runAfresh(): Promise<Result> 
+  async runAfresh(): Promise<Result> {
     await this.#running?.catch(() => undefined)
     return await this.runOnce()
->>>>>>> h-fleet
+  }
 
   /** Returns when no run is under way and none will come. Calling twice is safe. */
-  async stop(): Promise<void> 
+  async stop(): Promise<void> {
     this.#active = false
     clearTimeout(this.#timer)
     this.#timer = undefined
     // A run that waits in runAfresh begins when the one before it ends.
     while (this.#running !== undefined) await this.#running.catch(() => undefined)
+  }
 
   get #gapMs(): number {
     return Math.max(0, this.#startedAt + minGapMs - performance.now())
