@@ -93,7 +93,7 @@ async function whyNot(url, workId) {
   const minutes = Math.round(waitMs / 60_000)
   const status = await call(url, 'GET', '/status').catch(() => ({}))
   const decision = await call(url, 'GET', '/fleet/pools/default/decision').catch(() => ({}))
-  const fleet = decision.json?.sentence === undefined ? '' : `The fleet says: ${decision.json.sentence}`
+  const fleet = decision.json?.explanation === undefined ? '' : `The fleet says: ${decision.json.explanation}`
   return `${url} took the job ${workId}, but there was no value after ${minutes} minutes; ${status.json?.Workers ?? '?'} workers are alive, ${status.json?.Jobs ?? '?'} jobs wait. ${fleet}`.trim()
 }
 

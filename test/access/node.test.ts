@@ -165,7 +165,7 @@ t.test('TLS in the node: workers and commands trust the authority, and a new cer
   await copyFile(renewed.keyFile, keyFile)
   await until(async () => (await serialOf(port)) !== before)
   t.equal(node.output().match(/the new certificate cannot be used/g)?.length, 1, 'told once')
-  await until(() => /the certificate was read anew/.test(node.output()))
+  await until(() => /the certificate was read again/.test(node.output()))
   t.equal((await fetch(`${url}/health/live`, { dispatcher })).status, 200, 'an open connection goes on')
 })
 

@@ -87,7 +87,7 @@ t.test('the cordon', async t => {
     const { worker } = await ready()
     const lease = await one(worker)
     t.match(lease, { workId, attempt: 1 }, 'the next worker gets it, its first attempt')
-    t.notHas(lease, 'alone')
+    t.notHas(lease, 'exclusive')
     await worker.complete(lease, value)
   }
 
@@ -276,26 +276,26 @@ t.test('lost workers', async t => {
     const workId = await put(api, 'type=noop&attempts=1')
     for (const name of ['p1', 'p2']) {
       const worker = await enter(name)
-      t.notHas(await one(worker), 'alone')
+      t.notHas(await one(worker), 'exclusive')
       await lose(name)
     }
     t.match(await view(api, workId), { state: 'waiting', attemptsMade: 0, lostLeases: 2 })
     const others = [await put(api, 'type=noop'), await put(api, 'type=noop'), await put(api, 'type=noop')]
     const asks = await enter('asks')
     const leases = await asks.claim(4)
-    t.match(leases, [{ workId, alone: true, attempt: 1 }], 'it comes alone, whatever was asked for')
+    t.match(leases, [{ workId, exclusive: true, attempt: 1 }], 'it comes alone, whatever was asked for')
     t.equal(leases.length, 1)
     await asks.requeue(leases)
     t.equal((await view(api, workId)).lostLeases, 2, 'a return is no loss')
 
     // In a worker that holds something else it is not blamed; the other one is.
     const held = await asks.claim(1)
-    t.match(held, [{ workId, alone: true }])
+    t.match(held, [{ workId, exclusive: true }])
     const company = await enter('company')
     const beside = await one(company)
     t.ok(others.includes(beside.workId))
     await asks.requeue(held)
-    t.match(await company.claim(1), [{ workId, alone: true }])
+    t.match(await company.claim(1), [{ workId, exclusive: true }])
     await lose('company')
     t.match(await view(api, workId), { state: 'waiting', lostLeases: 2 })
     t.match(await view(api, beside.workId), { state: 'waiting', lostLeases: 1 })
@@ -304,7 +304,7 @@ t.test('lost workers', async t => {
     // Whichever went back last is first in line.
     const before = await one(last)
     const lease = before.workId === workId ? before : await one(last)
-    t.match(lease, { workId, alone: true })
+    t.match(lease, { workId, exclusive: true })
     if (before !== lease) await finish(last, before)
     await runOut(api, workId)
     t.equal((await view(api, workId)).lostLeases, 3)
@@ -329,7 +329,7 @@ t.test('lost workers', async t => {
     await api.call('POST', `/jobs/${workId}/retry`)
     const replayed = await one(next)
     t.match(replayed, { workId, attempt: 1 })
-    t.notHas(replayed, 'alone', 'a replay starts from nothing')
+    t.notHas(replayed, 'exclusive', 'a replay starts from nothing')
     await finish(next, replayed)
   })
 
