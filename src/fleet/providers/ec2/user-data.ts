@@ -77,7 +77,7 @@ async function readAuthority(file: string): Promise<string> {
 }
 
 function unknownPlaceholder(name: string): never {
-  throw new Error(`deploy/user-data/worker.sh has a placeholder that nobody fills: ${name}`)
+  throw new Error(`deploy/user-data/worker.sh has an unknown placeholder: ${name}`)
 }
 
 /** As one word of a shell. */
