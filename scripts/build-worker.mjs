@@ -23,7 +23,7 @@ const worksOnly = {
         : undefined,
     )
     onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
-      contents: `throw Object.assign(new Error('this is the code of a worker alone: it knows "muster worker"'), { stack: undefined })`,
+      contents: `throw Object.assign(new Error('this bundle holds only "muster worker"; the other commands need the whole package'), { stack: undefined })`,
     }))
   },
 }

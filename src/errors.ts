@@ -171,7 +171,7 @@ export const catalogue = {
   method_not_allowed: {
     status: 405,
     title: 'This path does not take that method',
-    action: 'See the Allow header, and /docs for the whole API.',
+    action: 'See the Allow header, and /docs/api for the whole API.',
   },
   multipart_invalid: {
     status: 400,
@@ -187,12 +187,12 @@ export const catalogue = {
   parameter_invalid: {
     status: 400,
     title: 'A parameter is missing or out of range',
-    action: 'See detail for the parameter, and /docs for what it may be.',
+    action: 'See detail for the parameter, and /docs/api for what it may be.',
   },
   parameter_unknown: {
     status: 400,
     title: 'A parameter has an unknown name',
-    action: 'See detail for the name, and /docs for those that exist.',
+    action: 'See detail for the name, and /docs/api for those that exist.',
   },
   payload_invalid: {
     status: 400,
@@ -233,7 +233,7 @@ export const catalogue = {
   route_not_found: {
     status: 404,
     title: 'Nothing is at this path',
-    action: 'See /docs for the API.',
+    action: 'See /docs/api for the API.',
   },
   shutting_down: {
     status: 503,

@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 /** What the notifier needs of Redis; a publish that fails means that the other nodes find out for themselves, later. */
 export type Publish = (message: string) => Promise<unknown>
 
-/** Rings within this time of the last message go out together: a node under load says so at most so often. */
+/** Notifications within this time of the last message go out together: a node under load says so at most so often. */
 const gatherMs = 5
 
 export class Notifier {
@@ -20,13 +20,13 @@ export class Notifier {
   #publish: Publish | undefined
   #sending = false
 
-  /** From now on rings also reach the other nodes. */
+  /** From now on notifications also reach the other nodes. */
   connect(publish: Publish): void {
     this.#publish = publish
   }
 
   /**
-   * Something happened on `topic`: wakes the waiters here now, elsewhere soon. Rings that come together are sent once.
+   * Something happened on `topic`: wakes the waiters here now, elsewhere soon. Notifications that come together are sent once.
    */
   notify(topic: string): void {
     this.#emitter.emit(topic)
@@ -43,7 +43,7 @@ export class Notifier {
     for (const topic of topics) this.#emitter.emit(topic)
   }
 
-  /** Calls `listener` on every ring of `topic`; the returned function ends that. */
+  /** Calls `listener` on every notification of `topic`; the returned function ends that. */
   on(topic: string, listener: () => void): () => void {
     this.#emitter.on(topic, listener)
     return () => {

@@ -26,7 +26,7 @@ interface Known {
   readonly deployment?: Buffer
 }
 
-/** A ring of the notifier can get lost: what is known is read anew behind requests when it is this old… */
+/** A notification can get lost: what is known is read anew behind requests when it is this old… */
 const refreshAfterMs = 1000
 /** …and nothing that is older than this decides. */
 const goodForMs = 3000
@@ -138,10 +138,9 @@ export class AccessRecords {
 }
 
 /**
- * A secret of the deployment, in Redis: made once by whichever node is first, and the same on all of them from then on.
+ * Reads the secret of the deployment. The first node makes it; all nodes share it.
+ * @throws what Redis says
  */
-
-/** @throws what Redis says */
 export async function readDeploymentSecret(redis: RedisClient, writes: DurableWrites): Promise<Buffer> {
   const known = await redis.get(keys.deployment)
   if (known !== null) return Buffer.from(known, 'hex')

@@ -115,7 +115,7 @@ export class Access {
   identify(authorization: string | undefined): Caller | Promise<Caller> {
     const known = this.#look(authorization)
     if ('caller' in known) return known.caller
-    // A key made a moment ago on another node, whose notifier is still on its way.
+    // A key made a moment ago on another node, whose notification is still on its way.
     return known.mayBeNew ? this.#lookAgain(authorization) : this.#orRefuse(known)
   }
 

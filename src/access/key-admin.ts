@@ -116,7 +116,7 @@ function redisAdmin(redis: RedisClient, writes: DurableWrites, closeAll: () => P
   const audit = new AuditLog(redis)
   let told: Promise<unknown> = Promise.resolve()
   const announce = (): void => {
-    // As the notifier of a node has it: who rings, then the topics.
+    // As the notifier of a node writes it: the sender, then the topics.
     told = redis.publish(globalKey('notifier'), `muster-keys\n${topic}`).catch(() => undefined)
   }
   const store = new KeyStore({ redis, announce, writes })

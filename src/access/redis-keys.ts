@@ -1,4 +1,4 @@
-/** The Redis keys of access. Only nodes (and who administers them) reach Redis: what stands here is the house's own. */
+/** The Redis keys of access. Only nodes (and who administers them) reach Redis: these keys are internal. */
 import { globalKey } from '../redis/keys.ts'
 
 export const keys = {

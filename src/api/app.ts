@@ -89,7 +89,7 @@ export async function createApp(api: Api, log: Logger, tls?: TlsPair): Promise<A
   addQueuedReplies(app)
   addReplyHeaders(app, tls !== undefined)
   addProblems(app, {
-    explainOutage: () => api.jobs.room.diskFault(),
+    explainOutage: () => api.jobs.memoryGuard.diskFault(),
     loginGuard: new LoginGuard(api.settings.maxFailedLogins, log),
     refusals: api.refusals,
   })

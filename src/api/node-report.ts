@@ -28,7 +28,7 @@ export function nodeReporter(parts: Parts): () => Promise<NodeReport> {
       within(partWithinMs, 'Redis', typesWithoutWorker(parts)).catch(() => undefined),
       within(partWithinMs, 'Redis', findStalledWorkers(parts, stalledAfterMs(settings))).catch(() => undefined),
     ])
-    const overloaded = parts.jobs.room.overload()
+    const overloaded = parts.jobs.memoryGuard.overload()
     const maxWorkers = Object.values(settings.pools).reduce((sum, pool) => sum + pool.maxWorkers, 0)
     return {
       nodeId,

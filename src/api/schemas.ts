@@ -63,7 +63,7 @@ export const JobSchema = Type.Object(
         }),
         {
           description:
-            'Those workers: from two on the job runs alone, with as many as MUSTER_MAX_LOST_LEASES it is dead',
+            'Those workers: from two on the job gets an exclusive run; with as many as MUSTER_MAX_LOST_LEASES it is dead',
         },
       ),
     ),

@@ -133,13 +133,15 @@ async function fill(source: Redis, target: RedisClient, backup: Backup, print: C
   const gone = backup.keyCount - copied
   print(`${backup.name}: ${copied} keys restored${gone > 0 ? `; ${gone} had a time to live that is over` : ''}.`)
   if (held > copied)
-    throw new StartupError(`This Redis holds ${held - copied} keys more than were restored: somebody else wrote to it.`)
+    throw new StartupError(
+      `This Redis holds ${held - copied} keys more than were restored: another client wrote to it.`,
+    )
 }
 
 /** Where there are replicas, one of them has it all before this says that it is done. */
 async function confirmed(target: RedisClient): Promise<void> {
   if (isCluster(target)) return
-  if (readInfo(await target.info('replication')).replicas.length === 0) return
+  if (readInfo(await target.info('replication')).replicaCount === 0) return
   for (let tries = 0; tries < confirmTries; tries += 1) if ((await target.wait(1, confirmMs)) >= 1) return
   throw new StartupError(
     'No second server has confirmed what was restored: see "muster redis status", and restore again.',

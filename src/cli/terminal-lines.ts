@@ -7,7 +7,7 @@ import { Loop } from '../loop.ts'
 export function welcome(url: string, needsKey: boolean): string {
   const key = needsKey ? ' -H "Authorization: Bearer $MUSTER_API_KEY"' : ''
   return `
-Muster is ready at ${url}   (API: ${url}/docs, stop: Ctrl-C)
+Muster is ready at ${url}   (documentation: ${url}/docs, stop: Ctrl-C)
 
 Try it: hash some data 1000 times, then pull the result.${needsKey ? ' MUSTER_API_KEY is a key of yours.' : ''}
 

@@ -24,7 +24,7 @@ import { Claims } from './run/claims.ts'
 import { Completions } from './run/completions.ts'
 import { LeaseLimit } from './run/lease-limit.ts'
 import { Leases } from './run/leases.ts'
-import { placesOf, Room } from './submit/memory-guard.ts'
+import { MemoryGuard, placesOf } from './submit/memory-guard.ts'
 import { Submitter } from './submit/submit.ts'
 
 /** The parts that work on one queue. */
@@ -56,7 +56,7 @@ const sweepIntervalMs = 3_600_000
 
 export class Jobs {
   readonly queues: Queues
-  readonly room: Room
+  readonly memoryGuard: MemoryGuard
   readonly retention: Retention
   readonly #parts = new Map<string, QueueParts>()
   readonly #notifier: Notifier
@@ -73,7 +73,7 @@ export class Jobs {
     this.#attemptLog = new AttemptLog(log)
     const context = { settings, notifier, store, log, attemptLog: this.#attemptLog }
     for (const queue of this.queues.all()) this.#parts.set(queue.name, makeParts(queue, context))
-    this.room = new Room({ redis, log, ...placesOf(settings) })
+    this.memoryGuard = new MemoryGuard({ redis, log, ...placesOf(settings) })
     this.retention = new Retention(this.queues, store, settings, log)
     const recover = async (): Promise<void> => {
       for (const { queue, leases } of this.#parts.values()) {
@@ -85,7 +85,7 @@ export class Jobs {
       }
     }
     this.#loops = [
-      this.room.loop,
+      this.memoryGuard.loop,
       new Loop({
         name: 'recovery of lost leases',
         intervalMs: Math.min(recoverIntervalMs, settings.leaseMs / 2),

@@ -40,7 +40,7 @@ const deadAfterMs = 60_000
 export async function lockDataDir(dataDir: string): Promise<DataDirLock> {
   const file = join(dataDir, 'node.lock')
   const space = await processSpace()
-  const holder: Holder = { pid: process.pid, start: processIdentity(process.pid), space, token: randomUUID() }
+  const holder: Holder = { pid: process.pid, start: startOf(process.pid), space, token: randomUUID() }
   const text = JSON.stringify(holder)
   const mine = `${file}.${holder.token}`
   await writeFile(mine, text, { mode: 0o600 })
@@ -87,14 +87,15 @@ async function confirm(file: string, mine: string, dataDir: string, contended: b
 async function isAlive(held: Look, file: string, space: string): Promise<boolean> {
   const holder = parse(held.text)
   if (holder === undefined) return false
-  // Muster 0.1 wrote the time of the start without the boot before it.
-  if (holder.space === space)
-    return holder.start !== undefined && processIdentity(holder.pid)?.endsWith(holder.start) === true
+  if (holder.space === space) return holder.start !== undefined && holder.start === startOf(holder.pid)
   if (Date.now() - held.renewedMs > deadAfterMs) return false
   await delay(watchForMs)
   const again = await look(file)
   return again !== undefined && (again.text !== held.text || again.renewedMs !== held.renewedMs)
 }
+
+/** Without the boot, which `space` has: the form that earlier versions read. */
+const startOf = (pid: number): string | undefined => processIdentity(pid)?.replace(/^[0-9a-f-]{36}:/, '')
 
 const renew = (file: string): Promise<void> => utimes(file, new Date(), new Date()).catch(() => undefined)
 

@@ -14,11 +14,12 @@ import { resolve } from 'node:path'
 import type { Logger } from 'pino'
 import { inWords, isDiskFull, readDiskNow } from '../disk-space.ts'
 import { StartupError } from '../errors.ts'
+import { within } from '../within.ts'
 import { type DataDirLock, lockDataDir } from './data-dir-lock.ts'
 import { type EmbeddedFiles, embeddedConfig, embeddedFiles } from './embedded-config.ts'
 import { findRedisBinary, type RedisBinary } from './redis-binary.ts'
-import { endLeftover, keepRunning, launchServer, rotateLog, type ServerProcess } from './server-process.ts'
-import { leftoverPid, untilAnswers } from './until-answers.ts'
+import { keepRunning, launchServer, rotateLog, type ServerProcess } from './server-process.ts'
+import { endLeftoverRedis, untilAnswers } from './until-answers.ts'
 
 export interface EmbeddedOptions {
   readonly dataDir: string
@@ -65,8 +66,7 @@ export class EmbeddedRedis {
     }
     this.#lock = await lockDataDir(this.#dataDir)
     try {
-      const leftover = await leftoverPid(files)
-      if (leftover !== undefined) await endLeftover(leftover, files.folder)
+      await endLeftoverRedis(files)
       await rotateLog(files.log)
       // Redis would make it readable for all.
       await writeFile(files.log, '', { flag: 'a', mode: 0o600 })
@@ -86,7 +86,7 @@ export class EmbeddedRedis {
     return { socketPath: files.socket }
   }
 
-  /** Stops Redis (20 s at most) and releases the data directory. May be called at any time, and again. */
+  /** Stops Redis (30 s at most) and releases the data directory. May be called at any time, and again. */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop()
     return this.#stopped
@@ -95,7 +95,8 @@ export class EmbeddedRedis {
   async #stop(): Promise<void> {
     this.#stopping.abort()
     await this.#server?.end()
-    await this.#running
+    // Redis may hang in the kernel.
+    await within(5000, 'The end of Redis', this.#running).catch(() => undefined)
     await rm(this.#files.socket, { force: true })
     if (this.#files.socketFolder !== this.#files.folder)
       await rm(this.#files.socketFolder, { recursive: true, force: true })

@@ -11,7 +11,7 @@ import type { RedisBinary } from './redis-binary.ts'
 
 /** Redis completes its file at SIGTERM, and a primary waits up to 10 s for its replicas; then comes SIGKILL. */
 const ending = [
-  { signal: 'SIGTERM', withinMs: 15_000 },
+  { signal: 'SIGTERM', withinMs: 20_000 },
   { signal: 'SIGKILL', withinMs: 5000 },
 ] as const
 /** A run that lasted this long counts as healthy: the restart after it has no delay. */
@@ -94,8 +94,13 @@ export async function keepRunning({ first, launch, signal, onEnd, isPlanned }: K
 export async function notedPid(pidFile: string, names: readonly string[]): Promise<number | undefined> {
   const pid = Number(await readFile(pidFile, 'latin1').catch(() => ''))
   if (!Number.isSafeInteger(pid) || pid <= 1) return undefined
+  return (await isProcessOf(pid, names)) ? pid : undefined
+}
+
+/** Whether one of `names` is in the title or command line of this process. */
+export async function isProcessOf(pid: number, names: readonly string[]): Promise<boolean> {
   const command = await processCommand(pid)
-  return names.some(name => command.includes(name)) ? pid : undefined
+  return names.some(name => command.includes(name))
 }
 
 /**
@@ -105,15 +110,22 @@ export async function notedPid(pidFile: string, names: readonly string[]): Promi
  */
 export async function endLeftover(pid: number, files: string): Promise<void> {
   for (const { signal, withinMs } of ending) {
-    signalProcess(pid, signal)
+    try {
+      signalProcess(pid, signal)
+    } catch (error) {
+      throw cannotEnd(pid, files, error)
+    }
     const deadlineMs = Date.now() + withinMs
     while (Date.now() < deadlineMs) {
       if (processIdentity(pid) === undefined) return
       await delay(20)
     }
   }
-  throw new StartupError(`Process ${pid} of an earlier run uses ${files} and cannot be ended. End it by hand.`)
+  throw cannotEnd(pid, files)
 }
+
+const cannotEnd = (pid: number, files: string, cause?: unknown): StartupError =>
+  new StartupError(`Process ${pid} of an earlier run uses ${files} and cannot be ended. End it by hand.`, { cause })
 
 /** Renames a log that has grown long; the one before is lost. */
 export async function rotateLog(file: string): Promise<void> {

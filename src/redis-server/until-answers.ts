@@ -4,11 +4,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { StartupError } from '../errors.ts'
 import type { EmbeddedFiles } from './embedded-config.ts'
-import { notedPid, type ServerProcess, tailOf } from './server-process.ts'
+import { endLeftover, isProcessOf, notedPid, type ServerProcess, tailOf } from './server-process.ts'
 
 const silentForMs = 15_000
 const loadWithinMs = 30 * 60_000
 const sayLoadingEveryMs = 5000
+/** For a Redis that only its socket reaches. */
+const shutdownWithinMs = 20_000
 
 /**
  * Returns when Redis has loaded its data and answers. Loading may take up to 30 minutes, while it answers that it
@@ -41,11 +43,24 @@ export async function untilAnswers(
   }
 }
 
-/** The Redis that another node left on these files: what its socket tells, else its pid file while it is silent. */
-export async function leftoverPid(files: EmbeddedFiles): Promise<number | undefined> {
+/**
+ * Ends the Redis that an earlier node left on these files. Its socket reaches it in another container too, where its
+ * process number means nothing here. While it is silent, its pid file names it.
+ * @throws StartupError when it cannot be ended
+ */
+export async function endLeftoverRedis(files: EmbeddedFiles): Promise<void> {
+  const names = [files.socket, files.config]
   const info = await askRedis(files.socket, 'INFO server', 2000)
-  const pid = Number(/process_id:(\d+)/.exec(info ?? '')?.[1])
-  return pid > 1 ? pid : await notedPid(files.pid, [files.socket, files.config])
+  if (info !== undefined) await askRedis(files.socket, 'SHUTDOWN NOSAVE', 2000)
+  const told = Number(/process_id:(\d+)/.exec(info ?? '')?.[1])
+  const pid = told > 1 && (await isProcessOf(told, names)) ? told : await notedPid(files.pid, names)
+  if (pid !== undefined) return await endLeftover(pid, files.folder)
+  const deadlineMs = Date.now() + shutdownWithinMs
+  while ((await askRedis(files.socket, 'PING', 1000)) !== undefined) {
+    if (Date.now() > deadlineMs)
+      throw new StartupError(`A Redis that this system does not show uses ${files.folder}. End it by hand.`)
+    await delay(20)
+  }
 }
 
 async function startFailure(what: string, files: EmbeddedFiles): Promise<StartupError> {

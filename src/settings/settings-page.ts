@@ -40,9 +40,10 @@ export function settingsPage(): string {
   return `# Settings
 
 Settings are environment variables. The file \`.env\` in the folder in which you start is read, too; the environment
-goes first. \`muster settings\` prints all of them with the values in force, and masks secrets. Times (\`…_MS\`) take milliseconds or a
-unit: \`30s\`, \`5m\`, \`24h\`. A wrong setting stops the start; all faults are
-reported together. An unknown name gets a warning with the nearest setting.
+goes first. \`muster settings\` prints all of them with the values in force, and masks secrets. Times (\`…_MS\`) take
+milliseconds or a unit: \`30s\`, \`5m\`, \`24h\`. A wrong setting stops the start. The faults of single settings are
+reported together, then those of settings that do not fit each other. An unknown name gets a warning with the nearest
+setting.
 Queues and their pools are in \`muster.yaml\` ([queues](use.md#queues)).
 ${rows.join('\n')}
 `

@@ -61,7 +61,7 @@ export const fields = {
   logLevel: field(
     oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'),
     'info',
-    'Least level that is logged',
+    'Least level that is logged: fatal, error, warn, info, debug, trace or silent',
   ),
   handlers: field(text, '', 'JavaScript or TypeScript file with your own handlers'),
   configFile: field(text, 'muster.yaml', 'File with queues and pools; need not exist'),
@@ -121,7 +121,7 @@ export const fields = {
   diskReserveMb: field(
     autoOr(integer(0, 1024 * 1024)),
     'auto',
-    'Free space that new work leaves on the disk of the data directory; auto: 5 % or 1 GiB, of small disks a fifth',
+    'Free space that new work leaves on the disk of the data directory, else it gets 503; auto: 5 % or 1 GiB, of small disks a fifth',
   ),
   attempts: field(integer(1, 1000), 3, 'Attempts of a job that does not say'),
   backoffMs: field(
@@ -161,11 +161,15 @@ export const fields = {
     ({ fleet }) => String(fleet === 'ec2' ? 5 * minute : minute),
     'An instance whose worker has not appeared after this long is ended',
   ),
-  policy: field(oneOf('target-wait', 'jobs-per-worker', 'fixed'), 'target-wait', 'How the number of workers is chosen'),
+  policy: field(
+    oneOf('target-wait', 'jobs-per-worker', 'fixed'),
+    'target-wait',
+    'How the number of workers is chosen: target-wait, jobs-per-worker or fixed',
+  ),
   jobsPerWorker: field(
     integer(1, 1_000_000),
     10,
-    'With policy jobs-per-worker: backlog for which one worker is wanted',
+    'With policy jobs-per-worker: backlog for which one worker is desired',
   ),
   fixedWorkers: field(integer(0, 10_000), 1, 'With policy fixed: the number of workers'),
 
@@ -210,7 +214,7 @@ export const fields = {
   nodeUrls: field(
     urls,
     ({ port }) => `http://127.0.0.1:${port || 5000}`,
-    'Nodes that a worker talks to, separated by commas',
+    'Nodes that workers and commands talk to, separated by commas; on a node: what it tells its workers',
   ),
   apiKey: field(text, '', 'Sent by the commands that talk to a node', { secret: true }),
   caFile: field(text, '', 'PEM file of the authority that workers and commands trust besides the well-known'),
@@ -226,7 +230,7 @@ export const fields = {
   workerJoinProof: field(
     oneOf('none', 'address', 'document', 'both'),
     'address',
-    'What an instance of EC2 shows beside the join secret: that it calls from an address of its own, its identity document, or both',
+    'What an EC2 instance shows beside the join secret: address (it calls from its own), document (of its identity), both or none',
   ),
   ec2IdentityCertFile: field(
     text,
@@ -249,7 +253,7 @@ export const fields = {
   slotMemoryMb: field(
     integer(0, 16_000_000),
     0,
-    'Memory of one slot with all processes that it started, in MiB; beyond it the attempt fails; 0: no limit',
+    'Memory of one slot with all processes that it started, in MiB; beyond it the attempt fails (out_of_memory); 0: no limit; Linux only',
   ),
   workerDrainMs: field(
     integer(0, day),

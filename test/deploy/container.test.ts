@@ -24,6 +24,12 @@ t.test('the image is small, without root, and says how it is', async t => {
   t.match(environment, /NODE_ENV=production/)
 })
 
+t.test('it has what a node reads beside its code', t => {
+  const copied = stepsOf(final, 'COPY').flatMap(step => readCopy(step).paths)
+  for (const path of ['docs', 'openapi', 'package.json', 'deploy/user-data']) t.ok(copied.includes(path), path)
+  t.end()
+})
+
 t.test('what it copies is there, and gets past .dockerignore', async t => {
   for (const stage of stages)
     for (const { from, paths } of stepsOf(stage, 'COPY').map(readCopy))

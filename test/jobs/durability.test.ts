@@ -192,7 +192,7 @@ t.test('a pull that is carried out after it was given up leases nothing', async 
   const options = {
     top: 10,
     waitMs: 0,
-    room: { reserve: () => 1000, release: () => undefined },
+    budget: { reserve: () => 1000, release: () => undefined },
     includeFailed: false,
     signal: new AbortController().signal,
   }
@@ -208,7 +208,7 @@ t.test('what was being sent when its node was lost is not handed out again, and 
   const options = {
     top: 1,
     waitMs: 0,
-    room: { reserve: () => 1000, release: () => undefined },
+    budget: { reserve: () => 1000, release: () => undefined },
     includeFailed: false,
     signal: new AbortController().signal,
   }

@@ -72,10 +72,10 @@ t.test('Cluster', async t => {
     t.match((await api.call('GET', '/fleet')).status, 200)
     t.match((await api.call('GET', '/status')).body, { Jobs: 0, Workers: 3 })
     t.equal((await api.call('GET', '/jobs')).status, 200, 'a list over all of them')
-    await api.jobs.room.loop.runAfresh()
+    await api.jobs.memoryGuard.loop.runAfresh()
     await cluster.ask(2, 'CONFIG', 'SET', 'maxmemory', '1mb')
-    await api.jobs.room.loop.runAfresh()
-    t.throws(() => api.jobs.room.admit(), /Memory: Redis uses/, 'one full master is seen')
+    await api.jobs.memoryGuard.loop.runAfresh()
+    t.throws(() => api.jobs.memoryGuard.admit(), /Memory: Redis uses/, 'one full master is seen')
     await cluster.ask(2, 'CONFIG', 'SET', 'maxmemory', '0')
   })
 

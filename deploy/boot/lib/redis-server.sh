@@ -19,7 +19,8 @@ write_redis() {
   muster redis init --hosts "$HOSTS" --only "$MACHINE" --primary a --secrets "$secrets/redis.json" --out "$redis_files" \
     --max-memory-mb "$REDIS_MEMORY_MB" || give_up 'the configuration of Redis cannot be written'
   chown -R muster:muster "$redis_files"
-  printf 'REDIS_FOLDER=%s\n' "$server" >"$etc/redis.env"
+  # The units of 0.1.0 read REDIS_COPY, and stand until the end of this boot.
+  printf 'REDIS_FOLDER=%s\nREDIS_COPY=%s\n' "$server" "$server" >"$etc/redis.env"
   # Redis forks to rewrite its append-only file: without this, the kernel may refuse a fork that would fit.
   printf 'vm.overcommit_memory = 1\n' >"$root/etc/sysctl.d/90-muster.conf"
   sysctl --quiet --load="$root/etc/sysctl.d/90-muster.conf" || say 'vm.overcommit_memory cannot be set'

@@ -1,5 +1,5 @@
 /** The order of the documents: docs/index.md, read once. Navigation and next links are made from it. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 export interface SitePage {
@@ -18,9 +18,11 @@ const entry = /^- \[([^\]]+)\]\(([^)]+\.md)\)/
 /** `design/routing-by-type.md` → `/docs/design/routing-by-type` */
 export const pathOf = (file: string): string => (file === 'index.md' ? '/docs' : `/docs/${file.replace(/\.md$/, '')}`)
 
-export function readSite(): readonly SitePage[] {
+/** @returns none where this installation has no documents */
+export function readSite(folder = docsFolder): readonly SitePage[] {
+  if (!existsSync(`${folder}index.md`)) return []
   let section = ''
-  return readFileSync(`${docsFolder}index.md`, 'utf8')
+  return readFileSync(`${folder}index.md`, 'utf8')
     .split('\n')
     .flatMap(line => {
       if (line.startsWith('## ')) section = line.slice(3)

@@ -10,7 +10,7 @@ import { Pace } from './pace.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    stay: Stay
+    stay: AdmittedRequest
   }
 }
 
@@ -123,12 +123,12 @@ export class Admission {
    * @returns the stay, to be ended when the reply has left
    * @throws Problem too_many_requests
    */
-  enter(visitor: Visitor, bytes: number): Stay {
+  enter(visitor: Visitor, bytes: number): AdmittedRequest {
     const count = this.#counts.get(visitor.key) ?? { requests: 0, bytes: 0 }
     if (!visitor.isFirst) this.#refuse(visitor, count, bytes)
     count.requests += 1
     this.#counts.set(visitor.key, count)
-    const stay = new Stay({
+    const stay = new AdmittedRequest({
       room: () => (visitor.isFirst ? Number.POSITIVE_INFINITY : this.#room(count)),
       hold: more => {
         count.bytes += more
@@ -163,7 +163,7 @@ interface StayParts {
 }
 
 /** One request, from its first byte to the last one of its reply. */
-export class Stay {
+export class AdmittedRequest {
   readonly #parts: StayParts
   #held = 0
   #hasEnded = false

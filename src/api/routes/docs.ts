@@ -21,9 +21,9 @@ const generated: Readonly<Record<string, () => string>> = { 'errors.md': errorsP
 /** Call it after all other routes: the document is made of them. */
 export function addDocs(app: App): void {
   const document = (): object => (app as unknown as { swagger(): object }).swagger()
-  const pages = ['index.md', ...readSite().map(({ file }) => file)].map(
-    file => [pathOf(file), new Asset(() => sitePage(file, generated[file]?.()))] as const,
-  )
+  const site = readSite()
+  const files = site.length === 0 ? [] : ['index.md', ...site.map(({ file }) => file)]
+  const pages = files.map(file => [pathOf(file), new Asset(() => sitePage(file, generated[file]?.()))] as const)
   const assets: Readonly<Record<string, Asset>> = {
     '/docs/js/scalar.js': new Asset(apiScript),
     '/docs/openapi.json': new Asset(() => ({ type: 'application/json', body: JSON.stringify(document()) })),
@@ -39,6 +39,7 @@ export function addDocs(app: App): void {
       return (await asset.send(request as never, reply as never)) as never
     })
 
+  if (files.length === 0) app.get('/docs', hidden, async (_request, reply) => reply.redirect('/docs/api', 302) as never)
   app.get('/docs/*', hidden, async (request, reply) => {
     const { '*': name } = request.params as { '*': string }
     const path = pathOf(name)
@@ -51,6 +52,7 @@ export function addDocs(app: App): void {
 /** GET /: where everything is. A browser goes on to the documentation. */
 const links = {
   docs: '/docs',
+  api: '/docs/api',
   openapi: '/docs/openapi.json',
   types: '/types',
   status: '/status',

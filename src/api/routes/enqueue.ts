@@ -188,7 +188,7 @@ export function addEnqueue(app: App, { access, settings, jobs, types, store }: A
         : { key: idempotencyKey, owner: owner ?? '', secret: access.deploymentSecret },
     )
     await parts.control.checkTakesJobs(idempotencyKey === undefined ? undefined : workId)
-    jobs.room.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
+    jobs.memoryGuard.admit(arrivalOf(settings, Number(request.headers['content-length'] ?? 0)))
     const target = {
       inlineBytes: settings.inlineBytes,
       maxBytes: settings.maxBodyBytes,

@@ -20,7 +20,7 @@ export function addHealth(app: App, api: Api): void {
   const isReady = async () => {
     if (stopping.aborted) throw new Problem('shutting_down')
     await ping()
-    const overloaded = jobs.room.overload()
+    const overloaded = jobs.memoryGuard.overload()
     return { status: 'ok' as const, ...(overloaded !== undefined && { overloaded }) }
   }
   app.get(

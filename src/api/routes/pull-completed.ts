@@ -115,8 +115,8 @@ export function addPullCompleted(app: App, { jobs, acks, access, stopping }: Api
       const leaseId = `${queue}/${nanoid()}`
       const includeFailed = failed === 'include'
       const lease = { leaseId, leaseMs: leaseMs ?? replyLeaseMs }
-      const room = { reserve: () => request.stay.reserve(maxBytes), release: () => request.stay.hold(0) }
-      const pulled = await results.pull({ ...lease, top, waitMs, room, includeFailed, signal }).catch(error => {
+      const budget = { reserve: () => request.stay.reserve(maxBytes), release: () => request.stay.hold(0) }
+      const pulled = await results.pull({ ...lease, top, waitMs, budget, includeFailed, signal }).catch(error => {
         // No client holds that lease.
         if (mayHold(error)) acks.abandon(results, leaseId)
         throw error

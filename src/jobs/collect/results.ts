@@ -24,14 +24,14 @@ export interface PullOptions {
   /** How long to wait for the first one. */
   readonly waitMs: number
   /** How much of inline values there is room for; the first result comes whatever its size. */
-  readonly room: Room
+  readonly budget: ReplyBudget
   readonly includeFailed: boolean
   /** Ends the wait: the client is gone. */
   readonly signal: AbortSignal
 }
 
-/** Room for what is pulled: bounded over all who pull. */
-export interface Room {
+/** Memory for pulled results, bounded over all pulls. */
+export interface ReplyBudget {
   /** Asked before each look. @throws Problem too_many_requests */
   reserve(): number
   /** The look found nothing. */
@@ -83,7 +83,7 @@ export class Results {
         notification.cancel()
         throw error
       })
-      if (results.length === 0) options.room.release()
+      if (results.length === 0) options.budget.release()
       if (results.length > 0 || Date.now() >= deadline || options.signal.aborted) {
         notification.cancel()
         return results
@@ -127,7 +127,7 @@ export class Results {
 
   async #take(options: PullOptions): Promise<PulledResult[]> {
     const results: PulledResult[] = []
-    const maxBytes = options.room.reserve()
+    const maxBytes = options.budget.reserve()
     let bytes = 0
     while (results.length < options.top) {
       const now = Date.now()

@@ -45,7 +45,7 @@ interface Disk extends DiskSpace {
   readonly keptBytes: number
 }
 
-export class Room {
+export class MemoryGuard {
   readonly loop: Loop
   readonly #options: RoomOptions
   readonly #reserve: ReserveFile | undefined

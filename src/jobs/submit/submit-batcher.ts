@@ -41,7 +41,7 @@ return out`,
 
 export type NewPending = Omit<Pending, 'giveUpAt' | 'mayHaveHappened'>
 
-export class SubmitLine {
+export class SubmitBatcher {
   readonly #queue: JobQueue
   readonly #notifier: Notifier
   readonly #writes: DurableWrites

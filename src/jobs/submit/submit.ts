@@ -9,7 +9,7 @@ import { type BullCall, BullRecorder } from '../bullmq/bull-batch.ts'
 import type { JobQueue } from '../bullmq/job-queue.ts'
 import type { JobData, StoredContent } from '../job-data.ts'
 import { type IdempotencyKey, newWorkId, workIdOfKey } from '../work-id.ts'
-import { SubmitLine } from './submit-batcher.ts'
+import { SubmitBatcher } from './submit-batcher.ts'
 
 export interface Submission {
   /** From `reserveWorkId`, so that a large payload could be stored under it before. */
@@ -47,18 +47,18 @@ export const reserveWorkId = (queue: string, idempotencyKey?: IdempotencyKey): s
 
 export class Submitter {
   readonly #queue: JobQueue
-  readonly #usual: SubmitLine
+  readonly #usual: SubmitBatcher
   /** Of its own: what is asked for less does not wait for replicas behind others. */
-  readonly #local: SubmitLine
+  readonly #local: SubmitBatcher
 
   constructor(queue: JobQueue, notifier: Notifier, options: { ackWithinMs?: number } = {}) {
     const withinMs = options.ackWithinMs ?? ackWithinMs
     this.#queue = queue
-    this.#usual = new SubmitLine(queue, notifier, queue.writes, withinMs)
+    this.#usual = new SubmitBatcher(queue, notifier, queue.writes, withinMs)
     this.#local =
       queue.writes.reaches === 'local'
         ? this.#usual
-        : new SubmitLine(queue, notifier, new LocalWrites(queue.redis), withinMs)
+        : new SubmitBatcher(queue, notifier, new LocalWrites(queue.redis), withinMs)
   }
 
   /** What a job has reached when it is answered: what was asked for, but not more than there is. */

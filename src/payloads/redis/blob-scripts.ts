@@ -53,7 +53,7 @@ export const keepUpload = new Script<number>('keep_blob_upload', `return redis.c
  *   {muster:blob:<shard>}:pointers           hash: payload key → "<version> <chunks> <bytes>"
  *   {muster:blob:<shard>}:index              zset: payload key by when it was written
  *   {muster:blob:<shard>}:chunks:<version>   hash: number of the chunk → bytes
- *   {muster:blob:<shard>}:mark               see redis/replication-mark
+ *   {muster:blob:<shard>}:marker             see redis/writes/replication-marker
  */
 export interface BlobShard {
   readonly pointers: string

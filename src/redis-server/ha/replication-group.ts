@@ -127,9 +127,10 @@ export async function readServerConfig(folder: string): Promise<ServerConfig> {
   const earlier = join(resolve(folder), 'copy.json')
   let found: ServerConfig
   try {
-    const text = await readFile(file, 'utf8').catch(error =>
-      readFile(earlier, 'utf8').catch(() => Promise.reject(error)),
-    )
+    const text = await readFile(file, 'utf8').catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+      return await readFile(earlier, 'utf8').catch(() => Promise.reject(error))
+    })
     found = JSON.parse(text) as ServerConfig
   } catch (error) {
     throw new StartupError(

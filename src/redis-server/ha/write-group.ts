@@ -127,7 +127,7 @@ const whatToDo = (out: string, group: ReplicationGroup, chosen: readonly Host[],
   ...(chosen.length > 1
     ? [
         '',
-        `Each host needs its own folder only: config it there (to any place, owner and modes kept), not ${secretsFile}.`,
+        `Each host needs its own folder only: copy it there (to any place, owner and modes kept), not ${secretsFile}.`,
       ]
     : []),
   `Nodes: the settings are in ${join(out, 'node.env')}${group.tls ? `; they need ${join(out, 'ca.crt')} too` : ''}.`,

@@ -63,6 +63,7 @@ const warn = (message: string): RedisFinding => ({ level: 'warn', message })
 
 const checkVersion: Check = ({ info }) => {
   const { version } = info
+  if (version === '?') return warn('The version of Redis could not be checked. Make sure that it is 6.2 or newer.')
   const [major = 0, minor = 0] = version.split('.').map(Number)
   if (major < 6 || (major === 6 && minor < 2))
     return error(`Redis ${version} is too old: Muster needs 6.2 or newer (7 is better).`)
@@ -90,7 +91,7 @@ const checkRole: Check = ({ topology, info }) => {
 }
 
 const checkReplicas: Check = ({ topology, info }) => {
-  if (topology === 'single' || info.replicas.length > 0) return undefined
+  if (topology === 'single' || info.replicaCount > 0) return undefined
   return warn(
     topology === 'sentinel'
       ? 'No replica is connected: if this machine is lost, so are the jobs. With min-replicas-to-write 1, as it should be, nothing is accepted until one is.'

@@ -17,6 +17,8 @@ export interface RedisInfo {
   readonly silentMs: number
   /** Of a primary: its replicas that are in sync or catching up. */
   readonly replicas: readonly ReplicaInfo[]
+  /** Also where a managed service hides the list. */
+  readonly replicaCount: number
   readonly memory: MemoryInfo
   /** Undefined: a managed service may hide it. */
   readonly evictionPolicy: string | undefined
@@ -49,6 +51,7 @@ export function readInfo(text: string): RedisInfo {
   const number = (name: string): number => Number(fields.get(name) ?? 0)
   const named = (pattern: RegExp): string[] =>
     [...fields].filter(([name]) => pattern.test(name)).map(([, value]) => value)
+  const replicas = named(/^slave\d+$/).map(readReplica)
   const isReplica = fields.get('role') === 'slave'
   const statuses = ['aof_last_write_status', 'aof_last_bgrewrite_status', 'rdb_last_bgsave_status']
   return {
@@ -64,7 +67,8 @@ export function readInfo(text: string): RedisInfo {
     isLinked: fields.get('master_link_status') === 'up',
     isSyncing: fields.get('master_sync_in_progress') === '1',
     silentMs: number('master_last_io_seconds_ago') * 1000,
-    replicas: named(/^slave\d+$/).map(readReplica),
+    replicas,
+    replicaCount: Number(fields.get('connected_slaves') ?? replicas.length),
     memory: {
       used: number('used_memory'),
       counted: number('used_memory') - number('mem_not_counted_for_evict'),

@@ -13,7 +13,7 @@ import { type ChainableCommander, type Cluster, Redis } from 'ioredis'
 import { type RedisClient, reconnect } from '../connect/connection.ts'
 import { NotDurableError } from '../redis-errors.ts'
 import type { Script, ScriptArgument } from '../script.ts'
-import { AcknowledgementPolicy, quorumCheckOf, type WaitFor, waitForOne } from './replica-quorum.ts'
+import { quorumCheckOf, ReplicaQuorum, type WaitFor, waitForOne } from './replica-quorum.ts'
 import { isPrimary, markerKeyOf, markerLua } from './replication-marker.ts'
 
 /** Each of `call` (a script to run) and `replicationId` (one that the server must still have) may be absent. */
@@ -46,14 +46,14 @@ const maxGroup = 64
 export class GroupCommit {
   readonly #free: RedisClient[]
   readonly #waiting: Waiting[] = []
-  readonly #policy: AcknowledgementPolicy
+  readonly #policy: ReplicaQuorum
   #inFlight = 0
   #isDue = false
 
   /** @param clients whose connections have no other user, since a WAIT blocks them */
   constructor(clients: readonly RedisClient[]) {
     this.#free = [...clients]
-    this.#policy = new AcknowledgementPolicy(clients)
+    this.#policy = new ReplicaQuorum(clients)
   }
 
   /**

@@ -25,7 +25,7 @@ const allWithinMs = 250
 const oneWithinMs = 1000
 const tryAllEveryMs = 1000
 
-export class AcknowledgementPolicy {
+export class ReplicaQuorum {
   readonly #all: number
   #shortAt = Number.NEGATIVE_INFINITY
 

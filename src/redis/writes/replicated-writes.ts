@@ -94,7 +94,7 @@ export async function openWrites(
     await close()
     throw error
   }
-  if (!isCluster(commands) && readInfo(await commands.info('replication')).replicas.length === 0)
+  if (!isCluster(commands) && readInfo(await commands.info('replication')).replicaCount === 0)
     log.warn(
       'no replica follows Redis now: nothing will be acknowledged until one does (MUSTER_DURABILITY is replicated)',
     )

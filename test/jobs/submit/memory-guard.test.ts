@@ -1,11 +1,11 @@
 /** Backpressure for memory and disk: new work stops in time, and all that ends work goes on in a full Redis. */
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { defaultReserveBytes, readDisk } from '../../src/disk-space.ts'
-import { Room } from '../../src/jobs/submit/memory-guard.ts'
-import { ReserveFile } from '../../src/jobs/submit/reserve-file.ts'
-import { type Reply, startTestApi, type TestApi } from '../support/api.ts'
-import { mountSmallDisk } from '../support/small-disk.ts'
+import { defaultReserveBytes, readDisk } from '../../../src/disk-space.ts'
+import { MemoryGuard } from '../../../src/jobs/submit/memory-guard.ts'
+import { ReserveFile } from '../../../src/jobs/submit/reserve-file.ts'
+import { type Reply, startTestApi, type TestApi } from '../../support/api.ts'
+import { mountSmallDisk } from '../../support/small-disk.ts'
 
 const mebibyte = 1024 ** 2
 const put = (api: TestApi, bytes = 3): Promise<Reply> =>
@@ -36,18 +36,18 @@ t.test('what was let in since the last look counts', async t => {
   const api = await startTestApi(t, {}, { config: { maxmemory: '40mb' } })
   const { redis } = api
   const log = pino({ level: 'silent' })
-  const room = new Room({ redis, log })
-  await room.loop.runOnce()
+  const guard = new MemoryGuard({ redis, log })
+  await guard.loop.runOnce()
   let count = 0
   t.throws(
     () => {
-      for (; count < 1000; count += 1) room.admit({ memoryBytes: mebibyte, diskBytes: 0 })
+      for (; count < 1000; count += 1) guard.admit({ memoryBytes: mebibyte, diskBytes: 0 })
     },
     { code: 'overloaded', message: /Memory/ },
   )
   t.ok(count > 20 && count < 40, `${count} MiB of 40 were let in between two looks`)
-  await room.loop.runOnce()
-  t.doesNotThrow(() => room.admit(), 'none of it came: the next look sees that')
+  await guard.loop.runOnce()
+  t.doesNotThrow(() => guard.admit(), 'none of it came: the next look sees that')
 })
 
 t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
@@ -63,7 +63,7 @@ t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
   await worker.complete(done, { value: { json: 'before' } })
 
   await redis.config('SET', 'maxmemory', '1mb')
-  await jobs.room.loop.runAfresh()
+  await jobs.memoryGuard.loop.runAfresh()
   await t.rejects(redis.set('x', 'y'), /OOM/, 'it takes nothing more')
   await isOverloaded(t, await put(api), /^Memory: Redis uses/)
   t.match(await api.call('GET', '/health/ready'), { status: 200, body: { overloaded: /^Memory/ } })
@@ -104,7 +104,7 @@ t.test('a full Redis: what ends work goes on, nothing is a 500', async t => {
   t.not((await api.call('POST', `/jobs/${dying.workId}/retry`)).status, 500)
 
   await redis.config('SET', 'maxmemory', '0')
-  await jobs.room.loop.runAfresh()
+  await jobs.memoryGuard.loop.runAfresh()
   t.equal((await put(api)).status, 200)
 })
 
@@ -114,8 +114,8 @@ t.test(
     const disk = await mountSmallDisk(t, '60m')
     if (disk === undefined) return
     const api = await startTestApi(t, { MUSTER_DATA_DIR: disk.folder, MUSTER_INLINE_BYTES: '1000' })
-    const { room } = api.jobs
-    await room.loop.runAfresh()
+    const { memoryGuard: guard } = api.jobs
+    await guard.loop.runAfresh()
     t.equal((await put(api, 2_000_000)).status, 200)
     const [lease] = await (async () => {
       const worker = api.worker()
@@ -123,21 +123,21 @@ t.test(
       return worker.claim(1)
     })()
     await disk.fill(13 * mebibyte)
-    await room.loop.runAfresh()
+    await guard.loop.runAfresh()
     t.equal((await put(api, 3)).status, 200, 'above the reserve of 12 MiB')
     await isOverloaded(t, await put(api, 2_000_000), /^Disk: 1\d MiB are free under \/.*MUSTER_DISK_RESERVE_MB/)
     await disk.fill(5 * mebibyte)
-    await room.loop.runAfresh()
+    await guard.loop.runAfresh()
     await isOverloaded(t, await put(api, 3), /^Disk: \d MiB are free/)
     t.match(await api.call('GET', '/health/ready'), { status: 200, body: { overloaded: /^Disk/ } })
     if (lease === undefined) throw new Error('one was claimed')
     t.match(await api.worker().complete(lease, { value: { json: 1 } }), { results: [{ outcome: 'succeeded' }] })
     await disk.fill()
-    await room.loop.runAfresh()
-    await room.loop.runAfresh()
+    await guard.loop.runAfresh()
+    await guard.loop.runAfresh()
     t.ok(await freeAbove(disk.folder, mebibyte / 2), 'a full disk has the room of the reserve file')
     await disk.free()
-    await room.loop.runAfresh()
+    await guard.loop.runAfresh()
     t.equal((await put(api, 3)).status, 200)
   },
 )
