@@ -151,3 +151,20 @@ t.test('connections to Redis are made in redis/ and redis-server/ alone', async 
     if (!/^redis(-server)?\//.test(file)) t.notMatch(text, /new Redis\(/, `${file} opens no connection of its own`)
   }
 })
+
+t.test('a slot starts with our own code alone: a package would delay each isolated attempt', async t => {
+  const seen = new Set<string>()
+  const packages = new Set<string>()
+  const follow = async (file: string): Promise<void> => {
+    if (seen.has(file)) return
+    seen.add(file)
+    const text = await readFile(join(root, file), 'utf8')
+    for (const [, target = ''] of text.matchAll(/^(?:import|export) (?!type )(?:[^;]*? from )?'([^']+)'/gm)) {
+      if (target.startsWith('.')) await follow(normalize(join(dirname(file), target)))
+      else if (!target.startsWith('node:')) packages.add(`${target} (${file})`)
+    }
+  }
+  await follow('worker/child/slot-main.ts')
+  t.ok(seen.size > 10, `${seen.size} files were followed`)
+  t.same([...packages], [])
+})

@@ -10,7 +10,6 @@ import { noop } from './demo/noop.ts'
 import { primes } from './demo/primes.ts'
 import { sleep } from './demo/sleep.ts'
 import { resolveMuster } from './muster-module.ts'
-import { compilePayloadCheck } from './payload-schema.ts'
 import { sha512 } from './sha512/sha512.ts'
 
 export const builtInHandlers: readonly Handler[] = [sha512, sleep, primes, countToThree, noop]
@@ -144,27 +143,3 @@ const malformed = (path: string, name: string, fault: string, cause?: unknown): 
     `${path}: ${name} ${fault}. Make it with defineHandler({ type, payload?, handle }).`,
     cause === undefined ? undefined : { cause },
   )
-
-/** What a node knows of the types whose handlers are at hand. */
-export interface DescribedHandler {
-  readonly type: string
-  readonly description?: string
-  readonly payload?: object
-  readonly isolation?: 'process'
-}
-
-export interface HandledType extends DescribedHandler {
-  readonly isBuiltIn: boolean
-  /** Says what is wrong with a JSON payload; absent: takes anything. */
-  readonly check?: (payload: unknown) => string | undefined
-}
-
-/** @throws TypeError when a payload schema is not valid */
-export const toKnownTypes = (described: readonly DescribedHandler[]): HandledType[] =>
-  described.map(({ type, description, payload, isolation }) => ({
-    type,
-    isBuiltIn: builtInHandlers.some(handler => handler.type === type),
-    ...(description !== undefined && { description }),
-    ...(isolation !== undefined && { isolation }),
-    ...(payload !== undefined && { payload, check: compilePayloadCheck({ type, payload }) }),
-  }))

@@ -39,6 +39,10 @@ const rules: readonly Rule[] = [
   { command: /^npm run format$/, because: 'it is "npm run lint", and writes what that one says' },
   { command: /^npm run (bench|faults|drive|regression)\b/, here: true },
   { command: /^npm ci\b/, by: ['scripts/lib/install.sh', 'npm ci'] },
+  {
+    command: /^muster handlers bundle \S+ --out /,
+    by: ['test/deploy/setup.test.ts', "'handlers', 'bundle', handlersFile, '--out'"],
+  },
   { command: /^muster handlers bundle$/, because: 'named in passing, without the file that it takes' },
   {
     command: /^muster handlers deploy /,

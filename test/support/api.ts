@@ -19,7 +19,8 @@ import type {
   Lease,
 } from '../../src/contract/worker-protocol.ts'
 import { createFleet, type Fleet } from '../../src/fleet/fleet.ts'
-import { builtInHandlers, toKnownTypes } from '../../src/handlers/catalogue.ts'
+import { builtInHandlers } from '../../src/handlers/catalogue.ts'
+import { toKnownTypes } from '../../src/handlers/known-types.ts'
 import { Acks } from '../../src/jobs/collect/acks.ts'
 import { Jobs } from '../../src/jobs/jobs.ts'
 import { Types } from '../../src/jobs/submit/types.ts'

@@ -5,7 +5,6 @@ import { Backoff } from '../../src/retry.ts'
 import { completionText } from '../../src/worker/agent/reporter.ts'
 import { Attempt } from '../../src/worker/attempts/attempt.ts'
 import { AttemptTable } from '../../src/worker/attempts/attempt-table.ts'
-import { encodeFrame, encodeFrameHead, FrameReader } from '../../src/worker/protocol/frames.ts'
 import { toLogLines } from '../../src/worker/protocol/log-lines.ts'
 import {
   DurationEstimate,
@@ -38,29 +37,6 @@ t.test('prefetch', async t => {
     ['no slot', { openSlots: 0, heldCount: 0, expectedMs: 0.1 }, 0],
   ]
   for (const [what, snapshot, expected] of table) t.equal(prefetchCount(snapshot), expected, what)
-})
-
-t.test('frames survive any cut', async t => {
-  const large = Buffer.alloc(200_000, 'xyz')
-  const stream = Buffer.concat([
-    encodeFrame({ k: 'a' }),
-    encodeFrame({ k: 'ü' }, 'grün'),
-    encodeFrameHead({ k: 'large' }, large.length),
-    large,
-    encodeFrame({ k: 'b' }, Buffer.from([0, 1, 2])),
-  ])
-  const expected = [
-    ['a', ''],
-    ['ü', Buffer.from('grün').toString('hex')],
-    ['large', large.toString('hex')],
-    ['b', '000102'],
-  ]
-  for (const size of [3, 7, 8, 9, 1000, 65_536, stream.length]) {
-    const seen: string[][] = []
-    const reader = new FrameReader<{ k: string }>((header, body) => seen.push([header.k, body.toString('hex')]))
-    for (let start = 0; start < stream.length; start += size) reader.push(stream.subarray(start, start + size))
-    t.ok(JSON.stringify(seen) === JSON.stringify(expected), `in pieces of ${size}`)
-  }
 })
 
 t.test('durations: one long job is believed at once, short ones slowly', async t => {

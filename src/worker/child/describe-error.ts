@@ -16,7 +16,7 @@ const mostCauses = 5
  * folder.
  */
 const ownFolder =
-  /((?:file:\/\/)?\/[^()]*\/)[^/]+:\d+:\d+\)?$/.exec(new Error('here').stack?.split('\n')[1] ?? '')?.[1] ??
+  /((?:file:\/\/)?\/[^()]*\/)[^/]+\/[^/]+:\d+:\d+\)?$/.exec(new Error('here').stack?.split('\n')[1] ?? '')?.[1] ??
   new URL('..', import.meta.url).href
 
 export function describeError(error: unknown): SlotError {

@@ -5,6 +5,7 @@
  *
  * A JSON-only channel of Node costs as much and cannot carry bytes; the structured-clone one costs twice as much.
  */
+import { isUint8Array } from 'node:util/types'
 
 const prefixBytes = 8
 const emptyBody: Buffer = Buffer.alloc(0)
@@ -26,7 +27,7 @@ export function encodeFrame(header: object, body: FrameBody = emptyBody): Buffer
   frame.write(json, prefixBytes)
   let at = prefixBytes + headerLength
   if (typeof body === 'string') frame.write(body, at)
-  else if (body instanceof Uint8Array) frame.set(body, at)
+  else if (isUint8Array(body)) frame.set(body, at)
   else
     for (const part of body) {
       frame.set(part, at)
@@ -37,7 +38,7 @@ export function encodeFrame(header: object, body: FrameBody = emptyBody): Buffer
 
 function lengthOf(body: FrameBody): number {
   if (typeof body === 'string') return Buffer.byteLength(body)
-  if (body instanceof Uint8Array) return body.length
+  if (isUint8Array(body)) return body.length
   let length = 0
   for (const part of body) length += part.length
   return length
