@@ -48,5 +48,5 @@ t.test('a worker runs jobs from the bundle alone, in an empty folder', async t =
   let words = ''
   other.stderr.on('data', chunk => (words += chunk))
   await once(other, 'close')
-  t.match(words, /code of a worker alone/)
+  t.match(words, /holds only "muster worker"/)
 })
