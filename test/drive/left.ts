@@ -12,7 +12,7 @@ export interface Left {
 /** Keys that a deployment has without any job, or that Redis lets go by itself. */
 const constantKeys = [
   /^\{muster\}:/,
-  /^\{muster:[^}]*\}:(sequence|stats|control|watchdog|mark|abandoned|lane-arrivals|lane-firsts|lost-by:.*)$/,
+  /^\{muster:[^}]*\}:(sequence|stats|control|watchdog|marker|abandoned|lane-arrivals|lane-firsts|lost-by:.*)$/,
   /^\{muster:[^}]*\}:[^:]*:(meta|id|events|marker|metrics:.*|stalled-check|pc)$/,
 ]
 
